@@ -1,0 +1,90 @@
+# Everything sets itself up: `make demo` or `make test` is all it takes on a fresh machine.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+GENERATE := .venv-generate
+STUBS := clients/python/src
+PROTOS := $(wildcard protos/idpass/v1/*.proto)
+PIP := -m pip install --quiet --disable-pip-version-check
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo serve test check format generate baseline bench build lock clean
+
+help: ## Show what can be made
+	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
+
+setup: $(VENV)/dev ## Set up everything that tests and checks need, in .venv
+
+demo: $(VENV)/runtime ## Cancel a pass in every status, over real gRPC, and show what comes of it
+	@$(BIN)/idpass-server demo
+
+serve: $(VENV)/runtime ## Serve on 127.0.0.1:50051 with idpass.db
+	@$(BIN)/idpass-server serve
+
+test: $(VENV)/dev ## Run all tests
+	$(BIN)/python -m pytest tests
+
+check: $(VENV)/dev $(GENERATE)/ready ## Check format, lint, types, imports, protos and generated code
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+	$(BIN)/buf format --diff --exit-code protos
+	$(GENERATE)/bin/python protos/generate.py --check
+	$(BIN)/buf lint build/protos.binpb --path idpass --config protos/buf.yaml
+	$(BIN)/buf breaking build/protos.binpb --path idpass --config protos/buf.yaml --against protos/baseline.binpb
+
+format: $(VENV)/dev ## Format code and protos, and mend what the linter can
+	$(BIN)/ruff format
+	$(BIN)/ruff check --fix
+	$(BIN)/buf format --write protos
+
+generate: $(GENERATE)/ready ## Generate the client's messages and stubs from protos/
+	$(GENERATE)/bin/python protos/generate.py
+
+baseline: $(GENERATE)/ready ## Take the protos as released: later ones must not break them
+	$(GENERATE)/bin/python protos/generate.py --baseline
+
+bench: $(VENV)/bench ## Measure throughput, latency and memory beside other implementations
+	$(BIN)/python tests/bench/run.py
+
+build: $(VENV)/dev ## Build the two wheels into dist/
+	$(BIN)/python -m build --quiet --wheel --no-isolation --outdir dist clients/python
+	$(BIN)/python -m build --quiet --wheel --no-isolation --outdir dist .
+	@ls dist
+
+lock: ## Pin the newest dependencies with hashes (needs uv)
+	for set in server tests tests/bench protos; do \
+		uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-header --upgrade \
+			$$([ $$set = server ] || [ $$set = protos ] || echo --constraints server/requirements.txt) \
+			--output-file $$set/requirements.txt $$set/requirements.in || exit 1; done
+
+clean: ## Remove everything that was made here
+	rm -rf $(VENV) $(GENERATE) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python 3.11 or newer is needed; say which with make PYTHON=/path/to/python3"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' || \
+		{ echo "Python's venv is needed: apt-get install python3-venv"; exit 1; }
+	@echo "Setting up $(VENV), once"
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/runtime: server/requirements.txt pyproject.toml clients/python/pyproject.toml | $(VENV)/bin/python
+	@$(BIN)/python $(PIP) --require-hashes -r server/requirements.txt
+	@$(BIN)/python $(PIP) --no-deps --no-build-isolation --no-index --editable clients/python --editable .
+	@touch $@
+
+$(VENV)/dev: $(VENV)/runtime tests/requirements.txt
+	@$(BIN)/python $(PIP) --require-hashes -r tests/requirements.txt
+	@touch $@
+
+$(VENV)/bench: $(VENV)/dev tests/bench/requirements.txt
+	@$(BIN)/python $(PIP) --require-hashes -r tests/bench/requirements.txt
+	@touch $@
+
+$(GENERATE)/ready: protos/requirements.txt | $(VENV)/bin/python
+	@$(PYTHON) -m venv $(GENERATE)
+	@$(GENERATE)/bin/python $(PIP) --require-hashes -r protos/requirements.txt
+	@touch $@

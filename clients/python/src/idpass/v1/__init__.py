@@ -1,0 +1,1 @@
+"""Generated from protos/idpass/v1; never edited."""

@@ -1,0 +1,102 @@
+"""What can be set about a server, checked; the command line fills it in."""
+
+import ipaddress
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from idpass_server.records import Money
+
+MICROS: Final = 1_000_000
+_MONEY: Final = re.compile(r"([A-Z]{3}) (\d{1,9})(?:\.(\d{1,6}))?")
+_ADDRESS: Final = re.compile(r"\[?(?P<host>[^\[\]]+)\]?:(?P<port>\d{1,5})")
+_SQLITE: Final = "sqlite:///"
+
+
+class BadSetting(ValueError):
+    """A value cannot be used; the message says why and what would do."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """
+    Args:
+        listen: HOST:PORT to serve; port 0 takes a free one.
+        db: URL of the database.
+        metrics: HOST:PORT for Prometheus, or None for none.
+        max_calls: how many unary calls may be in flight.
+        max_pending: how many changes may wait for the store.
+        max_watchers: how many streams may be open.
+        drain_s: how long calls in flight may take to finish when the server stops.
+
+    Raises:
+        BadSetting: a value cannot be used.
+    """
+
+    listen: str = "127.0.0.1:50051"
+    db: str = "sqlite:///idpass.db"
+    metrics: str | None = None
+    max_calls: int = 1_000
+    max_pending: int = 20_000
+    max_watchers: int = 1_000
+    drain_s: float = 10.0
+
+    def __post_init__(self) -> None:
+        host, _ = address(self.listen)
+        if not is_loopback(host):
+            raise BadSetting(
+                f"--listen {self.listen} is refused: it can be reached from other machines, and "
+                "without a callers file everyone may cancel passes. Listen on 127.0.0.1, and put "
+                "a proxy that authenticates callers in front if others need to get here"
+            )
+        if self.metrics is not None:
+            address(self.metrics)
+        sqlite_path(self.db)
+
+
+def address(text: str) -> tuple[str, int]:
+    """HOST:PORT as a pair; an IPv6 host stands in brackets. Raises: BadSetting."""
+    match = _ADDRESS.fullmatch(text)
+    if not match or int(match["port"]) > 65_535:
+        raise BadSetting(f"{text!r} is not HOST:PORT, such as 127.0.0.1:50051")
+    return match["host"], int(match["port"])
+
+
+def is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def sqlite_path(url: str) -> Path:
+    """The file of a sqlite:///FILE (relative) or sqlite:////FILE (absolute) URL.
+
+    Raises:
+        BadSetting: the URL is of another form.
+    """
+    if not url.startswith(_SQLITE) or url == _SQLITE:
+        raise BadSetting(
+            f"{url!r} is not a database URL such as sqlite:///idpass.db (relative) or "
+            "sqlite:////var/lib/idpass.db (absolute)"
+        )
+    return Path(url.removeprefix(_SQLITE))
+
+
+def parse_money(text: str) -> Money:
+    """ "AUD 4.50" as money. Raises: BadSetting."""
+    match = _MONEY.fullmatch(text)
+    if not match:
+        raise BadSetting(f"{text!r} is no amount of money such as 'AUD 4.50'")
+    currency, units, fraction = match.groups()
+    return Money(currency, int(units) * MICROS + int((fraction or "").ljust(6, "0")))
+
+
+def show_money(money: Money) -> str:
+    """Money as "AUD 4.50": two decimals, more where they are needed."""
+    units, micros = divmod(money.micros, MICROS)
+    fraction = f"{micros:06}".rstrip("0").ljust(2, "0")
+    return f"{money.currency} {units}.{fraction}"

@@ -1,0 +1,186 @@
+"""One path for every write: commands wait in a queue and are committed together.
+
+A thread of its own takes whatever is waiting and gives it to the store as one transaction.
+There is no timer: while one batch is being committed the next one gathers, so that a lone call
+waits for nothing and a crowd shares its fdatasync. The event loop never waits for the disk.
+
+A call that has not been taken into a batch can still be given up (its deadline passed, its
+caller left) and is then not started; once taken it is finished, whoever may have left.
+"""
+
+import asyncio
+import queue
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final, NamedTuple
+
+import structlog
+
+from idpass_server.clock import Clock
+from idpass_server.records import Command, Outcome
+from idpass_server.refusals import InternalFault, Overloaded, Refusal, StoreUnavailable
+from idpass_server.store import Store, StoreBroken
+
+MAX_BATCH_COMMANDS: Final = 1_000
+log = structlog.get_logger()
+
+
+class _Group(NamedTuple):
+    """Commands that travel and are answered together: one call."""
+
+    commands: Sequence[Command]
+    deadline_s: float
+    answer: "asyncio.Future[list[Outcome]]"
+
+    def given_up(self) -> bool:
+        return self.answer.cancelled() or time.monotonic() >= self.deadline_s
+
+
+class Engine:
+    """
+    Args:
+        store: where the batches go.
+        clock: read once for each batch.
+        max_pending: how many commands may wait; more are refused as Overloaded.
+        on_commit: told on the event loop the newest sequence of each account that has new events.
+        on_broken: told on the event loop, once, when the store can no longer be trusted.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        clock: Clock,
+        *,
+        max_pending: int,
+        on_commit: Callable[[Mapping[str, int]], None],
+        on_broken: Callable[[StoreBroken], None],
+    ) -> None:
+        self._store = store
+        self._clock = clock
+        self._max_pending = max_pending
+        self._on_commit = on_commit
+        self._on_broken = on_broken
+        self._pending = 0
+        self._broken: StoreBroken | None = None
+        self._loop = asyncio.get_running_loop()
+        self._queue: queue.SimpleQueue[_Group | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._write, name="writer", daemon=True)
+        self._thread.start()
+
+    @property
+    def pending(self) -> int:
+        """How many commands wait or are being committed."""
+        return self._pending
+
+    def submit(
+        self, commands: Sequence[Command], deadline_s: float = float("inf")
+    ) -> "asyncio.Future[list[Outcome]]":
+        """Queues commands to be committed in one transaction, in order.
+
+        Args:
+            commands: at least one.
+            deadline_s: on time.monotonic(); a group that is not yet taken by then is not started.
+
+        Returns:
+            a future of one outcome for each command. Cancelling it gives the group up if it has
+            not been taken.
+
+        Raises:
+            Overloaded: too many commands are waiting.
+            StoreUnavailable: the store is broken.
+        """
+        if self._broken is not None:
+            raise StoreUnavailable("the store has failed; nothing was changed")
+        if self._pending + len(commands) > self._max_pending:
+            raise Overloaded("too many changes are waiting to be stored")
+        self._pending += len(commands)
+        answer: asyncio.Future[list[Outcome]] = self._loop.create_future()
+        self._queue.put(_Group(commands, deadline_s, answer))
+        return answer
+
+    async def stop(self) -> None:
+        """Finishes everything that was submitted, then ends the thread."""
+        self._queue.put(None)
+        await asyncio.to_thread(self._thread.join)
+
+    def _write(self) -> None:
+        while (group := self._queue.get()) is not None:
+            groups = [group]
+            size = len(group.commands)
+            last = False
+            while size < MAX_BATCH_COMMANDS and not last:
+                try:
+                    following = self._queue.get_nowait()
+                except queue.Empty:
+                    break
+                if following is None:
+                    last = True
+                else:
+                    groups.append(following)
+                    size += len(following.commands)
+            taken: list[_Group] = []
+            given_up: list[_Group] = []
+            for group in groups:
+                (given_up if group.given_up() else taken).append(group)
+            if given_up:
+                self._loop.call_soon_threadsafe(self._drop, given_up)
+            if taken:
+                self._commit(taken)
+            if last:
+                return
+
+    def _commit(self, groups: list[_Group]) -> None:
+        commands = [command for group in groups for command in group.commands]
+        sequences: Mapping[str, int] = {}
+        outcomes: list[Outcome]
+        try:
+            if self._broken is not None:
+                raise StoreUnavailable("the store has failed; nothing was changed")
+            outcomes, sequences = self._store.commit(commands, self._clock.now_us())
+        except StoreBroken as error:
+            outcomes = [self._break(error)] * len(commands)
+        except Refusal as refusal:
+            log.error("store_unavailable", error=str(refusal), cause=str(refusal.__cause__))
+            outcomes = [refusal] * len(commands)
+        except Exception:
+            if len(groups) > 1:
+                # A fault in one command must not spoil its neighbours: each call by itself, then.
+                for group in groups:
+                    self._commit([group])
+                return
+            log.exception("commit_failed")
+            outcomes = [InternalFault()] * len(commands)
+        self._loop.call_soon_threadsafe(self._deliver, groups, outcomes, sequences)
+
+    def _break(self, error: StoreBroken) -> StoreUnavailable:
+        self._broken = error
+        log.critical("store_broken", error=str(error), outcome_unknown=error.outcome_unknown)
+        self._loop.call_soon_threadsafe(self._on_broken, error)
+        if error.outcome_unknown:
+            return StoreUnavailable(
+                "the store has failed; whether the change was stored is not known",
+                outcome_unknown=True,
+            )
+        return StoreUnavailable("the store has failed; nothing was changed")
+
+    def _deliver(
+        self, groups: list[_Group], outcomes: list[Outcome], sequences: Mapping[str, int]
+    ) -> None:
+        self._pending -= len(outcomes)
+        start = 0
+        for group in groups:
+            end = start + len(group.commands)
+            if not group.answer.done():
+                group.answer.set_result(outcomes[start:end])
+            start = end
+        if sequences:
+            self._on_commit(sequences)
+
+    def _drop(self, groups: list[_Group]) -> None:
+        for group in groups:
+            self._pending -= len(group.commands)
+            if not group.answer.done():
+                group.answer.set_exception(
+                    TimeoutError("the deadline passed before it was started")
+                )

@@ -1,0 +1,204 @@
+"""A running server: everything wired together, its health, and its way out.
+
+Stopping: health says NOT_SERVING, streams end, new calls are refused, calls in flight finish
+within the drain time, everything submitted is stored, the store is closed.
+"""
+
+import asyncio
+import contextlib
+import functools
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final, NamedTuple, TypeVar
+
+import grpc
+import structlog
+from google.protobuf import descriptor_pool
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from idpass.v1 import id_pass_service_pb2
+from idpass.v1.id_pass_service_pb2_grpc import add_IdPassServiceServicer_to_server
+from idpass_server.clock import Clock
+from idpass_server.config import Settings, address, sqlite_path
+from idpass_server.engine import Engine
+from idpass_server.identity import EveryoneIsDemo
+from idpass_server.metrics import Metrics
+from idpass_server.refusals import StoreUnavailable
+from idpass_server.servicer import IdPassServicer
+from idpass_server.store import StoreBroken
+from idpass_server.store.sqlite import SqliteStore
+from idpass_server.sweeper import Sweeper
+
+SERVICE: Final = id_pass_service_pb2.DESCRIPTOR.services_by_name["IdPassService"].full_name
+READERS: Final = 2
+OPTIONS: Final[list[tuple[str, Any]]] = [
+    # A second server on the port would start silently and take half of the calls.
+    ("grpc.so_reuseport", 0),
+    # A batch of 1,000 cancellations with the longest notes and ids fits.
+    ("grpc.max_receive_message_length", 2_500_000),
+    # A page of 1,000 passes with the longest notes fits.
+    ("grpc.max_send_message_length", 4_000_000),
+    ("grpc.max_metadata_size", 8 * 1024),
+    # Clients may keep a quiet stream alive by pings; a client that is gone is noticed.
+    ("grpc.keepalive_time_ms", 60_000),
+    ("grpc.keepalive_timeout_ms", 20_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
+]
+
+T = TypeVar("T")
+log = structlog.get_logger()
+
+
+class CannotListen(Exception):
+    """The address cannot be served; the message says why and what to do."""
+
+
+class _Pool(NamedTuple):
+    """A descriptor pool in which methods resolve as well: Python's own knows none by name."""
+
+    pool: descriptor_pool.DescriptorPool
+
+    def FindFileByName(self, name: str) -> Any:
+        return self.pool.FindFileByName(name)
+
+    def FindFileContainingSymbol(self, symbol: str) -> Any:
+        try:
+            return self.pool.FindFileContainingSymbol(symbol)
+        except KeyError:
+            return self.pool.FindMethodByName(symbol).containing_service.file
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.pool, name)
+
+
+class Server:
+    """
+    Args:
+        settings: checked already.
+        clock: what time it is.
+
+    Raises:
+        CannotOpen: the database cannot be served.
+        CannotListen: the address cannot be served.
+    """
+
+    def __init__(self, settings: Settings, clock: Clock | None = None) -> None:
+        self._settings = settings
+        self._clock = clock or Clock()
+        self._stopping = asyncio.Event()
+        self._broken = False
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self) -> str:
+        """Begins to serve. Returns the address, with the port that was taken."""
+        self._store = await asyncio.to_thread(SqliteStore, sqlite_path(self._settings.db))
+        self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="reader")
+        metrics = Metrics()
+        self._engine = Engine(
+            self._store,
+            self._clock,
+            max_pending=self._settings.max_pending,
+            on_commit=lambda sequences: self._servicer.watchers.notify(sequences),
+            on_broken=self._break,
+        )
+        sweeper = Sweeper(self._engine, self._store, self._clock, self._read)
+        self._servicer = IdPassServicer(
+            identity=EveryoneIsDemo(),
+            engine=self._engine,
+            store=self._store,
+            read=self._read,
+            clock=self._clock,
+            sweeper=sweeper,
+            metrics=metrics,
+            max_calls=self._settings.max_calls,
+            max_watchers=self._settings.max_watchers,
+        )
+        # A backstop behind the servicer's own limits, whose refusals say more.
+        backstop = 2 * (self._settings.max_calls + self._settings.max_watchers)
+        self._grpc = grpc.aio.server(options=OPTIONS, maximum_concurrent_rpcs=backstop)
+        add_IdPassServiceServicer_to_server(self._servicer, self._grpc)
+        self._health = health.aio.HealthServicer()
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
+        names = (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        reflection.enable_server_reflection(names, self._grpc, _Pool(descriptor_pool.Default()))
+        try:
+            host, _ = address(self._settings.listen)
+            port = self._bind()
+            if self._settings.metrics is not None:
+                self._serve_metrics(metrics)
+        except CannotListen:
+            await self._close_store()
+            raise
+        await self._grpc.start()
+        await self._set_health(health_pb2.HealthCheckResponse.SERVING)
+        self._tasks.append(asyncio.create_task(sweeper.run()))
+        self.address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        log.info("serving", listen=self.address, db=self._settings.db)
+        return self.address
+
+    def stop(self) -> None:
+        """Asks the server to stop; `wait` does it."""
+        self._stopping.set()
+
+    async def wait(self) -> bool:
+        """Serves until it is asked to stop, and stops. Returns false if the store broke."""
+        await self._stopping.wait()
+        log.info("draining", seconds=self._settings.drain_s)
+        await self._health.enter_graceful_shutdown()
+        self._servicer.watchers.close()
+        await self._grpc.stop(0 if self._broken else self._settings.drain_s)
+        for task in self._tasks:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+        await self._close_store()
+        log.info("stopped")
+        return not self._broken
+
+    async def _read(self, method: Callable[..., T], *args: Any) -> T:
+        """Runs a reading method of the store off the event loop.
+
+        Raises:
+            StoreUnavailable: it cannot be read.
+        """
+        loop = asyncio.get_running_loop()
+        try:
+            return await loop.run_in_executor(self._readers, functools.partial(method, *args))
+        except StoreBroken as error:
+            log.critical("store_broken", error=str(error))
+            self._break(error)
+            raise StoreUnavailable("the store has failed") from error
+
+    def _break(self, _error: StoreBroken) -> None:
+        self._broken = True
+        # The answers that are due, of unknown outcome among them, still go out.
+        asyncio.get_running_loop().call_later(0.1, self._stopping.set)
+
+    async def _close_store(self) -> None:
+        await self._engine.stop()
+        self._readers.shutdown()
+        self._store.close()
+
+    def _bind(self) -> int:
+        listen = self._settings.listen
+        try:
+            return self._grpc.add_insecure_port(listen)
+        except RuntimeError as error:
+            raise CannotListen(
+                f"{listen} cannot be listened on; is another program using it? Give another "
+                "--listen HOST:PORT, with port 0 for any free one"
+            ) from error
+
+    def _serve_metrics(self, metrics: Metrics) -> None:
+        listen = self._settings.metrics or ""
+        try:
+            host, port = address(listen)
+            log.info("metrics", listen=f"{host}:{metrics.serve(host, port)}")
+        except OSError as error:
+            raise CannotListen(f"{listen} cannot be listened on: {error.strerror}") from error
+
+    async def _set_health(self, status: health_pb2.HealthCheckResponse.ServingStatus) -> None:
+        for name in ("", SERVICE):
+            await self._health.set(name, status)

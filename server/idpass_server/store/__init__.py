@@ -1,0 +1,78 @@
+"""What the engine and the servicer ask of a store, whatever database is behind it.
+
+A store is synchronous: `commit` is called by the engine's one writer thread, the reads by any
+thread. It keeps records and makes transactions; every rule is in `domain` and `batch`.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, Protocol
+
+from idpass_server.records import Account, Command, Event, Outcome, Pass
+
+
+class Committed(NamedTuple):
+    outcomes: list[Outcome]
+    """One for each command, in order."""
+    last_sequences: Mapping[str, int]
+    """The newest event of each account that has new ones."""
+
+
+class ListQuery(NamedTuple):
+    """Which passes, newest id first.
+
+    Args:
+        before_id: only ids smaller than this.
+        statuses: any of these; empty means any.
+        idle_before_us: only passes whose status has not changed since.
+    """
+
+    account: str
+    limit: int
+    before_id: str | None = None
+    statuses: tuple[str, ...] = ()
+    idle_before_us: int | None = None
+
+
+class Page(NamedTuple):
+    passes: list[Pass]
+    next_before_id: str | None
+    """Where the next page begins; None after the last."""
+
+
+class StoreBroken(Exception):
+    """The store can no longer be trusted, and the process must go down rather than guess.
+
+    Args:
+        outcome_unknown: true when a COMMIT failed in a way that leaves open whether it is on disk.
+    """
+
+    def __init__(self, message: str, *, outcome_unknown: bool = False) -> None:
+        super().__init__(message)
+        self.outcome_unknown = outcome_unknown
+
+
+class Store(Protocol):
+    def commit(self, commands: Sequence[Command], now_us: int) -> Committed:
+        """Decides and stores all commands in one transaction; on disk when it returns.
+
+        Raises:
+            StoreUnavailable: nothing was stored; the same commands may be given again.
+            StoreBroken: see there.
+        """
+
+    def get_pass(self, account: str, pass_id: str) -> Pass | None: ...
+
+    def get_account(self, name: str) -> Account | None: ...
+
+    def list_passes(self, query: ListQuery) -> Page: ...
+
+    def events(
+        self, account: str, after_sequence: int, limit: int, pass_id: str | None = None
+    ) -> list[Event]:
+        """The account's events after a sequence, in order; those of one pass if it is given."""
+
+    def due(self, now_us: int, limit: int, account: str | None = None) -> list[Pass]:
+        """Passes past their expire_time that no `Expire` has been committed for; of one account
+        or of all. Some of them may have ended in another way."""
+
+    def close(self) -> None: ...

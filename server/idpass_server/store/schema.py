@@ -1,0 +1,111 @@
+"""The SQLite schema, as migrations: each is applied once, in order, and never edited.
+
+The account leads every key, so that an account's rows lie together and the data can be divided
+by account. Tables are clustered on their key (WITHOUT ROWID): finding a pass by id touches one
+b-tree, and an account's events lie in the order in which they are watched. A pass knows its
+newest event and an event the one before of the same pass, so that a pass's history needs no
+index: a cancellation among a million passes touches one page of them at random, and no more.
+"""
+
+from sqlite_utils import Database, Migrations
+
+APPLICATION_ID = 0x49445053  # "IDPS": says what a database file is before anything is read from it
+
+migrations = Migrations("idpass")
+
+
+@migrations()
+def initial(db: Database) -> None:
+    db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+    db.execute(
+        """
+        CREATE TABLE accounts (
+            name            TEXT    NOT NULL PRIMARY KEY,
+            slot_limit      INTEGER NOT NULL CHECK (slot_limit >= 0),
+            slots_in_use    INTEGER NOT NULL CHECK (slots_in_use >= 0),
+            currency        TEXT    NOT NULL,
+            fee_micros      INTEGER NOT NULL CHECK (fee_micros >= 0),
+            charged_micros  INTEGER NOT NULL,
+            refunded_micros INTEGER NOT NULL CHECK (refunded_micros <= charged_micros),
+            last_sequence   INTEGER NOT NULL
+        ) STRICT, WITHOUT ROWID
+        """
+    )
+    db.execute(
+        """
+        CREATE TABLE passes (
+            account             TEXT    NOT NULL,
+            id                  TEXT    NOT NULL,
+            status              TEXT    NOT NULL,
+            currency            TEXT    NOT NULL,
+            fee_micros          INTEGER NOT NULL,
+            fee_refunded        INTEGER NOT NULL,
+            applicant_reference TEXT    NOT NULL,
+            supersedes          TEXT,
+            superseded_by       TEXT,
+            create_time_us      INTEGER NOT NULL,
+            update_time_us      INTEGER NOT NULL,
+            expire_time_us      INTEGER NOT NULL,
+            consent_time_us     INTEGER,
+            end_time_us         INTEGER,
+            cancel_reason       TEXT,
+            cancel_note         TEXT,
+            cancel_caller       TEXT,
+            event_sequence      INTEGER NOT NULL,
+            PRIMARY KEY (account, id)
+        ) STRICT, WITHOUT ROWID
+        """
+    )
+    # A timer for each pass, taken away by the sweeper when it is due. Ending a pass does not
+    # touch it: an index of the passes in flight would cost every cancellation one more page.
+    db.execute(
+        """
+        CREATE TABLE timers (
+            account        TEXT    NOT NULL,
+            expire_time_us INTEGER NOT NULL,
+            id_pass_id     TEXT    NOT NULL,
+            PRIMARY KEY (account, expire_time_us, id_pass_id)
+        ) STRICT, WITHOUT ROWID
+        """
+    )
+    db.execute(
+        """
+        CREATE TABLE events (
+            account        TEXT    NOT NULL,
+            sequence       INTEGER NOT NULL,
+            id_pass_id     TEXT    NOT NULL,
+            from_status    TEXT,
+            to_status      TEXT    NOT NULL,
+            event_time_us  INTEGER NOT NULL,
+            caller         TEXT    NOT NULL,
+            request_id     TEXT,
+            request_digest BLOB,
+            reference      TEXT    NOT NULL,
+            currency       TEXT    NOT NULL,
+            charge_micros  INTEGER,
+            refund_micros  INTEGER CHECK (refund_micros IS NULL OR to_status = 'cancelled'),
+            reason         TEXT    NOT NULL,
+            previous_sequence INTEGER,
+            PRIMARY KEY (account, sequence)
+        ) STRICT, WITHOUT ROWID
+        """
+    )
+    # One receipt for a request_id.
+    db.execute(
+        """
+        CREATE UNIQUE INDEX events_request_id ON events (account, request_id)
+        WHERE request_id IS NOT NULL
+        """
+    )
+    # One refund for a pass, for ever.
+    db.execute(
+        """
+        CREATE UNIQUE INDEX events_refund ON events (account, id_pass_id)
+        WHERE refund_micros IS NOT NULL
+        """
+    )
+    db.execute(
+        """
+        INSERT INTO accounts VALUES ('demo', 1000, 0, 'AUD', 4500000, 0, 0, 0)
+        """
+    )

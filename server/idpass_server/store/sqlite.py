@@ -1,0 +1,368 @@
+"""The store for one machine: a SQLite file, served by one process.
+
+sqlite-utils keeps the schema; the hot path is explicit SQL on the same library's connection.
+One connection writes, on whichever thread calls `commit`; every reading thread has its own.
+
+Durability: WAL with `synchronous=FULL`, one fdatasync for a commit. An error before COMMIT, and
+a full disk at any point, leave nothing behind (StoreUnavailable). An I/O error at COMMIT leaves
+its outcome open, and a malformed file cannot be trusted: both are StoreBroken.
+"""
+
+import json
+import os
+import threading
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from sqlite_utils.utils import sqlite3
+
+from idpass_server.batch import Batch, Key, Needs
+from idpass_server.records import Account, Command, Event, Money, Pass, Register
+from idpass_server.refusals import StoreUnavailable
+from idpass_server.store import Committed, ListQuery, Page, StoreBroken
+from idpass_server.store.sqlite_file import CannotOpen, cannot_open, connect, lock, migrate
+
+CHECKPOINT_PAGES: Final = 4_000
+LIST_SCAN_ROWS: Final = 20_000
+"""How many passes one page of a list may look at, so that a rare status costs no long scan."""
+
+_SELECT_ACCOUNT: Final = "SELECT * FROM accounts WHERE name = ?"
+_SELECT_PASS: Final = "SELECT * FROM passes WHERE account = ? AND id = ?"
+_SELECT_EVENT: Final = "SELECT * FROM events WHERE account = ? AND sequence = ?"
+_SELECT_RECEIPT: Final = "SELECT * FROM events WHERE account = ? AND request_id = ?"
+_INSERT_PASS: Final = f"INSERT INTO passes VALUES ({', '.join('?' * len(Pass._fields))})"
+_INSERT_EVENT: Final = f"INSERT INTO events VALUES ({', '.join('?' * len(Event._fields))})"
+_INSERT_TIMER: Final = "INSERT INTO timers VALUES (?, ?, ?)"
+_DELETE_TIMER: Final = (
+    "DELETE FROM timers WHERE account = ? AND expire_time_us = ? AND id_pass_id = ?"
+)
+_UPDATE_PASS: Final = """
+    UPDATE passes SET status = ?, fee_refunded = ?, superseded_by = ?, update_time_us = ?,
+        consent_time_us = ?, end_time_us = ?, cancel_reason = ?, cancel_note = ?,
+        cancel_caller = ?, event_sequence = ?
+    WHERE account = ? AND id = ?"""
+_UPDATE_ACCOUNT: Final = """
+    UPDATE accounts SET slots_in_use = ?, charged_micros = ?, refunded_micros = ?,
+        last_sequence = ?
+    WHERE name = ?"""
+_DUE: Final = """
+    SELECT passes.* FROM accounts
+    CROSS JOIN timers ON timers.account = accounts.name AND timers.expire_time_us <= :now_us
+    CROSS JOIN passes ON passes.account = timers.account AND passes.id = timers.id_pass_id
+    WHERE (:account IS NULL OR accounts.name = :account)
+        AND (NOT :in_flight OR passes.end_time_us IS NULL)
+    LIMIT :limit"""
+
+
+class SqliteStore:
+    """
+    Args:
+        path: of the database file, made when it does not exist.
+        exclusive: refuse to share the file with another exclusive store. False is for commands
+            that make one short change beside a running server.
+
+    Raises:
+        CannotOpen: another process serves the file, or it is not fit to be served.
+    """
+
+    def __init__(self, path: Path, *, exclusive: bool = True) -> None:
+        self._path = path
+        self._lock = lock(path) if exclusive else None
+        try:
+            self._writer = connect(path)
+            try:
+                self._writer.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
+                migrate(self._writer)
+            except BaseException as error:
+                self._writer.close()
+                if isinstance(error, sqlite3.Error):
+                    raise CannotOpen(cannot_open(path, error)) from error
+                raise
+        except BaseException:
+            self._unlock()
+            raise
+        self._local = threading.local()
+        self._readers: list[Any] = []
+        self._readers_lock = threading.Lock()
+
+    def _unlock(self) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+
+    def close(self) -> None:
+        """Ends all connections; the last one folds the WAL into the file."""
+        for reader in self._readers:
+            reader.close()
+        self._writer.close()
+        self._unlock()
+
+    # -- writing
+
+    def commit(self, commands: Sequence[Command], now_us: int) -> Committed:
+        with self._errors():
+            self._writer.execute("BEGIN IMMEDIATE")
+            try:
+                batch = self._load(commands, now_us)
+                outcomes = batch.run(commands, now_us)
+                self._save(batch, commands)
+            except BaseException:
+                self._rollback()
+                raise
+        self._commit()
+        return Committed(outcomes, {a.name: a.last_sequence for a in batch.changed_accounts()})
+
+    def _commit(self) -> None:
+        try:
+            self._writer.execute("COMMIT")
+        except sqlite3.Error as error:
+            self._rollback()
+            if error.sqlite_errorcode == sqlite3.SQLITE_FULL:
+                raise StoreUnavailable("the disk is full; nothing was changed") from error
+            raise StoreBroken(f"COMMIT failed: {error}", outcome_unknown=True) from error
+
+    def _rollback(self) -> None:
+        # After an I/O error or a full disk the transaction is gone already.
+        if self._writer.in_transaction:
+            self._writer.execute("ROLLBACK")
+
+    def _load(self, commands: Sequence[Command], now_us: int) -> Batch:
+        needs = Needs.of(commands)
+        accounts = [
+            Account._make(row)
+            for name in needs.accounts
+            if (row := self._one(_SELECT_ACCOUNT, (name,)))
+        ]
+        passes = [p for key in needs.passes if (p := self._pass(key))]
+        receipts: list[Event] = []
+        preceding: list[Event] = []
+        for key in needs.receipts:
+            row = self._one(_SELECT_RECEIPT, key)
+            if row:
+                receipt = Event._make(row)
+                receipts.append(receipt)
+                if made := self._pass((receipt.account, receipt.id_pass_id)):
+                    passes.append(made)
+                row = self._one(_SELECT_EVENT, (receipt.account, receipt.sequence - 1))
+                if row:
+                    preceding.append(Event._make(row))
+        return Batch(
+            accounts, passes, receipts, preceding, self._make_room(accounts, commands, now_us)
+        )
+
+    def _make_room(
+        self, accounts: Sequence[Account], commands: Sequence[Command], now_us: int
+    ) -> list[Pass]:
+        """Overdue passes that still hold slots which registrations of this batch may need."""
+        wanted = Counter(
+            command.account
+            for command in commands
+            if isinstance(command, Register) and not command.supersedes
+        )
+        return [
+            late
+            for account in accounts
+            if account.slots_in_use + wanted[account.name] > account.slot_limit
+            for late in _due(
+                self._writer, now_us, wanted[account.name], account.name, in_flight=True
+            )
+        ]
+
+    def _save(self, batch: Batch, commands: Sequence[Command]) -> None:
+        execute_many = self._writer.executemany
+        execute_many(_INSERT_PASS, batch.created.values())
+        execute_many(_INSERT_TIMER, [_timer(p) for p in batch.created.values()])
+        execute_many(
+            _UPDATE_PASS,
+            [
+                (
+                    p.status,
+                    p.fee_refunded,
+                    p.superseded_by,
+                    p.update_time_us,
+                    p.consent_time_us,
+                    p.end_time_us,
+                    p.cancel_reason,
+                    p.cancel_note,
+                    p.cancel_caller,
+                    p.event_sequence,
+                    p.account,
+                    p.id,
+                )
+                for p in batch.changed.values()
+            ],
+        )
+        execute_many(_INSERT_EVENT, batch.events)
+        execute_many(_DELETE_TIMER, [_timer(p) for p in batch.rung])
+        execute_many(
+            _UPDATE_ACCOUNT,
+            [
+                (a.slots_in_use, a.charged_micros, a.refunded_micros, a.last_sequence, a.name)
+                for a in batch.changed_accounts()
+            ],
+        )
+
+    def _pass(self, key: Key) -> Pass | None:
+        row = self._one(_SELECT_PASS, key)
+        return Pass._make(row) if row else None
+
+    def _one(self, sql: str, parameters: tuple[object, ...]) -> Any:
+        return self._writer.execute(sql, parameters).fetchone()
+
+    # -- accounts, for the operator
+
+    def create_account(self, account: Account) -> bool:
+        """Stores a new account; false when the name is taken."""
+        with self._errors():
+            marks = ", ".join("?" * len(account))
+            cursor = self._writer.execute(
+                f"INSERT INTO accounts VALUES ({marks}) ON CONFLICT DO NOTHING", account
+            )
+        return cursor.rowcount == 1
+
+    def set_account(self, name: str, *, slot_limit: int | None, fee: Money | None) -> bool:
+        """Changes what is given; false when the account has events in another currency."""
+        with self._errors():
+            cursor = self._writer.execute(
+                """UPDATE accounts SET slot_limit = coalesce(?, slot_limit),
+                    currency = coalesce(?, currency), fee_micros = coalesce(?, fee_micros)
+                WHERE name = ? AND (last_sequence = 0 OR currency = coalesce(?, currency))""",
+                (
+                    slot_limit,
+                    fee.currency if fee else None,
+                    fee.micros if fee else None,
+                    name,
+                    fee.currency if fee else None,
+                ),
+            )
+        return cursor.rowcount == 1
+
+    # -- reading
+
+    def get_pass(self, account: str, pass_id: str) -> Pass | None:
+        with self._errors():
+            row = self._reader.execute(_SELECT_PASS, (account, pass_id)).fetchone()
+        return Pass._make(row) if row else None
+
+    def get_account(self, name: str) -> Account | None:
+        with self._errors():
+            row = self._reader.execute(_SELECT_ACCOUNT, (name,)).fetchone()
+        return Account._make(row) if row else None
+
+    def list_passes(self, query: ListQuery) -> Page:
+        start = "AND id < :before_id" if query.before_id else ""
+        parameters = {
+            "account": query.account,
+            "before_id": query.before_id,
+            "statuses": json.dumps(query.statuses) if query.statuses else None,
+            "idle_before_us": query.idle_before_us,
+            "limit": query.limit,
+            "scan": LIST_SCAN_ROWS,
+        }
+        candidates = f"FROM passes WHERE account = :account {start} ORDER BY id DESC"
+        with self._errors():
+            passes = [
+                Pass._make(row)
+                for row in self._reader.execute(
+                    f"""SELECT * FROM (SELECT * {candidates} LIMIT :scan)
+                    WHERE (:statuses IS NULL
+                            OR status IN (SELECT value FROM json_each(:statuses)))
+                        AND (:idle_before_us IS NULL OR update_time_us < :idle_before_us)
+                    LIMIT :limit + 1""",
+                    parameters,
+                )
+            ]
+            if len(passes) > query.limit:
+                del passes[query.limit :]
+                return Page(passes, passes[-1].id)
+            last_scanned = self._reader.execute(
+                f"SELECT id {candidates} LIMIT 1 OFFSET :scan - 1", parameters
+            ).fetchone()
+        return Page(passes, last_scanned[0] if last_scanned else None)
+
+    def events(
+        self, account: str, after_sequence: int, limit: int, pass_id: str | None = None
+    ) -> list[Event]:
+        if pass_id is not None:
+            return self._events_of_pass(account, after_sequence, limit, pass_id)
+        with self._errors():
+            return [
+                Event._make(row)
+                for row in self._reader.execute(
+                    "SELECT * FROM events WHERE account = ? AND sequence > ? "
+                    "ORDER BY sequence LIMIT ?",
+                    (account, after_sequence, limit),
+                )
+            ]
+
+    def _events_of_pass(
+        self, account: str, after_sequence: int, limit: int, pass_id: str
+    ) -> list[Event]:
+        with self._errors():
+            return [
+                Event._make(row)
+                for row in self._reader.execute(
+                    """WITH RECURSIVE history (sequence) AS (
+                        SELECT event_sequence FROM passes WHERE account = :account AND id = :id
+                        UNION ALL
+                        SELECT events.previous_sequence FROM history
+                        JOIN events ON events.account = :account
+                            AND events.sequence = history.sequence
+                        WHERE events.previous_sequence > :after_sequence
+                    )
+                    SELECT events.* FROM history
+                    JOIN events ON events.account = :account
+                        AND events.sequence = history.sequence
+                    WHERE events.sequence > :after_sequence
+                    ORDER BY events.sequence LIMIT :limit""",
+                    {
+                        "account": account,
+                        "id": pass_id,
+                        "after_sequence": after_sequence,
+                        "limit": limit,
+                    },
+                )
+            ]
+
+    def due(self, now_us: int, limit: int, account: str | None = None) -> list[Pass]:
+        with self._errors():
+            return _due(self._reader, now_us, limit, account)
+
+    @property
+    def _reader(self) -> Any:
+        """This thread's own connection."""
+        reader = getattr(self._local, "reader", None)
+        if reader is None:
+            reader = self._local.reader = connect(self._path)
+            reader.execute("PRAGMA query_only = true")
+            with self._readers_lock:
+                self._readers.append(reader)
+        return reader
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        """Driver errors as this service's own."""
+        try:
+            yield
+        except sqlite3.Error as error:
+            name = getattr(error, "sqlite_errorname", "") or ""
+            if name.startswith("SQLITE_FULL"):
+                raise StoreUnavailable("the disk is full; nothing was changed") from error
+            if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
+                raise StoreUnavailable("the database is busy; nothing was changed") from error
+            if name.startswith(("SQLITE_IOERR", "SQLITE_CORRUPT", "SQLITE_NOTADB")):
+                raise StoreBroken(f"{self._path} cannot be read or written: {error}") from error
+            raise
+
+
+def _due(
+    connection: Any, now_us: int, limit: int, account: str | None, *, in_flight: bool = False
+) -> list[Pass]:
+    parameters = {"now_us": now_us, "limit": limit, "account": account, "in_flight": in_flight}
+    return [Pass._make(row) for row in connection.execute(_DUE, parameters)]
+
+
+def _timer(id_pass: Pass) -> tuple[str, int, str]:
+    return id_pass.account, id_pass.expire_time_us, id_pass.id

@@ -1,0 +1,144 @@
+"""Watching an account's events: every one, once, in order, however slow the watcher.
+
+A watcher is a position in the account's sequence, and reads on from there; the store is its
+queue, so that a slow watcher holds no memory and delays nobody. Watchers at the same position
+share what was read. While unary calls are in flight all watchers together send at a limited
+rate: they fall behind for that time rather than slow the calls down, and then catch up.
+"""
+
+import asyncio
+import time
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from typing import Final
+
+from idpass.v1.id_pass_pb2 import IdPassEvent
+from idpass_server import domain, responses
+from idpass_server.records import Event
+from idpass_server.refusals import InvalidRequest, Overloaded, StoreUnavailable, Violation
+from idpass_server.store import Store
+
+CHUNK_EVENTS: Final = 64
+SHARED_CHUNKS: Final = 256
+EVENTS_PER_S_WHILE_BUSY: Final = 4_000
+
+IN_FLIGHT: Final = frozenset(responses.status(status) for status in domain.TRANSITIONS)
+
+
+class Watchers:
+    """
+    Args:
+        read: runs one of the store's reading methods off the event loop.
+        store: where events are read from.
+        max_watchers: how many streams may be open; one more is refused as Overloaded.
+        busy: whether unary calls are in flight.
+    """
+
+    def __init__(
+        self,
+        read: Callable[..., Awaitable[list[Event]]],
+        store: Store,
+        *,
+        max_watchers: int,
+        busy: Callable[[], bool],
+    ) -> None:
+        self._read = read
+        self._store = store
+        self._max_watchers = max_watchers
+        self._busy = busy
+        self._open = 0
+        self._closing = False
+        self._news: dict[str, asyncio.Future[None]] = {}
+        self._latest: dict[str, int] = {}
+        self._chunks: OrderedDict[tuple[str, int], list[IdPassEvent]] = OrderedDict()
+        self._next_turn_s = 0.0
+
+    @property
+    def open(self) -> int:
+        """How many streams are open now."""
+        return self._open
+
+    def notify(self, last_sequences: Mapping[str, int]) -> None:
+        """Wakes the watchers of the accounts that have new events."""
+        self._latest.update(last_sequences)
+        for account in last_sequences:
+            self._wake(account)
+
+    def close(self) -> None:
+        """Ends every stream with StoreUnavailable; each can be resumed elsewhere."""
+        self._closing = True
+        for account in list(self._news):
+            self._wake(account)
+
+    async def follow(
+        self, account: str, after_sequence: int, latest_sequence: int, pass_id: str | None
+    ) -> AsyncIterator[IdPassEvent]:
+        """The account's events after a sequence, without end; those of one pass until its last.
+
+        Args:
+            latest_sequence: the account's newest event, as just read from the store.
+
+        Raises:
+            InvalidRequest: the sequence is ahead of the account's newest.
+            Overloaded: too many streams are open.
+            StoreUnavailable: the server is stopping.
+        """
+        if after_sequence > max(latest_sequence, self._latest.get(account, 0)):
+            description = f"{after_sequence} is ahead of the newest event, {latest_sequence}"
+            raise InvalidRequest([Violation("after_sequence", description)])
+        if self._open >= self._max_watchers:
+            raise Overloaded("too many streams are open")
+        self._open += 1
+        try:
+            self._latest[account] = max(latest_sequence, self._latest.get(account, 0))
+            position = after_sequence
+            while True:
+                if self._closing:
+                    raise StoreUnavailable(f"the server is stopping; resume after {position}")
+                news = self._news.get(account)
+                if news is None:
+                    news = self._news[account] = asyncio.get_running_loop().create_future()
+                target = self._latest[account]
+                if position < target:
+                    chunk = await self._chunk(account, position, pass_id)
+                    await self._turn(len(chunk))
+                    for event in chunk:
+                        yield event
+                        position = event.sequence
+                        if pass_id and event.to_status not in IN_FLIGHT:
+                            return
+                    if chunk:
+                        continue
+                    # Only a single pass's watcher finds nothing: none of the news is its own.
+                    position = target
+                await asyncio.shield(news)
+        finally:
+            self._open -= 1
+
+    def _wake(self, account: str) -> None:
+        news = self._news.pop(account, None)
+        if news is not None and not news.done():
+            news.set_result(None)
+
+    async def _chunk(self, account: str, position: int, pass_id: str | None) -> list[IdPassEvent]:
+        key = (account, position)
+        if pass_id is None and key in self._chunks:
+            # It may have ended before what is newest now, but it starts where it should.
+            self._chunks.move_to_end(key)
+            return self._chunks[key]
+        events = await self._read(self._store.events, account, position, CHUNK_EVENTS, pass_id)
+        chunk = [responses.event(event) for event in events]
+        if pass_id is None and chunk:
+            self._chunks[key] = chunk
+            if len(self._chunks) > SHARED_CHUNKS:
+                self._chunks.popitem(last=False)
+        return chunk
+
+    async def _turn(self, events: int) -> None:
+        """Waits until so many events may be sent."""
+        now_s = time.monotonic()
+        if not self._busy():
+            self._next_turn_s = now_s
+            return
+        self._next_turn_s = max(self._next_turn_s, now_s) + events / EVENTS_PER_S_WHILE_BUSY
+        await asyncio.sleep(self._next_turn_s - now_s)
