@@ -95,10 +95,9 @@ class Batch:
             id_pass = self._passes.get((command.account, command.subject))
             if id_pass is None:
                 return PassNotFound(command.subject)
-        if command.request_id:
-            receipt = self._receipts.get((command.account, command.request_id))
-            if receipt is not None:
-                return self._replay(receipt, command)
+        receipt = self._receipts.get((command.account, command.request_id or ""))
+        if receipt is not None:
+            return self._replay(receipt, command)
         account = self.accounts[command.account]
         dry_run = isinstance(command, Cancel) and command.validate_only
         if id_pass is not None and id_pass.overdue(now_us):

@@ -10,6 +10,7 @@ from idpass_server.records import Money
 
 MICROS: Final = 1_000_000
 _MONEY: Final = re.compile(r"([A-Z]{3}) (\d{1,9})(?:\.(\d{1,6}))?")
+MAX_PORT: Final = 65_535
 _ADDRESS: Final = re.compile(r"\[?(?P<host>[^\[\]]+)\]?:(?P<port>\d{1,5})")
 _SQLITE: Final = "sqlite:///"
 
@@ -58,7 +59,7 @@ class Settings:
 def address(text: str) -> tuple[str, int]:
     """HOST:PORT as a pair; an IPv6 host stands in brackets. Raises: BadSetting."""
     match = _ADDRESS.fullmatch(text)
-    if not match or int(match["port"]) > 65_535:
+    if not match or int(match["port"]) > MAX_PORT:
         raise BadSetting(f"{text!r} is not HOST:PORT, such as 127.0.0.1:50051")
     return match["host"], int(match["port"])
 

@@ -182,11 +182,11 @@ def _supersede(account: Account, prior: Pass, command: Register, now_us: int) ->
         superseded_by=command.id,
     )
     created = _create(cancelled.account, command, now_us)
-    assert isinstance(created.answer, Registered) and isinstance(cancelled.answer, Cancelled)
+    superseded = Cancelled(cancelled.changes[0].event)
     return Decision(
         created.account,
         cancelled.changes + created.changes,
-        created.answer._replace(superseded=cancelled.answer),
+        Registered(created.changes[0].id_pass, superseded, command.reference),
     )
 
 

@@ -259,7 +259,7 @@ def rfc3339(time_us: int) -> str:
     return moment.isoformat().replace("+00:00", "Z")
 
 
-def _precondition(kind: str, id_pass: Pass, description: str) -> Message:
+def _precondition(kind: str, id_pass: Pass, description: str) -> details_pb2.PreconditionFailure:
     violation = details_pb2.PreconditionFailure.Violation(
         type=kind, subject=f"idPasses/{id_pass.id}", description=description
     )

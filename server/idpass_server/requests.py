@@ -23,6 +23,7 @@ MAX_BATCH_REQUESTS: Final = 1_000
 MAX_NOTE_CHARACTERS: Final = 500
 MAX_APPLICANT_REFERENCE_CHARACTERS: Final = 128
 MAX_LINK_VALIDITY_DAYS: Final = 14
+MAX_SHOWN_CHARACTERS: Final = 64
 DEFAULT_PAGE_SIZE: Final = 50
 MAX_PAGE_SIZE: Final = 1_000
 
@@ -30,8 +31,12 @@ _UUID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9
 _REQUEST_ID: Final = re.compile(r"[!-~]{1,128}")
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 
-_STATUS_IN: Final = {pb.IdPassStatus.Value(f"ID_PASS_STATUS_{s.name}"): s for s in Status}
-_REASON_IN: Final = {pb.CancelReason.Value(f"CANCEL_REASON_{r.name}"): r for r in Reason}
+_STATUS_IN: Final[dict[int, Status]] = {
+    pb.IdPassStatus.Value(f"ID_PASS_STATUS_{s.name}"): s for s in Status
+}
+_REASON_IN: Final[dict[int, Reason]] = {
+    pb.CancelReason.Value(f"CANCEL_REASON_{r.name}"): r for r in Reason
+}
 
 
 class _Fields:
@@ -238,4 +243,4 @@ def _filter_digest(query: ListQuery) -> str:
 
 def _shown(value: str) -> str:
     """A caller's value as it can be said in a message: quoted, and not at any length."""
-    return repr(value if len(value) <= 64 else value[:64] + "…")
+    return repr(value[:MAX_SHOWN_CHARACTERS])

@@ -7,7 +7,7 @@ within the drain time, everything submitted is stored, the store is closed.
 import asyncio
 import contextlib
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, NamedTuple, TypeVar
 
@@ -100,7 +100,7 @@ class Server:
             self._store,
             self._clock,
             max_pending=self._settings.max_pending,
-            on_commit=lambda sequences: self._servicer.watchers.notify(sequences),
+            on_commit=self._notify,
             on_broken=self._break,
         )
         sweeper = Sweeper(self._engine, self._store, self._clock, self._read)
@@ -156,6 +156,9 @@ class Server:
         await self._close_store()
         log.info("stopped")
         return not self._broken
+
+    def _notify(self, last_sequences: Mapping[str, int]) -> None:
+        self._servicer.watchers.notify(last_sequences)
 
     async def _read(self, method: Callable[..., T], *args: Any) -> T:
         """Runs a reading method of the store off the event loop.

@@ -90,7 +90,7 @@ def _unary(
             except asyncio.CancelledError:
                 record.code = grpc.StatusCode.CANCELLED
                 raise
-            except Exception as exception:
+            except Exception as exception:  # noqa: BLE001 every fault is answered and logged
                 return await self._abort(record, exception, context)
             finally:
                 self._calls_in_flight -= 1
@@ -125,7 +125,7 @@ def _stream(
             except asyncio.CancelledError:
                 record.code = grpc.StatusCode.CANCELLED
                 raise
-            except Exception as exception:
+            except Exception as exception:  # noqa: BLE001 every fault is answered and logged
                 await self._abort(record, exception, context)
             finally:
                 self._finish(record)
@@ -253,7 +253,11 @@ class IdPassServicer(IdPassServiceServicer):
         )
 
     @_unary(Permission.READ)
-    async def GetAccount(self, request: service_pb.GetAccountRequest, call: Call) -> pb.Account:
+    async def GetAccount(
+        self,
+        request: service_pb.GetAccountRequest,  # noqa: ARG002 there is nothing in it
+        call: Call,
+    ) -> pb.Account:
         await self._sweeper.sweep(call.caller.account)
         return responses.account(await self._account(call))
 
@@ -278,9 +282,8 @@ class IdPassServicer(IdPassServiceServicer):
         """Commits one command; raises what it was refused for."""
         (outcome,) = await self._engine.submit([command], call.deadline_s)
         if isinstance(outcome, Refusal):
-            if isinstance(command, Advance) and isinstance(outcome, PassEnded):
-                if outcome.id_pass.status == Status.CANCELLED:
-                    self._metrics.late_results.inc()
+            if _late_result(command, outcome):
+                self._metrics.late_results.inc()
             raise outcome
         return outcome
 
@@ -322,6 +325,15 @@ class IdPassServicer(IdPassServiceServicer):
             caller=record.caller.name if record.caller else None,
             duration_ms=round((time.monotonic() - record.started_s) * 1000, 3),
         )
+
+
+def _late_result(command: Command, refusal: Refusal) -> bool:
+    """Whether a verification tried to go on after its pass was cancelled."""
+    return (
+        isinstance(command, Advance)
+        and isinstance(refusal, PassEnded)
+        and refusal.id_pass.status == Status.CANCELLED
+    )
 
 
 Expected = TypeVar("Expected")

@@ -9,7 +9,7 @@ rate: they fall behind for that time rather than slow the calls down, and then c
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from typing import Final
 
 from idpass.v1.id_pass_pb2 import IdPassEvent
@@ -72,7 +72,7 @@ class Watchers:
 
     async def follow(
         self, account: str, after_sequence: int, latest_sequence: int, pass_id: str | None
-    ) -> AsyncIterator[IdPassEvent]:
+    ) -> AsyncGenerator[IdPassEvent]:
         """The account's events after a sequence, without end; those of one pass until its last.
 
         Args:

@@ -17,13 +17,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from sqlite_utils.utils import sqlite3
-
 from idpass_server.batch import Batch, Key, Needs
 from idpass_server.records import Account, Command, Event, Money, Pass, Register
 from idpass_server.refusals import StoreUnavailable
 from idpass_server.store import Committed, ListQuery, Page, StoreBroken
-from idpass_server.store.sqlite_file import CannotOpen, cannot_open, connect, lock, migrate
+from idpass_server.store.sqlite_file import CannotOpen, cannot_open, connect, lock, migrate, sqlite3
 
 CHECKPOINT_PAGES: Final = 4_000
 LIST_SCAN_ROWS: Final = 20_000
@@ -107,7 +105,7 @@ class SqliteStore:
             try:
                 batch = self._load(commands, now_us)
                 outcomes = batch.run(commands, now_us)
-                self._save(batch, commands)
+                self._save(batch)
             except BaseException:
                 self._rollback()
                 raise
@@ -170,7 +168,7 @@ class SqliteStore:
             )
         ]
 
-    def _save(self, batch: Batch, commands: Sequence[Command]) -> None:
+    def _save(self, batch: Batch) -> None:
         execute_many = self._writer.executemany
         execute_many(_INSERT_PASS, batch.created.values())
         execute_many(_INSERT_TIMER, [_timer(p) for p in batch.created.values()])
@@ -220,7 +218,7 @@ class SqliteStore:
             cursor = self._writer.execute(
                 f"INSERT INTO accounts VALUES ({marks}) ON CONFLICT DO NOTHING", account
             )
-        return cursor.rowcount == 1
+        return bool(cursor.rowcount)
 
     def set_account(self, name: str, *, slot_limit: int | None, fee: Money | None) -> bool:
         """Changes what is given; false when the account has events in another currency."""
@@ -237,7 +235,7 @@ class SqliteStore:
                     fee.currency if fee else None,
                 ),
             )
-        return cursor.rowcount == 1
+        return bool(cursor.rowcount)
 
     # -- reading
 

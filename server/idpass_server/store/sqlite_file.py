@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from sqlite_utils import Database
-from sqlite_utils.utils import sqlite3
+from sqlite_utils.utils import sqlite3 as sqlite3  # type: ignore[attr-defined]  # noqa: PLC0414
 
 from idpass_server.store.schema import APPLICATION_ID, migrations
 
@@ -30,7 +30,8 @@ def connect(path: Path, *, read_only: bool = False) -> Any:
     if sqlite3.sqlite_version_info < SQLITE_MINIMUM:
         raise CannotOpen(
             f"SQLite {sqlite3.sqlite_version} can lose commits in WAL mode; "
-            f"{'.'.join(map(str, SQLITE_MINIMUM))} or newer is needed: pip install 'pysqlite3>=0.6.1'"
+            f"{'.'.join(map(str, SQLITE_MINIMUM))} or newer is needed: "
+            "pip install 'pysqlite3>=0.6.1'"
         )
     try:
         connection = sqlite3.connect(
@@ -80,8 +81,8 @@ def migrate(connection: Any) -> None:
         unknown = {applied.name for applied in migrations.applied(db)} - known
         if unknown:
             raise CannotOpen(
-                f"the database was written by a newer idpass-server (it has {', '.join(sorted(unknown))});"
-                " run that version"
+                "the database was written by a newer idpass-server (it has "
+                f"{', '.join(sorted(unknown))}); run that version"
             )
         migrations.apply(db)
         connection.execute("COMMIT")

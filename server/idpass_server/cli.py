@@ -1,0 +1,276 @@
+"""The command line `idpass-server`: the one place that reads options and the environment.
+
+Exit codes: 0 done; 1 it could not be done, or what was checked is not right; 2 the command line
+is wrong; 74 the store broke while serving.
+"""
+
+import asyncio
+import re
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import click
+import uvloop
+
+from idpass_server import logs
+from idpass_server.config import BadSetting, Settings, parse_money, show_money, sqlite_path
+from idpass_server.demo import demo
+from idpass_server.records import Account, Money
+from idpass_server.refusals import StoreUnavailable
+from idpass_server.server import CannotListen, Server
+from idpass_server.store import StoreBroken
+from idpass_server.store.audit import audit
+from idpass_server.store.sqlite import SqliteStore
+from idpass_server.store.sqlite_file import CannotOpen, connect
+
+EXIT_STORE_BROKEN: Final = 74  # EX_IOERR
+MAX_SLOTS: Final = 2**31 - 1
+_ACCOUNT_NAME: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+
+Command = Callable[..., Any]
+
+
+class _Money(click.ParamType[Money]):
+    name = "money"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Money:
+        try:
+            return value if isinstance(value, Money) else parse_money(value)
+        except BadSetting as error:
+            self.fail(str(error), param, ctx)
+
+
+def _db_option(command: Command) -> Command:
+    return click.option(
+        "--db",
+        envvar="IDPASS_DB",
+        default=Settings.db,
+        show_default=True,
+        show_envvar=True,
+        help="Database URL.",
+    )(command)
+
+
+def _account_name(_context: Any, _parameter: Any, value: str) -> str:
+    if not _ACCOUNT_NAME.fullmatch(value):
+        raise click.BadParameter(
+            f"{value!r} is not 1 to 63 of a-z, 0-9 and -, with a letter or digit at both ends"
+        )
+    return value
+
+
+class _Group(click.Group):
+    """Says what could not be done in one line, without a stack trace."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BadSetting as error:
+            raise click.UsageError(str(error)) from error
+        except (CannotOpen, CannotListen, StoreBroken, StoreUnavailable) as error:
+            raise click.ClickException(str(error)) from error
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="idpass-server")
+def main() -> None:
+    """Cancels in-flight ID Passes: once, durably, with the right refund."""
+
+
+@main.command()
+@click.option(
+    "--listen",
+    envvar="IDPASS_LISTEN",
+    default=Settings.listen,
+    show_default=True,
+    show_envvar=True,
+    help="HOST:PORT to serve; port 0 takes a free one. Loopback addresses only.",
+)
+@_db_option
+@click.option(
+    "--metrics",
+    envvar="IDPASS_METRICS",
+    show_envvar=True,
+    help="HOST:PORT to answer Prometheus on; not given: nowhere.",
+)
+@click.option(
+    "--max-calls",
+    type=click.IntRange(min=1),
+    envvar="IDPASS_MAX_CALLS",
+    default=Settings.max_calls,
+    show_default=True,
+    show_envvar=True,
+    help="Calls in flight; more are answered OVERLOADED.",
+)
+@click.option(
+    "--max-pending",
+    type=click.IntRange(min=1_000),
+    envvar="IDPASS_MAX_PENDING",
+    default=Settings.max_pending,
+    show_default=True,
+    show_envvar=True,
+    help="Changes waiting for the disk; more are answered OVERLOADED.",
+)
+@click.option(
+    "--max-watchers",
+    type=click.IntRange(min=0),
+    envvar="IDPASS_MAX_WATCHERS",
+    default=Settings.max_watchers,
+    show_default=True,
+    show_envvar=True,
+    help="Open WatchIdPasses streams; more are answered OVERLOADED.",
+)
+@click.option(
+    "--drain",
+    "drain_s",
+    type=click.FloatRange(min=0),
+    envvar="IDPASS_DRAIN",
+    default=Settings.drain_s,
+    show_default=True,
+    show_envvar=True,
+    help="Seconds that calls in flight get to finish on SIGTERM or Ctrl-C.",
+)
+@click.option(
+    "--log-level",
+    type=click.Choice(["debug", "info", "warning", "error"]),
+    envvar="IDPASS_LOG_LEVEL",
+    default="info",
+    show_default=True,
+    show_envvar=True,
+    help="The least severe lines to write to standard error.",
+)
+@click.pass_context
+def serve(context: click.Context, /, log_level: str, **values: Any) -> None:
+    """Serve until SIGTERM or Ctrl-C, then finish what is in flight.
+
+    Everyone who can reach the address acts for the account `demo`.
+    """
+    settings = Settings(**values)
+    logs.configure(log_level)
+    if not uvloop.run(_serve(settings)):
+        context.exit(EXIT_STORE_BROKEN)
+
+
+async def _serve(settings: Settings) -> bool:
+    server = Server(settings)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, server.stop)
+    await server.start()
+    return await server.wait()
+
+
+@main.command("demo")
+@click.pass_context
+def demo_command(context: click.Context) -> None:
+    """Cancel a pass in each of the seven statuses and show what comes of it."""
+    logs.configure("warning")
+    if not uvloop.run(demo()):
+        context.exit(1)
+
+
+@main.command("audit")
+@_db_option
+@click.pass_context
+def audit_command(context: click.Context, db: str) -> None:
+    """Check every invariant of a database, which may be in use meanwhile."""
+    path = _existing(db)
+    connection = connect(path, read_only=True)
+    problems = 0
+    for problem in audit(connection):
+        problems += 1
+        click.echo(problem, err=True)
+    if problems:
+        context.exit(1)
+    counts = [
+        connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
+        for table in ("accounts", "passes", "events")
+    ]
+    click.echo("{}: all is well: {} accounts, {} passes, {} events".format(path, *counts))
+
+
+@main.group()
+def account() -> None:
+    """Make, show and change accounts, also while they are being served."""
+
+
+@account.command()
+@click.argument("name", callback=_account_name)
+@click.option("--slots", type=click.IntRange(0, MAX_SLOTS), required=True, help="Passes in flight.")
+@click.option("--fee", type=_Money(), required=True, help="Fee for a pass, such as 'AUD 4.50'.")
+@_db_option
+def create(name: str, slots: int, fee: Money, db: str) -> None:
+    """Make an account."""
+    with _opened(sqlite_path(db)) as store:
+        if not store.create_account(Account(name, slots, 0, *fee, 0, 0, 0)):
+            raise click.ClickException(
+                f"account {name} exists; change it with: idpass-server account set {name}"
+            )
+        _show(store, name)
+
+
+@account.command()
+@click.argument("name")
+@_db_option
+def show(name: str, db: str) -> None:
+    """Show an account."""
+    with _opened(_existing(db)) as store:
+        _show(store, name)
+
+
+@account.command("set")
+@click.argument("name")
+@click.option("--slots", type=click.IntRange(0, MAX_SLOTS), help="Passes in flight.")
+@click.option("--fee", type=_Money(), help="Fee for passes registered from now on.")
+@_db_option
+def set_account(name: str, slots: int | None, fee: Money | None, db: str) -> None:
+    """Change an account. Passes keep the fee they were registered with."""
+    if slots is None and fee is None:
+        raise click.UsageError("nothing to change; give --slots or --fee")
+    with _opened(_existing(db)) as store:
+        before = _account(store, name)
+        if not store.set_account(name, slot_limit=slots, fee=fee):
+            raise click.ClickException(
+                f"account {name} has charged fees in {before.currency} and keeps that currency"
+            )
+        _show(store, name)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[SqliteStore]:
+    """A store beside a server that may be running."""
+    store = SqliteStore(path, exclusive=False)
+    try:
+        yield store
+    finally:
+        store.close()
+
+
+def _existing(db: str) -> Path:
+    path = sqlite_path(db)
+    if not path.exists():
+        raise click.ClickException(f"there is no database {path}; say which with --db")
+    return path
+
+
+def _account(store: SqliteStore, name: str) -> Account:
+    found = store.get_account(name)
+    if found is None:
+        raise click.ClickException(
+            f"there is no account {name}; make it with: "
+            f"idpass-server account create {name} --slots 100 --fee 'AUD 4.50'"
+        )
+    return found
+
+
+def _show(store: SqliteStore, name: str) -> None:
+    found = _account(store, name)
+    click.echo(f"account        {found.name}")
+    click.echo(f"fee            {show_money(Money(found.currency, found.fee_micros))}")
+    click.echo(f"slots          {found.slots_in_use} of {found.slot_limit} in use")
+    click.echo(f"fees charged   {show_money(Money(found.currency, found.charged_micros))}")
+    click.echo(f"fees refunded  {show_money(Money(found.currency, found.refunded_micros))}")
+    click.echo(f"last event     {found.last_sequence}")
