@@ -1,0 +1,25 @@
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+from support import Service, problems
+
+from idpass_server import logs
+
+settings.register_profile(
+    "default", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True
+)
+settings.load_profile("default")
+logs.configure("critical")
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> Iterator[Service]:
+    """A running server; its database passes an audit in the end."""
+    running = Service(tmp_path / "idpass.db")
+    try:
+        yield running
+    finally:
+        running.stop()
+    assert problems(running.db) == []

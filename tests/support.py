@@ -1,0 +1,327 @@
+"""What the tests share: a real server in this process or in one of its own, and its errors."""
+
+import asyncio
+import contextlib
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import grpc
+import uvloop
+from google.protobuf.message import Message
+from google.rpc import error_details_pb2, status_pb2
+from idpass.v1 import id_pass_pb2 as pb
+from idpass.v1 import id_pass_service_pb2 as service_pb
+from idpass.v1.id_pass_service_pb2_grpc import IdPassServiceStub
+
+from idpass_server.clock import Clock
+from idpass_server.config import Settings
+from idpass_server.server import Server
+from idpass_server.store.audit import audit
+from idpass_server.store.sqlite_file import connect
+
+DAY_US = 86_400_000_000
+UNKNOWN_ID = "00000000-0000-7000-8000-000000000000"
+STATUS = {
+    "new": pb.ID_PASS_STATUS_NEW,
+    "opened": pb.ID_PASS_STATUS_OPENED,
+    "in_progress": pb.ID_PASS_STATUS_IN_PROGRESS,
+    "complete": pb.ID_PASS_STATUS_COMPLETE,
+    "expired": pb.ID_PASS_STATUS_EXPIRED,
+    "failed": pb.ID_PASS_STATUS_FAILED,
+    "cancelled": pb.ID_PASS_STATUS_CANCELLED,
+}
+WAYS = {
+    "new": (),
+    "opened": ("opened",),
+    "in_progress": ("opened", "in_progress"),
+    "complete": ("opened", "in_progress", "complete"),
+    "expired": ("expired",),
+    "failed": ("opened", "in_progress", "failed"),
+    "cancelled": ("cancelled",),
+}
+
+
+class FakeTime:
+    """Wall time that a test moves."""
+
+    def __init__(self) -> None:
+        self.now_us = time.time_ns() // 1000
+
+    def __call__(self) -> int:
+        return self.now_us
+
+    def advance(self, *, days: float = 0, us: int = 0) -> None:
+        self.now_us += int(days * DAY_US) + us
+
+
+class Told(NamedTuple):
+    """An error as a caller sees it."""
+
+    code: grpc.StatusCode
+    reason: str
+    metadata: dict[str, str]
+    message: str
+    details: dict[str, Message]
+    trailing: dict[str, Any]
+
+
+DETAILS = {
+    name: getattr(error_details_pb2, name)
+    for name in (
+        "ErrorInfo",
+        "RequestInfo",
+        "BadRequest",
+        "ResourceInfo",
+        "PreconditionFailure",
+        "QuotaFailure",
+        "RetryInfo",
+    )
+}
+
+
+def details_of(status: status_pb2.Status) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for packed in status.details:
+        name = packed.type_url.rpartition(".")[2]
+        assert name not in found, f"{name} comes twice"
+        found[name] = DETAILS[name]()
+        assert packed.Unpack(found[name])
+    return found
+
+
+def told(error: grpc.RpcError) -> Told:
+    trailing = {key: value for key, value in error.trailing_metadata() or ()}  # type: ignore[attr-defined]
+    status = status_pb2.Status.FromString(trailing["grpc-status-details-bin"])
+    assert status.code == error.code().value[0]  # type: ignore[attr-defined]
+    details = details_of(status)
+    info = details["ErrorInfo"]
+    assert info.domain == "idpass.v1"
+    assert details["RequestInfo"].request_id
+    return Told(
+        error.code(),  # type: ignore[attr-defined]
+        info.reason,
+        dict(info.metadata),
+        status.message,
+        details,
+        trailing,
+    )
+
+
+def refused(call: Callable[[], Any]) -> Told:
+    """The error that a call ends with; it fails the test if it does not."""
+    try:
+        answer = call()
+    except grpc.RpcError as error:
+        return told(error)
+    raise AssertionError(f"was not refused: {answer}")
+
+
+class Calls:
+    """The sync stub, with the requests made from keywords."""
+
+    def __init__(self, channel: grpc.Channel, timeout_s: float = 10) -> None:
+        self.stub = IdPassServiceStub(channel)
+        self._timeout_s = timeout_s
+
+    def register(self, **fields: Any) -> service_pb.RegisterResponse:
+        return self.stub.RegisterIdPass(
+            service_pb.RegisterRequest(**fields), timeout=self._timeout_s
+        )
+
+    def advance(self, pass_id: str, to: str, **fields: Any) -> service_pb.AdvanceResponse:
+        request = service_pb.AdvanceRequest(id=pass_id, to_status=STATUS[to], **fields)
+        return self.stub.AdvanceIdPass(request, timeout=self._timeout_s)
+
+    def cancel(self, pass_id: str, **fields: Any) -> service_pb.CancelResponse:
+        request = service_pb.CancelRequest(id=pass_id, **fields)
+        return self.stub.CancelIdPass(request, timeout=self._timeout_s)
+
+    def batch(self, *items: service_pb.CancelRequest) -> service_pb.BatchCancelResponse:
+        request = service_pb.BatchCancelRequest(requests=items)
+        return self.stub.BatchCancelIdPasses(request, timeout=self._timeout_s)
+
+    def get(self, pass_id: str) -> pb.IdPass:
+        request = service_pb.GetRequest(id=pass_id)
+        return self.stub.GetIdPass(request, timeout=self._timeout_s).id_pass
+
+    def page(self, **fields: Any) -> service_pb.ListResponse:
+        return self.stub.ListIdPasses(service_pb.ListRequest(**fields), timeout=self._timeout_s)
+
+    def list_all(self, **fields: Any) -> list[pb.IdPass]:
+        found: list[pb.IdPass] = []
+        page = self.page(**fields)
+        found.extend(page.id_passes)
+        while page.next_page_token:
+            page = self.page(page_token=page.next_page_token, **fields)
+            found.extend(page.id_passes)
+        return found
+
+    def watch(self, **fields: Any) -> Any:
+        return self.stub.WatchIdPasses(service_pb.WatchRequest(**fields), timeout=60)
+
+    def events(self, last_sequence: int | None = None, **fields: Any) -> list[pb.IdPassEvent]:
+        """The events up to a sequence; by default all that there are."""
+        if last_sequence is None:
+            last_sequence = self.account().last_sequence
+        found: list[pb.IdPassEvent] = []
+        if fields.get("after_sequence", 0) >= last_sequence:
+            return found
+        stream = self.watch(**fields)
+        for event in stream:
+            found.append(event)
+            if event.sequence >= last_sequence:
+                break
+        stream.cancel()
+        return found
+
+    def account(self) -> pb.Account:
+        return self.stub.GetAccount(service_pb.GetAccountRequest(), timeout=self._timeout_s)
+
+    def pass_in(self, status: str) -> str:
+        """Registers a pass and brings it into a status. Returns its id."""
+        pass_id = self.register().id_pass.id
+        for step in WAYS[status]:
+            if step == "cancelled":
+                self.cancel(pass_id)
+            else:
+                self.advance(pass_id, step)
+        return pass_id
+
+
+class Service(Calls):
+    """A server in this process, on a thread of its own, with time in the test's hands."""
+
+    def __init__(self, db: Path, **settings: Any) -> None:
+        self.db = db
+        self.time = FakeTime()
+        self._settings = Settings(listen="127.0.0.1:0", db=f"sqlite:///{db}", **settings)
+        ready: queue.SimpleQueue[str | BaseException] = queue.SimpleQueue()
+        self.healthy: bool | None = None
+        self._thread = threading.Thread(target=self._run, args=(ready,), daemon=True)
+        self._thread.start()
+        address = ready.get(timeout=30)
+        if isinstance(address, BaseException):
+            raise address
+        self.address = address
+        self.channel = grpc.insecure_channel(address)
+        super().__init__(self.channel)
+
+    def _run(self, ready: "queue.SimpleQueue[str | BaseException]") -> None:
+        async def serve() -> None:
+            self.loop = asyncio.get_running_loop()
+            self.server = Server(self._settings, Clock(self.time))
+            try:
+                address = await self.server.start()
+            except BaseException as error:  # noqa: BLE001 the test's thread gets it
+                ready.put(error)
+                return
+            ready.put(address)
+            self.healthy = await self.server.wait()
+
+        uvloop.run(serve())
+
+    def stop(self) -> None:
+        self.channel.close()
+        if self._thread.is_alive():
+            self.loop.call_soon_threadsafe(self.server.stop)
+            self._thread.join(timeout=30)
+            assert not self._thread.is_alive()
+
+
+class Process(Calls):
+    """A server in a process of its own."""
+
+    def __init__(self, db: Path, *options: str, env: dict[str, str] | None = None) -> None:
+        self.db = db
+        command = [sys.executable, "-m", "idpass_server", "serve", "--db", f"sqlite:///{db}"]
+        self.log: list[dict[str, Any]] = []
+        self.process = subprocess.Popen(
+            [*command, "--listen", "127.0.0.1:0", *options],
+            stderr=subprocess.PIPE,
+            env=os.environ | (env or {}),
+            text=True,
+        )
+        self._logged = threading.Condition()
+        threading.Thread(target=self._read_log, daemon=True).start()
+        self.address = self.wait_for("serving")["listen"]
+        self.channel = grpc.insecure_channel(self.address)
+        super().__init__(self.channel)
+
+    def _read_log(self) -> None:
+        assert self.process.stderr
+        for line in self.process.stderr:
+            with self._logged:
+                try:
+                    self.log.append(json.loads(line))
+                except ValueError:
+                    self.log.append({"event": "", "text": line})
+                self._logged.notify_all()
+        with self._logged:
+            self.log.append({"event": "end"})
+            self._logged.notify_all()
+
+    def wait_for(self, event: str, timeout_s: float = 30) -> dict[str, Any]:
+        """The first log line with an event."""
+
+        def found() -> dict[str, Any] | None:
+            return next((line for line in self.log if line["event"] in {event, "end"}), None)
+
+        with self._logged:
+            line = self._logged.wait_for(found, timeout_s)
+        if line is None or line["event"] != event:
+            raise AssertionError(f"no {event!r} in the log: {self.log}")
+        return line
+
+    def signal(self, number: int = signal.SIGTERM) -> None:
+        self.process.send_signal(number)
+
+    def wait(self, timeout_s: float = 30) -> int:
+        """Its exit code, once it ends."""
+        return self.process.wait(timeout_s)
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        self.channel.close()
+
+
+@contextlib.contextmanager
+def process(db: Path, *options: str, env: dict[str, str] | None = None) -> Iterator[Process]:
+    server = Process(db, *options, env=env)
+    try:
+        yield server
+    finally:
+        server.kill()
+
+
+def problems(db: Path) -> list[str]:
+    """What an audit finds."""
+    connection = connect(db, read_only=True)
+    try:
+        return list(audit(connection))
+    finally:
+        connection.close()
+
+
+def cli(
+    *arguments: str, env: dict[str, str] | None = None, cwd: Path | None = None
+) -> "subprocess.CompletedProcess[str]":
+    """Runs idpass-server to its end."""
+    return subprocess.run(
+        [sys.executable, "-m", "idpass_server", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env=os.environ | (env or {}),
+        cwd=cwd,
+    )
