@@ -26,6 +26,7 @@ from idpass_server.clock import Clock
 from idpass_server.config import Settings
 from idpass_server.server import Server
 from idpass_server.store.audit import audit
+from idpass_server.store.sqlite import SqliteStore
 from idpass_server.store.sqlite_file import connect
 
 DAY_US = 86_400_000_000
@@ -310,6 +311,13 @@ def problems(db: Path) -> list[str]:
         return list(audit(connection))
     finally:
         connection.close()
+
+
+def set_slots(db: Path, slots: int) -> None:
+    """Gives the account `demo` another slot limit, beside the server that may be running."""
+    store = SqliteStore(db, exclusive=False)
+    store.set_account("demo", slot_limit=slots, fee=None)
+    store.close()
 
 
 def cli(

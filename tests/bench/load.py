@@ -1,0 +1,220 @@
+"""Callers: so many calls in flight at once, and what came of them.
+
+All of them live in the one process of the bench, on uvloop. It stays cheap beside the servers,
+so that it is those that are measured: requests go out as bytes already made, and unary answers
+are not decoded (a refused call raises all the same).
+"""
+
+import asyncio
+import json
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, NamedTuple, Protocol
+
+import grpc
+import uuid_utils
+
+from idpass.v1 import id_pass_pb2 as pb
+from idpass.v1 import id_pass_service_pb2 as service_pb
+
+CHANNELS: Final = 4
+SERVICE: Final = "/idpass.v1.IdPassService/"
+
+TakeIds = Callable[[int], list[str]]
+"""Gives so many ids that nobody has had."""
+
+
+class Client(Protocol):
+    passes_per_call: int
+
+    async def open(self, address: str) -> None: ...
+
+    async def call(self, caller: int, ids: list[str]) -> None:
+        """Makes one call. Raises if any pass was not cancelled."""
+
+    async def close(self) -> None: ...
+
+
+class Round(NamedTuple):
+    """What was counted in one window of time."""
+
+    passes_per_s: float
+    p50_s: float
+    p99_s: float
+    cpu_per_pass_s: float
+
+
+async def measure(
+    client: Client,
+    take: TakeIds,
+    cpu_s: Callable[[], float],
+    *,
+    in_flight: int,
+    ramp_s: float,
+    window_s: float,
+) -> Round:
+    """Keeps `in_flight` calls in flight, and counts those that end within the window.
+
+    Args:
+        cpu_s: the server's processor time so far.
+        ramp_s: how long to call before the window opens.
+    """
+    ended: list[tuple[float, float]] = []
+    running = True
+
+    async def caller(number: int) -> None:
+        while running:
+            ids = take(client.passes_per_call)
+            start_s = time.perf_counter()
+            await client.call(number, ids)
+            end_s = time.perf_counter()
+            ended.append((end_s, end_s - start_s))
+
+    callers = [asyncio.ensure_future(caller(number)) for number in range(in_flight)]
+    try:
+        await _sleep(ramp_s, callers)
+        cpu_before_s, open_s = cpu_s(), time.perf_counter()
+        await _sleep(window_s, callers)
+        cpu_after_s, close_s = cpu_s(), time.perf_counter()
+    finally:
+        running = False
+        await asyncio.gather(*callers)
+    latencies_s = sorted(latency for end_s, latency in ended if open_s <= end_s < close_s)
+    if not latencies_s:
+        raise RuntimeError("no call ended within the window; give more --seconds")
+    passes = len(latencies_s) * client.passes_per_call
+    return Round(
+        passes_per_s=passes / (close_s - open_s),
+        p50_s=latencies_s[len(latencies_s) // 2],
+        p99_s=latencies_s[len(latencies_s) * 99 // 100],
+        cpu_per_pass_s=(cpu_after_s - cpu_before_s) / passes,
+    )
+
+
+async def _sleep(seconds: float, callers: list["asyncio.Future[None]"]) -> None:
+    """Waits, but no longer than until a caller fails."""
+    await asyncio.wait(callers, timeout=seconds, return_when=asyncio.FIRST_EXCEPTION)
+
+
+class Grpc:
+    """CancelIdPass over four connections."""
+
+    passes_per_call = 1
+    _method = "CancelIdPass"
+
+    async def open(self, address: str) -> None:
+        # Without pools of their own all channels would share one connection.
+        options = [("grpc.use_local_subchannel_pool", 1)]
+        self._channels = [grpc.aio.insecure_channel(address, options) for _ in range(CHANNELS)]
+        await asyncio.gather(*(channel.channel_ready() for channel in self._channels))
+        self._stubs: list[Callable[[bytes], Awaitable[bytes]]] = [
+            channel.unary_unary(SERVICE + self._method) for channel in self._channels
+        ]
+
+    async def call(self, caller: int, ids: list[str]) -> None:
+        await self._stubs[caller % CHANNELS](_request(ids[0]).SerializeToString())
+
+    async def close(self) -> None:
+        for channel in self._channels:
+            await channel.close()
+
+
+class GrpcBatch(Grpc):
+    """BatchCancelIdPasses of so many."""
+
+    _method = "BatchCancelIdPasses"
+
+    def __init__(self, passes_per_call: int) -> None:
+        self.passes_per_call = passes_per_call
+
+    async def call(self, caller: int, ids: list[str]) -> None:
+        request = service_pb.BatchCancelRequest(requests=map(_request, ids))
+        answer = await self._stubs[caller % CHANNELS](request.SerializeToString())
+        response = service_pb.BatchCancelResponse.FromString(answer)
+        if response.cancelled_count != len(ids):
+            raise RuntimeError(f"{response.cancelled_count} of {len(ids)} passes were cancelled")
+
+
+def _request(id_: str) -> service_pb.CancelRequest:
+    return service_pb.CancelRequest(
+        id=id_, request_id=str(uuid_utils.uuid4()), reason=pb.CANCEL_REASON_ABANDONED
+    )
+
+
+class Http:
+    """POST /idpass/cancel over a kept-alive connection for each caller.
+
+    Bare asyncio protocols: a full HTTP client in Python takes more time for a call than the
+    server does, and would be what is measured.
+    """
+
+    passes_per_call = 1
+
+    async def open(self, address: str) -> None:
+        self._host, _, port = address.rpartition(":")
+        self._port = int(port)
+        self._connections: dict[int, _HttpConnection] = {}
+
+    async def call(self, caller: int, ids: list[str]) -> None:
+        connection = self._connections.get(caller)
+        if connection is None:
+            loop = asyncio.get_running_loop()
+            _, connection = await loop.create_connection(_HttpConnection, self._host, self._port)
+            self._connections[caller] = connection
+        body = json.dumps(
+            {"id": ids[0], "request_id": str(uuid_utils.uuid4()), "reason": "abandoned"}
+        ).encode()
+        await connection.post(body)
+
+    async def close(self) -> None:
+        for connection in self._connections.values():
+            connection.close()
+
+
+class _HttpConnection(asyncio.Protocol):
+    _HEAD: Final = (
+        b"POST /idpass/cancel HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
+        b"content-length: %d\r\n\r\n"
+    )
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport: Any = transport
+        self._received = b""
+        self._answer: asyncio.Future[None] | None = None
+
+    def post(self, body: bytes) -> "asyncio.Future[None]":
+        self._answer = asyncio.get_running_loop().create_future()
+        self._transport.write(self._HEAD % len(body) + body)
+        return self._answer
+
+    def data_received(self, data: bytes) -> None:
+        self._received += data
+        head, end, body = self._received.partition(b"\r\n\r\n")
+        if not end or self._answer is None:
+            return
+        length = int(head.lower().partition(b"content-length:")[2].partition(b"\r\n")[0])
+        if len(body) < length:
+            return
+        self._received = b""
+        if head.startswith(b"HTTP/1.1 200 "):
+            self._answer.set_result(None)
+        else:
+            self._answer.set_exception(RuntimeError(f"{head!r} {body!r}"))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._answer is not None and not self._answer.done():
+            self._answer.set_exception(exc or ConnectionResetError("the server hung up"))
+
+    def close(self) -> None:
+        self._transport.close()
+
+
+async def serving(address: str) -> None:
+    """Waits for grpc.health.v1 to answer that the server serves."""
+    from grpc_health.v1 import health_pb2, health_pb2_grpc  # noqa: PLC0415 untyped, used here only
+
+    async with grpc.aio.insecure_channel(address) as channel:
+        stub = health_pb2_grpc.HealthStub(channel)
+        answer = await stub.Check(health_pb2.HealthCheckRequest(), wait_for_ready=True, timeout=30)
+        if answer.status != health_pb2.HealthCheckResponse.SERVING:
+            raise RuntimeError(f"the server at {address} is not serving")

@@ -1,0 +1,222 @@
+"""The questions that are asked, each answered by rounds taken in turn on real servers."""
+
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from bench import machine
+from bench.load import Grpc, GrpcBatch, Http, Round, serving
+from bench.report import Goal, at_least, at_most
+from bench.seed import Seeded, seed
+from bench.servers import Process, idpass_server, module
+from bench.targets import Key, Results, Served, Target, interleaved
+
+IN_FLIGHT: Final = (1, 8, 32, 128)
+AT: Final = 32
+BATCH: Final = 500
+WATCHERS: Final = 100
+STARTS: Final = 5
+SLOW_DISK_US: Final = 2_000
+SLOW_DISK_IN_FLIGHT: Final = 128
+
+EMPTY: Final = "empty handler"
+CANCEL: Final = "CancelIdPass"
+ORDINARY: Final = "ordinary: threads, a commit per call"
+FASTAPI: Final = "FastAPI + SQLAlchemy"
+BATCHES: Final = f"BatchCancelIdPasses of {BATCH}"
+
+
+class Settings(NamedTuple):
+    rounds: int
+    window_s: float
+    passes: int  # in the large database
+
+
+class Bench:
+    """
+    Args:
+        folder: for databases and logs; several copies of the large database go there.
+    """
+
+    def __init__(self, folder: Path, settings: Settings) -> None:
+        self.folder = folder
+        self.settings = settings
+        self.goals: list[Goal] = []
+        self._served: dict[str, Served] = {}
+        self._templates: dict[str, Seeded] = {}
+
+    def stop(self) -> None:
+        for served in self._served.values():
+            served.stop()
+
+    async def table(self) -> tuple[Results, dict[str, float]]:
+        """Everybody, with 1 to 128 calls in flight. Returns the rounds and each one's peak RSS."""
+        real = self._real()
+        targets = [
+            Target(EMPTY, self._serve("empty", None, lambda _db: module("empty_server")), Grpc()),
+            Target(CANCEL, real, Grpc()),
+            Target(ORDINARY, self._peer("ordinary_server"), Grpc()),
+            Target(FASTAPI, self._peer("fastapi_server"), Http()),
+            # A window has to hold many of its long calls.
+            Target(
+                BATCHES,
+                real,
+                GrpcBatch(BATCH),
+                max_in_flight=32,
+                max_passes_per_s=40_000,
+                window=1.5,
+            ),
+        ]
+        results: Results = {}
+        fdatasyncs_s = []
+        for in_flight in IN_FLIGHT:
+            results |= await self._rounds(targets, in_flight)
+            fdatasyncs_s.append(machine.fdatasync_s(self.folder))
+        self._judge(results, statistics.median(fdatasyncs_s))
+        return results, {target.name: target.served.peak_rss_mb() for target in targets}
+
+    def _judge(self, results: Results, fdatasync_s: float) -> None:
+        cancel = results[Key(CANCEL, AT)]
+        for other, times in ((EMPTY, 0.80), (ORDINARY, 2.0), (FASTAPI, 5.0)):
+            measured = ratio(cancel, results[Key(other, AT)])
+            self.goals.append(at_least(f"{CANCEL} / {other}, {AT} in flight", measured, times, "×"))
+        batch = results[Key(BATCHES, AT)]
+        among = f"ids at random among {self.settings.passes:,}"
+        passes_per_s = statistics.median(r.passes_per_s for r in batch)
+        self.goals += [
+            at_least(f"{BATCHES}, {among}, {AT} in flight", passes_per_s, 10_000, "passes/s"),
+            at_least(f"{BATCHES} / {CANCEL}, {AT} in flight", ratio(batch, cancel), 4.0, "×"),
+        ]
+        alone = zip(results[Key(CANCEL, 1)], results[Key(EMPTY, 1)], strict=True)
+        longer_s = statistics.median(mine.p50_s - empty.p50_s for mine, empty in alone)
+        what = (
+            f"{CANCEL}, one caller: p50 less the empty handler's, in fdatasyncs "
+            f"of {fdatasync_s * 1e6:.0f} µs"
+        )
+        self.goals.append(at_most(what, longer_s / fdatasync_s, 2.5, "×"))
+
+    async def flat(self) -> None:
+        """Few passes stored against many."""
+        small = Target("few", self._serve("few", self._few(), idpass_server), Grpc())
+        large = Target("many", self._real(), Grpc())
+        results = await self._rounds([small, large], AT)
+        few, many = results[Key("few", AT)], results[Key("many", AT)]
+        passes = f"{self.settings.passes:,}"
+        self.goals += [
+            at_least(f"{CANCEL}, {passes} passes stored / few", ratio(many, few), 0.9, "×"),
+            at_most("peak RSS, few passes stored", small.served.peak_rss_mb(), 150, "MB"),
+            at_most(f"peak RSS, {passes} passes stored", large.served.peak_rss_mb(), 150, "MB"),
+        ]
+
+    async def startup(self) -> None:
+        """From the start of the process to the first answer that it is serving."""
+        real = self._real()
+        real.hold(0)
+        real.stop()
+        taken_s = []
+        for _ in range(STARTS):
+            process = Process(idpass_server(real.db), self.folder / "start.log")
+            await serving(process.address)
+            taken_s.append(time.perf_counter() - process.spawned_s)
+            process.stop()
+        what = f"start-up on {self.settings.passes:,} passes"
+        self.goals.append(at_most(what, statistics.median(taken_s), 1.0, "s"))
+
+    async def slow_disk(self) -> None:
+        """What a disk that takes longer to say that it is done costs whoever waits for it."""
+        what = f"{CANCEL} at +{SLOW_DISK_US / 1000:.0f} ms per fdatasync, {SLOW_DISK_IN_FLIGHT} in flight"
+        try:
+            slow = machine.slow_disk(self.folder, SLOW_DISK_US)
+        except RuntimeError as error:
+            self.goals.append(Goal(what, "> 0.7 ×", f"not measured: {error}", None))
+            return
+        few = self._few()
+        ordinary = lambda db: module("ordinary_server", str(db))  # noqa: E731
+        targets = [
+            Target("fast", self._serve("fast", few, idpass_server), Grpc()),
+            Target("slow", self._serve("slow", few, idpass_server, slow), Grpc()),
+            Target("ordinary", self._serve("fast-ordinary", few, ordinary), Grpc()),
+            Target("ordinary slow", self._serve("slow-ordinary", few, ordinary, slow), Grpc()),
+        ]
+        results = await self._rounds(targets, SLOW_DISK_IN_FLIGHT)
+        of = {key.target: rounds for key, rounds in results.items()}
+        self.goals.append(at_least(what, ratio(of["slow"], of["fast"]), 0.7, "×"))
+        beside = ratio(of["ordinary slow"], of["ordinary"])
+        self.goals.append(Goal("  the ordinary server beside it", "", f"{beside:.2f} ×", None))
+
+    async def watchers(self) -> None:
+        """Unary calls while many streams are open."""
+        real = self._real()
+        target = Target("unary", real, Grpc())
+        without: list[Round] = []
+        beside: list[Round] = []
+        for _ in range(self.settings.rounds):
+            without.append(await target.round(AT, self.settings.window_s))
+            watching = Process(
+                module("watchers", real.hold(0).address, str(WATCHERS)),
+                self.folder / "watchers.log",
+                ready="watching",
+            )
+            beside.append(await target.round(AT, self.settings.window_s))
+            watching.stop()
+        await target.close()
+        what = f"{CANCEL} beside {WATCHERS} watchers / none, {AT} in flight: "
+        p99 = statistics.median(b.p99_s / w.p99_s for b, w in zip(beside, without, strict=True))
+        self.goals += [
+            Goal(what + "passes/s", "", f"{ratio(beside, without):.2f} ×", None),
+            Goal(
+                what + "p99", "", f"{p99:.2f} × ({_p99_ms(beside)} / {_p99_ms(without)} ms)", None
+            ),
+        ]
+
+    async def _rounds(self, targets: list[Target], in_flight: int) -> Results:
+        settings = self.settings
+        try:
+            return await interleaved(targets, in_flight, settings.rounds, settings.window_s)
+        finally:
+            for target in targets:
+                await target.close()
+
+    def _real(self) -> Served:
+        return self._serve("idpass-server", self._many(), idpass_server)
+
+    def _peer(self, name: str) -> Served:
+        return self._serve(name, self._many(), lambda db: module(name, str(db)))
+
+    def _serve(
+        self,
+        name: str,
+        template: Seeded | None,
+        command: Callable[[Path], list[str]],
+        environment: dict[str, str] | None = None,
+    ) -> Served:
+        if name not in self._served:
+            self._served[name] = Served(name, self.folder, template, command, environment)
+        return self._served[name]
+
+    def _many(self) -> Seeded:
+        return self._seed("many.seed", in_flight=self.settings.passes, history=0)
+
+    def _few(self) -> Seeded:
+        # Beside the thousand, the passes that a few rounds cancel: not every round is to meet a
+        # server that has only just started.
+        in_flight = int(3 * 8_000 * (self.settings.window_s + 0.25))
+        return self._seed("few.seed", in_flight=in_flight, history=1_000)
+
+    def _seed(self, name: str, *, in_flight: int, history: int) -> Seeded:
+        if name not in self._templates:
+            path = self.folder / name
+            self._templates[name] = seed(path, in_flight=in_flight, history=history)
+        return self._templates[name]
+
+
+def ratio(one: list[Round], other: list[Round]) -> float:
+    """How many times the throughput: of rounds taken one right after the other, the median."""
+    pairs = zip(one, other, strict=True)
+    return statistics.median(a.passes_per_s / b.passes_per_s for a, b in pairs)
+
+
+def _p99_ms(rounds: list[Round]) -> str:
+    return f"{statistics.median(r.p99_s for r in rounds) * 1e3:.1f}"

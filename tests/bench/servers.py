@@ -1,0 +1,97 @@
+"""Real servers as processes of their own: started, measured from outside, stopped."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+START_TIMEOUT_S: Final = 60.0
+_TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK")
+
+
+class Process:
+    """A program that says in a JSON line on standard error when it is ready.
+
+    Args:
+        log: file that takes its standard error, where servers log.
+        environment: what to add to this process's own.
+        ready: the "event" of that line; that of a server has its address as "listen".
+
+    Raises:
+        RuntimeError: it does not come up; the message has the end of its log.
+    """
+
+    def __init__(
+        self,
+        command: list[str],
+        log: Path,
+        environment: Mapping[str, str] | None = None,
+        ready: str = "serving",
+    ) -> None:
+        self._log = log
+        self._ready = f'"{ready}"'.encode()
+        # Settings of whoever runs the bench must not change what is measured.
+        inherited = {k: v for k, v in os.environ.items() if not k.startswith("IDPASS_")}
+        tests = str(Path(__file__).parents[1])
+        self.spawned_s = time.perf_counter()
+        with log.open("wb") as stderr:
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=stderr,
+                env=inherited | {"PYTHONPATH": tests} | dict(environment or {}),
+                cwd=log.parent,
+            )
+        self.address = self._wait()
+
+    def _wait(self) -> str:
+        while time.perf_counter() - self.spawned_s < START_TIMEOUT_S:
+            for line in self._log.read_bytes().splitlines(keepends=True):
+                if line.endswith(b"\n") and self._ready in line:
+                    return str(json.loads(line).get("listen"))
+            if self._process.poll() is not None:
+                break
+            time.sleep(0.002)
+        self.stop()
+        raise RuntimeError(f"{self._process.args!r} is not ready: {self._tail()}")
+
+    def _tail(self) -> str:
+        return self._log.read_text(errors="replace")[-2_000:]
+
+    def cpu_s(self) -> float:
+        """Processor time of all its threads so far, in user and kernel mode."""
+        stat = Path(f"/proc/{self._process.pid}/stat").read_text()
+        # The fields after the name, which may hold anything, count from the third.
+        fields = stat.rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / _TICKS_PER_S
+
+    def peak_rss_mb(self) -> float:
+        status = Path(f"/proc/{self._process.pid}/status").read_text()
+        line = next(line for line in status.splitlines() if line.startswith("VmHWM"))
+        return int(line.split()[1]) * 1024 / 1e6
+
+    def stop(self) -> None:
+        if self._process.poll() is None:
+            self._process.send_signal(signal.SIGTERM)
+            try:
+                self._process.wait(20)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+
+
+def idpass_server(db: Path) -> list[str]:
+    """The command that serves a database as a user would."""
+    program = str(Path(sys.executable).with_name("idpass-server"))
+    return [program, "serve", "--listen", "127.0.0.1:0", "--db", f"sqlite:///{db.absolute()}"]
+
+
+def module(name: str, *arguments: str) -> list[str]:
+    """The command that runs a module beside this one."""
+    return [sys.executable, "-m", f"bench.{name}", *arguments]

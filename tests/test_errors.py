@@ -1,0 +1,257 @@
+"""Errors as callers see them: every refusal has its row, and bad input names every fault."""
+
+import itertools
+
+import grpc
+import pytest
+from google.rpc import code_pb2
+from idpass.v1 import error_reason_pb2
+from idpass.v1 import id_pass_service_pb2 as service_pb
+from support import Service, details_of, refused
+
+from idpass_server import domain, errors, refusals
+from idpass_server.records import Pass, Status
+
+PASS = Pass(
+    *("acme", "0198c0de-0000-7000-8000-000000000001", "new", "AUD", 1, 0, "", None, None),
+    *(1_000_000, 2_000_001, 3_000_000, None, None, None, None, None, 1),
+)
+
+
+def ended(status: Status) -> refusals.PassEnded:
+    return refusals.PassEnded(PASS._replace(status=status, end_time_us=2_500_000))
+
+
+# (refusal, code, HTTP status, reason, metadata, further details)
+ROWS = [
+    (
+        refusals.InvalidRequest([refusals.Violation("id", "is bad")]),
+        ("INVALID_ARGUMENT", 400, "INVALID_REQUEST"),
+        set(),
+        {"BadRequest"},
+    ),
+    (
+        refusals.RequestIdReused("r"),
+        ("INVALID_ARGUMENT", 400, "REQUEST_ID_REUSED"),
+        {"requestId"},
+        {"BadRequest"},
+    ),
+    (
+        refusals.Unauthenticated(),
+        ("UNAUTHENTICATED", 401, "UNAUTHENTICATED_CALLER"),
+        set(),
+        set(),
+    ),
+    (
+        refusals.NotPermitted("cancel"),
+        ("PERMISSION_DENIED", 403, "METHOD_NOT_PERMITTED"),
+        {"permission"},
+        set(),
+    ),
+    (
+        refusals.PassNotFound(PASS.id),
+        ("NOT_FOUND", 404, "PASS_NOT_FOUND"),
+        {"id"},
+        {"ResourceInfo"},
+    ),
+    (
+        ended(Status.CANCELLED),
+        ("FAILED_PRECONDITION", 400, "PASS_ALREADY_CANCELLED"),
+        {"id", "status", "endTime", "cancelTime", "feeRefunded", "reason", "supersededBy"},
+        {"PreconditionFailure"},
+    ),
+    *(
+        (
+            ended(status),
+            ("FAILED_PRECONDITION", 400, f"PASS_{status.name}"),
+            {"id", "status", "endTime"},
+            {"PreconditionFailure"},
+        )
+        for status in (Status.COMPLETE, Status.EXPIRED, Status.FAILED)
+    ),
+    (
+        refusals.TransitionNotAllowed(PASS, Status.COMPLETE, (Status.OPENED, Status.EXPIRED)),
+        ("FAILED_PRECONDITION", 400, "TRANSITION_NOT_ALLOWED"),
+        {"id", "status", "allowed"},
+        {"PreconditionFailure"},
+    ),
+    (
+        refusals.RefundNotAvailable(PASS),
+        ("FAILED_PRECONDITION", 400, "REFUND_NOT_AVAILABLE"),
+        {"id", "status"},
+        {"PreconditionFailure"},
+    ),
+    (
+        refusals.PassChanged(PASS, Status.OPENED),
+        ("ABORTED", 409, "PASS_CHANGED"),
+        {"id", "status"},
+        set(),
+    ),
+    (
+        refusals.NoFreeSlot("acme", 10),
+        ("RESOURCE_EXHAUSTED", 429, "NO_FREE_SLOT"),
+        {"slotLimit"},
+        {"QuotaFailure"},
+    ),
+    (
+        refusals.Overloaded("too many calls are in flight"),
+        ("RESOURCE_EXHAUSTED", 429, "OVERLOADED"),
+        set(),
+        {"RetryInfo"},
+    ),
+    (
+        refusals.StoreUnavailable("the disk is full"),
+        ("UNAVAILABLE", 503, "STORE_UNAVAILABLE"),
+        {"outcome"},
+        {"RetryInfo"},
+    ),
+    (refusals.InternalFault(), ("INTERNAL", 500, "INTERNAL"), set(), set()),
+]
+HTTP = {400: (3, 9), 401: (16,), 403: (7,), 404: (5,), 409: (10,), 429: (8,), 500: (13,), 503: (14,)}
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row[1][2])
+def test_every_refusal_is_told_as_the_contract_says(
+    row: tuple[refusals.Refusal, tuple[str, int, str], set[str], set[str]],
+) -> None:
+    refusal, (code, http, reason), metadata, further = row
+    error = errors.tell(refusal, "ref-1")
+    assert (error.code.name, error.reason) == (code, reason)
+    assert error.status.code == code_pb2.Code.Value(code)
+    assert error.status.code in HTTP[http]
+    details = details_of(error.status)
+    assert set(details) == {"ErrorInfo", "RequestInfo"} | further
+    assert details["ErrorInfo"].domain == "idpass.v1"
+    assert details["ErrorInfo"].reason == reason
+    assert set(details["ErrorInfo"].metadata) == metadata
+    assert details["RequestInfo"].request_id == "ref-1"
+    trailing = dict(error.trailing_metadata)
+    assert trailing["grpc-status-details-bin"] == error.status.SerializeToString()
+    if "RetryInfo" in further:
+        retry_ms = details["RetryInfo"].retry_delay.ToMilliseconds()
+        assert retry_ms > 0
+        assert trailing["grpc-retry-pushback-ms"] == str(retry_ms)
+
+
+def test_the_table_the_refusals_and_the_contract_agree() -> None:
+    kinds = set(itertools.chain.from_iterable(_leaves(refusals.Refusal)))
+    assert set(errors.TABLE) == kinds == {type(row[0]) for row in ROWS}
+    reasons = {f"ERROR_REASON_{row[1][2]}" for row in ROWS} | {"ERROR_REASON_UNSPECIFIED"}
+    assert set(error_reason_pb2.ErrorReason.keys()) == reasons
+
+
+def _leaves(kind: type[refusals.Refusal]) -> list[list[type[refusals.Refusal]]]:
+    below = kind.__subclasses__()
+    return [[kind]] if not below else [leaf for each in below for leaf in _leaves(each)]
+
+
+def test_an_outcome_that_is_not_known_is_said_so() -> None:
+    error = errors.tell(refusals.StoreUnavailable("x", outcome_unknown=True), "ref")
+    assert details_of(error.status)["ErrorInfo"].metadata == {"outcome": "unknown"}
+    assert "request_id" in error.status.message
+
+
+@pytest.mark.parametrize(
+    ("time_us", "text"),
+    [
+        (0, "1970-01-01T00:00:00Z"),
+        (1_795_411_535_318_619, "2026-11-23T05:25:35.318619Z"),
+        (1_795_411_535_000_001, "2026-11-23T05:25:35.000001Z"),
+    ],
+)
+def test_times_are_rfc3339_to_the_microsecond(time_us: int, text: str) -> None:
+    assert errors.rfc3339(time_us) == text
+
+
+BAD_CANCELS = [
+    ({"id": ""}, ["id"]),
+    ({"id": "0198c0de"}, ["id"]),
+    ({"id": "{0198c0de-0000-7000-8000-000000000001}"}, ["id"]),
+    ({"id": "0198c0de000070008000000000000001"}, ["id"]),
+    ({"id": "0198c0de-0000-7000-8000-00000000000g"}, ["id"]),
+    ({"id": PASS.id + "\n"}, ["id"]),
+    ({"id": PASS.id.replace("0", "０")}, ["id"]),
+    ({"id": PASS.id, "request_id": "x" * 129}, ["request_id"]),
+    ({"id": PASS.id, "request_id": "with space"}, ["request_id"]),
+    ({"id": PASS.id, "request_id": "ümlaut"}, ["request_id"]),
+    ({"id": PASS.id, "note": "n" * 501}, ["note"]),
+    ({"id": PASS.id, "note": "nul\x00"}, ["note"]),
+    ({"id": PASS.id, "reason": 99}, ["reason"]),
+    ({"id": PASS.id, "reason": -1}, ["reason"]),
+    ({"id": PASS.id, "expected_status": 8}, ["expected_status"]),
+    (
+        {"id": "x", "note": "n" * 501, "request_id": " ", "reason": 7, "expected_status": -5},
+        ["expected_status", "id", "note", "reason", "request_id"],
+    ),
+]
+
+
+@pytest.mark.parametrize(("fields", "wrong"), BAD_CANCELS)
+def test_a_malformed_cancellation_names_every_fault(
+    service: Service, fields: dict[str, object], wrong: list[str]
+) -> None:
+    request = service_pb.CancelRequest(**fields)  # type: ignore[arg-type]
+    error = refused(lambda: service.stub.CancelIdPass(request))
+    assert (error.code, error.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST")
+    violations = error.details["BadRequest"].field_violations  # type: ignore[attr-defined]
+    assert sorted(v.field for v in violations) == wrong
+    assert all(v.description for v in violations)
+
+
+@pytest.mark.parametrize(
+    ("method", "request_", "wrong"),
+    [
+        ("RegisterIdPass", service_pb.RegisterRequest(link_validity_days=15), ["link_validity_days"]),
+        ("RegisterIdPass", service_pb.RegisterRequest(link_validity_days=-1), ["link_validity_days"]),
+        (
+            "RegisterIdPass",
+            service_pb.RegisterRequest(
+                applicant_reference="a" * 129, supersedes="x", request_id="é"
+            ),
+            ["applicant_reference", "request_id", "supersedes"],
+        ),
+        ("AdvanceIdPass", service_pb.AdvanceRequest(), ["id", "to_status"]),
+        (
+            "AdvanceIdPass",
+            service_pb.AdvanceRequest(id=PASS.id, to_status=42, expected_status=43),  # type: ignore[arg-type]
+            ["expected_status", "to_status"],
+        ),
+        ("GetIdPass", service_pb.GetRequest(), ["id"]),
+    ],
+)
+def test_other_malformed_requests_name_every_fault(
+    service: Service, method: str, request_: object, wrong: list[str]
+) -> None:
+    error = refused(lambda: getattr(service.stub, method)(request_))
+    violations = error.details["BadRequest"].field_violations  # type: ignore[attr-defined]
+    assert sorted(v.field for v in violations) == wrong
+
+
+def test_the_longest_allowed_fields_are_taken(service: Service) -> None:
+    pass_id = service.register(applicant_reference="é" * 128, request_id="x" * 128).id_pass.id
+    note = "\N{GRINNING FACE}" * 500
+    service.cancel(pass_id, note=note, request_id="!" * 128)
+    assert service.get(pass_id).cancellation.note == note
+
+
+def test_a_fault_is_internal_and_its_text_stays_inside(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pass_id = service.register().id_pass.id
+
+    def fault(*_: object) -> None:
+        raise RuntimeError("secret text")
+
+    monkeypatch.setattr(domain, "_cancel", fault)
+    error = refused(lambda: service.cancel(pass_id))
+    assert (error.code, error.reason) == (grpc.StatusCode.INTERNAL, "INTERNAL")
+    assert "secret" not in str(error)
+    monkeypatch.undo()
+    service.cancel(pass_id)
+
+
+def test_a_request_too_large_is_refused_before_it_is_read(service: Service) -> None:
+    request = service_pb.CancelRequest(id=PASS.id, note="n" * 3_000_000)
+    with pytest.raises(grpc.RpcError) as caught:
+        service.stub.CancelIdPass(request)
+    assert caught.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED  # type: ignore[attr-defined]
