@@ -8,7 +8,7 @@ column read back after the commit.
 usage: python -m bench.fastapi_server DATABASE
 """
 # The check of types has to pass where the bench's own requirements are not installed:
-# mypy: disable-error-code="import-not-found", allow-subclassing-any, disable-warn-unused-ignores
+# mypy: disable-error-code="import-not-found, attr-defined", allow-subclassing-any
 
 import hashlib
 import json
@@ -159,7 +159,14 @@ def main() -> None:
     app.add_api_route("/idpass/cancel", cancel, methods=["POST"], response_model=CancelResponse)
     listening = socket.create_server(("127.0.0.1", 0), backlog=1024)
     config = uvicorn.Config(
-        app, loop="uvloop", http="httptools", access_log=False, log_level="warning", lifespan="off"
+        app,
+        loop="uvloop",
+        http="httptools",
+        access_log=False,
+        log_level="warning",
+        lifespan="off",
+        # Callers stay connected between the rounds.
+        timeout_keep_alive=600,
     )
     # The socket takes connections from now on, so that it may be said before uvicorn runs.
     say_serving(listening.getsockname()[1])

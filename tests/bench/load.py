@@ -8,7 +8,7 @@ are not decoded (a refused call raises all the same).
 import asyncio
 import json
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple, Protocol
 
 import grpc
@@ -70,7 +70,7 @@ async def measure(
             end_s = time.perf_counter()
             ended.append((end_s, end_s - start_s))
 
-    callers = [asyncio.ensure_future(caller(number)) for number in range(in_flight)]
+    callers = [asyncio.create_task(caller(number)) for number in range(in_flight)]
     try:
         await _sleep(ramp_s, callers)
         cpu_before_s, open_s = cpu_s(), time.perf_counter()
@@ -91,7 +91,7 @@ async def measure(
     )
 
 
-async def _sleep(seconds: float, callers: list["asyncio.Future[None]"]) -> None:
+async def _sleep(seconds: float, callers: Sequence["asyncio.Task[None]"]) -> None:
     """Waits, but no longer than until a caller fails."""
     await asyncio.wait(callers, timeout=seconds, return_when=asyncio.FIRST_EXCEPTION)
 
@@ -107,9 +107,8 @@ class Grpc:
         options = [("grpc.use_local_subchannel_pool", 1)]
         self._channels = [grpc.aio.insecure_channel(address, options) for _ in range(CHANNELS)]
         await asyncio.gather(*(channel.channel_ready() for channel in self._channels))
-        self._stubs: list[Callable[[bytes], Awaitable[bytes]]] = [
-            channel.unary_unary(SERVICE + self._method) for channel in self._channels
-        ]
+        method = SERVICE + self._method
+        self._stubs: list[Any] = [channel.unary_unary(method) for channel in self._channels]
 
     async def call(self, caller: int, ids: list[str]) -> None:
         await self._stubs[caller % CHANNELS](_request(ids[0]).SerializeToString())

@@ -10,7 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
-from sqlite_utils.utils import sqlite3
+from sqlite_utils import Database
 
 WRITES: Final = 200
 WRITE_BYTES: Final = 8 * 1024
@@ -22,15 +22,14 @@ def describe(folder: Path) -> str:
     cpuinfo = Path("/proc/cpuinfo").read_text()
     models = [line.partition(":")[2] for line in cpuinfo.splitlines() if "model name" in line]
     model = models[0].strip() if models else platform.machine()
-    versions = [f"{package} {version(package)}" for package in PACKAGES]
-    return "\n".join(
-        [
-            f"{model}, {os.cpu_count()} cores, Linux {platform.release()}",
-            f"disk under {folder.parent}: {_filesystem(folder)}, fdatasync of an appended "
-            f"{WRITE_BYTES // 1024} KiB {fdatasync_s(folder) * 1e6:.0f} µs",
-            f"Python {platform.python_version()}, SQLite {sqlite3.sqlite_version}, "
-            + ", ".join(versions),
-        ]
+    sqlite = Database(memory=True).execute("SELECT sqlite_version()").fetchone()[0]
+    versions = [f"Python {platform.python_version()}", f"SQLite {sqlite}"]
+    versions += [f"{package} {version(package)}" for package in PACKAGES]
+    synced_us = fdatasync_s(folder) * 1e6
+    return (
+        f"{model}, {os.cpu_count()} cores, Linux {platform.release()}\n"
+        f"disk of {folder.parent}: {_filesystem(folder)}, fdatasync of an appended "
+        f"{WRITE_BYTES // 1024} KiB takes {synced_us:.0f} µs\n" + ", ".join(versions)
     )
 
 

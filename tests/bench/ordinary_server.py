@@ -159,7 +159,8 @@ def main() -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     server = grpc.server(ThreadPoolExecutor(THREADS), options=OPTIONS)
-    add_IdPassServiceServicer_to_server(OrdinaryServicer(Path(sys.argv[1])), server)
+    servicer = OrdinaryServicer(Path(sys.argv[1]))  # type: ignore[abstract]  # one rpc is enough
+    add_IdPassServiceServicer_to_server(servicer, server)
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     say_serving(port)

@@ -3,13 +3,14 @@
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from tabulate import tabulate
 
 from bench.load import Round
 
-Rounds = Mapping[tuple[str, int], Sequence[Round]]
+Results = Mapping[Any, Sequence[Round]]
+"""Rounds by the name of what was called and the number of calls in flight."""
 
 
 class Goal(NamedTuple):
@@ -48,9 +49,9 @@ def goals_table(goals: Sequence[Goal]) -> str:
     return tabulate(rows, ("", "target", "measured", "reached"), "github", disable_numparse=True)
 
 
-def table(results: Rounds, empty: str, peak_rss_mb: Mapping[str, float]) -> str:
+def table(results: Results, empty: str, peak_rss_mb: Mapping[str, float]) -> str:
     """One line for each way to call with so many in flight; medians over the rounds."""
-    rows = []
+    rows: list[tuple[object, ...]] = []
     before = None
     for (name, in_flight), rounds in results.items():
         passes_per_s = _median(rounds, "passes_per_s")
@@ -77,7 +78,7 @@ def table(results: Rounds, empty: str, peak_rss_mb: Mapping[str, float]) -> str:
         "in flight",
         "server",
         "passes/s",
-        "× empty",
+        "x empty",
         "p50 ms",
         "p99 ms",
         "CPU µs/pass",
@@ -88,15 +89,15 @@ def table(results: Rounds, empty: str, peak_rss_mb: Mapping[str, float]) -> str:
     )
 
 
-def plot(results: Rounds, path: Path) -> None:
+def plot(results: Results, path: Path) -> None:
     """Throughput and p99 latency over the calls in flight, as a PNG."""
     # Here, since only a whole run draws.
-    import matplotlib  # type: ignore[import-not-found,unused-ignore]  # noqa: PLC0415
+    import matplotlib as mpl  # type: ignore[import-not-found,unused-ignore]  # noqa: PLC0415
 
-    matplotlib.use("agg")
-    from matplotlib import pyplot  # type: ignore[import-not-found,unused-ignore]  # noqa: PLC0415
+    mpl.use("agg")
+    from matplotlib import pyplot as plt  # type: ignore[import-not-found,unused-ignore]  # noqa: PLC0415
 
-    figure, (throughput, latency) = pyplot.subplots(1, 2, figsize=(12, 5))
+    figure, (throughput, latency) = plt.subplots(1, 2, figsize=(12, 5))
     for name in dict.fromkeys(name for name, _ in results):
         levels = [in_flight for other, in_flight in results if other == name]
         rounds = [results[name, in_flight] for in_flight in levels]

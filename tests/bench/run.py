@@ -14,10 +14,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-import uvloop  # noqa: E402 after the path
+import uvloop
 
-from bench import machine, report  # noqa: E402
-from bench.sections import EMPTY, Bench, Settings  # noqa: E402
+from bench import machine, report
+from bench.sections import EMPTY, Bench, Settings
 
 RESULTS = Path(__file__).with_name("results")
 SECTIONS = ("table", "flat", "startup", "slow-disk", "watchers")

@@ -81,13 +81,13 @@ class Bench:
         cancel = results[Key(CANCEL, AT)]
         for other, times in ((EMPTY, 0.80), (ORDINARY, 2.0), (FASTAPI, 5.0)):
             measured = ratio(cancel, results[Key(other, AT)])
-            self.goals.append(at_least(f"{CANCEL} / {other}, {AT} in flight", measured, times, "×"))
+            self.goals.append(at_least(f"{CANCEL} / {other}, {AT} in flight", measured, times, "x"))
         batch = results[Key(BATCHES, AT)]
         among = f"ids at random among {self.settings.passes:,}"
         passes_per_s = statistics.median(r.passes_per_s for r in batch)
         self.goals += [
             at_least(f"{BATCHES}, {among}, {AT} in flight", passes_per_s, 10_000, "passes/s"),
-            at_least(f"{BATCHES} / {CANCEL}, {AT} in flight", ratio(batch, cancel), 4.0, "×"),
+            at_least(f"{BATCHES} / {CANCEL}, {AT} in flight", ratio(batch, cancel), 4.0, "x"),
         ]
         alone = zip(results[Key(CANCEL, 1)], results[Key(EMPTY, 1)], strict=True)
         longer_s = statistics.median(mine.p50_s - empty.p50_s for mine, empty in alone)
@@ -95,7 +95,7 @@ class Bench:
             f"{CANCEL}, one caller: p50 less the empty handler's, in fdatasyncs "
             f"of {fdatasync_s * 1e6:.0f} µs"
         )
-        self.goals.append(at_most(what, longer_s / fdatasync_s, 2.5, "×"))
+        self.goals.append(at_most(what, longer_s / fdatasync_s, 2.5, "x"))
 
     async def flat(self) -> None:
         """Few passes stored against many."""
@@ -105,7 +105,7 @@ class Bench:
         few, many = results[Key("few", AT)], results[Key("many", AT)]
         passes = f"{self.settings.passes:,}"
         self.goals += [
-            at_least(f"{CANCEL}, {passes} passes stored / few", ratio(many, few), 0.9, "×"),
+            at_least(f"{CANCEL}, {passes} passes stored / few", ratio(many, few), 0.9, "x"),
             at_most("peak RSS, few passes stored", small.served.peak_rss_mb(), 150, "MB"),
             at_most(f"peak RSS, {passes} passes stored", large.served.peak_rss_mb(), 150, "MB"),
         ]
@@ -126,11 +126,14 @@ class Bench:
 
     async def slow_disk(self) -> None:
         """What a disk that takes longer to say that it is done costs whoever waits for it."""
-        what = f"{CANCEL} at +{SLOW_DISK_US / 1000:.0f} ms per fdatasync, {SLOW_DISK_IN_FLIGHT} in flight"
+        what = (
+            f"{CANCEL}, fdatasync + {SLOW_DISK_US // 1000} ms / as it is, "
+            f"{SLOW_DISK_IN_FLIGHT} in flight"
+        )
         try:
             slow = machine.slow_disk(self.folder, SLOW_DISK_US)
         except RuntimeError as error:
-            self.goals.append(Goal(what, "> 0.7 ×", f"not measured: {error}", None))
+            self.goals.append(Goal(what, "≥ 0.70 x", f"not measured: {error}", None))
             return
         few = self._few()
         ordinary = lambda db: module("ordinary_server", str(db))  # noqa: E731
@@ -142,9 +145,9 @@ class Bench:
         ]
         results = await self._rounds(targets, SLOW_DISK_IN_FLIGHT)
         of = {key.target: rounds for key, rounds in results.items()}
-        self.goals.append(at_least(what, ratio(of["slow"], of["fast"]), 0.7, "×"))
+        self.goals.append(at_least(what, ratio(of["slow"], of["fast"]), 0.7, "x"))
         beside = ratio(of["ordinary slow"], of["ordinary"])
-        self.goals.append(Goal("  the ordinary server beside it", "", f"{beside:.2f} ×", None))
+        self.goals.append(Goal("  the ordinary server beside it", "", f"{beside:.2f} x", None))
 
     async def watchers(self) -> None:
         """Unary calls while many streams are open."""
@@ -165,9 +168,9 @@ class Bench:
         what = f"{CANCEL} beside {WATCHERS} watchers / none, {AT} in flight: "
         p99 = statistics.median(b.p99_s / w.p99_s for b, w in zip(beside, without, strict=True))
         self.goals += [
-            Goal(what + "passes/s", "", f"{ratio(beside, without):.2f} ×", None),
+            Goal(what + "passes/s", "", f"{ratio(beside, without):.2f} x", None),
             Goal(
-                what + "p99", "", f"{p99:.2f} × ({_p99_ms(beside)} / {_p99_ms(without)} ms)", None
+                what + "p99", "", f"{p99:.2f} x ({_p99_ms(beside)} / {_p99_ms(without)} ms)", None
             ),
         ]
 

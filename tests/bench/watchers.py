@@ -19,13 +19,13 @@ from idpass.v1 import id_pass_service_pb2 as service_pb
 
 async def main(address: str, streams: int) -> None:
     async with grpc.aio.insecure_channel(address) as channel:
-        get_account = channel.unary_unary(
+        get_account: Any = channel.unary_unary(
             SERVICE + "GetAccount", response_deserializer=pb.Account.FromString
         )
         latest = (await get_account(b"")).last_sequence
         request = service_pb.WatchRequest(after_sequence=latest).SerializeToString()
         # Events are received and not decoded: this process is to take little from the others.
-        watch = channel.unary_stream(SERVICE + "WatchIdPasses")
+        watch: Any = channel.unary_stream(SERVICE + "WatchIdPasses")
         calls: list[Any] = [watch(request) for _ in range(streams)]
         await asyncio.gather(*(call.initial_metadata() for call in calls))
         tasks = [asyncio.ensure_future(_receive(call)) for call in calls]
