@@ -1,1 +1,107 @@
-"""Client of the ID Pass service. `idpass.v1` holds the generated messages and stubs."""
+"""Client of the ID Pass service: `IdPassClient` and `AsyncIdPassClient`.
+
+`idpass.v1` holds the generated messages and stubs. Importing it loads nothing of the client:
+names below are loaded when they are first used.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from idpass._records import (
+        Account,
+        AdvanceReceipt,
+        Cancellation,
+        CancelReason,
+        CancelResult,
+        Event,
+        IdPass,
+        Money,
+        Receipt,
+        RegisterReceipt,
+        Status,
+    )
+    from idpass.aio import AsyncIdPassClient
+    from idpass.client import IdPassClient
+    from idpass.errors import (
+        Aborted,
+        AlreadyCancelled,
+        Complete,
+        DeadlineExceeded,
+        Expired,
+        Failed,
+        FailedPrecondition,
+        IdPassError,
+        Internal,
+        InvalidRequest,
+        NoFreeSlot,
+        NotFound,
+        OutcomeUnknown,
+        Overloaded,
+        PassChanged,
+        PassEnded,
+        PermissionDenied,
+        RefundNotAvailable,
+        RequestIdReused,
+        ResourceExhausted,
+        TransitionNotAllowed,
+        Unauthenticated,
+        Unavailable,
+        Violation,
+    )
+
+_HOMES = ("_records", "errors", "client", "aio")
+
+__all__ = [
+    "Aborted",
+    "Account",
+    "AdvanceReceipt",
+    "AlreadyCancelled",
+    "AsyncIdPassClient",
+    "CancelReason",
+    "CancelResult",
+    "Cancellation",
+    "Complete",
+    "DeadlineExceeded",
+    "Event",
+    "Expired",
+    "Failed",
+    "FailedPrecondition",
+    "IdPass",
+    "IdPassClient",
+    "IdPassError",
+    "Internal",
+    "InvalidRequest",
+    "Money",
+    "NoFreeSlot",
+    "NotFound",
+    "OutcomeUnknown",
+    "Overloaded",
+    "PassChanged",
+    "PassEnded",
+    "PermissionDenied",
+    "Receipt",
+    "RefundNotAvailable",
+    "RegisterReceipt",
+    "RequestIdReused",
+    "ResourceExhausted",
+    "Status",
+    "TransitionNotAllowed",
+    "Unauthenticated",
+    "Unavailable",
+    "Violation",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        for home in _HOMES:
+            module = import_module(f"idpass.{home}")
+            if hasattr(module, name):
+                globals()[name] = getattr(module, name)
+                return globals()[name]
+    raise AttributeError(f"module 'idpass' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,273 @@
+"""One call of each rpc: its request, and how its answer is read. No I/O in here."""
+
+import os
+import time
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from itertools import islice
+from typing import Any, Generic, TypeVar
+
+from google.protobuf.message import Message
+
+from idpass import _read, _status
+from idpass._records import (
+    Account,
+    AdvanceReceipt,
+    CancelReason,
+    CancelResult,
+    Event,
+    IdPass,
+    Receipt,
+    RegisterReceipt,
+    Status,
+)
+from idpass.errors import IdPassError
+from idpass.v1 import id_pass_service_pb2 as service_pb
+
+Id = str | uuid.UUID
+T = TypeVar("T")
+PAGE_SIZE = 500
+MAX_BATCH_SIZE = 1_000
+
+
+@dataclass
+class Call(Generic[T]):
+    """
+    Attributes:
+        method: name of the rpc.
+        read: makes the answer's message into what the client returns.
+        changes: whether the call changes anything on the server.
+        request_id: that the call is sent with, or None.
+    """
+
+    method: str
+    request: Message
+    read: Callable[[Any], T]
+    changes: bool = False
+    request_id: str | None = None
+
+
+def cancel(
+    pass_id: Id,
+    *,
+    reason: CancelReason,
+    note: str,
+    expected_status: Status | None,
+    require_refund: bool,
+    validate_only: bool,
+    request_id: str | None,
+) -> Call[Receipt]:
+    text_id = str(pass_id)
+    if not validate_only:
+        request_id = request_id or new_request_id()
+    request = service_pb.CancelRequest(
+        id=text_id,
+        request_id=request_id or "",
+        reason=_read.number_of_reason(reason),
+        note=note,
+        expected_status=_read.number_of_status(expected_status),
+        require_refund=require_refund,
+        validate_only=validate_only,
+    )
+    return Call(
+        "CancelIdPass",
+        request,
+        lambda answer: _read.receipt(answer, text_id, request_id or ""),
+        changes=not validate_only,
+        request_id=request_id,
+    )
+
+
+def register(
+    link_validity_days: int,
+    applicant_reference: str,
+    supersedes: Id | None,
+    request_id: str | None,
+) -> Call[RegisterReceipt]:
+    sent_id = request_id or new_request_id()
+    prior = str(supersedes or "")
+    request = service_pb.RegisterRequest(
+        request_id=sent_id,
+        link_validity_days=link_validity_days,
+        applicant_reference=applicant_reference,
+        supersedes=prior,
+    )
+
+    def read(answer: service_pb.RegisterResponse) -> RegisterReceipt:
+        superseded = None
+        if answer.HasField("superseded"):
+            superseded = _read.receipt(answer.superseded, prior, sent_id)
+        return RegisterReceipt(
+            _read.id_pass(answer.id_pass), superseded, answer.reference, answer.replayed, sent_id
+        )
+
+    return Call("RegisterIdPass", request, read, changes=True, request_id=sent_id)
+
+
+def advance(
+    pass_id: Id,
+    to_status: Status,
+    expected_status: Status | None,
+    request_id: str | None,
+) -> Call[AdvanceReceipt]:
+    sent_id = request_id or new_request_id()
+    request = service_pb.AdvanceRequest(
+        id=str(pass_id),
+        to_status=_read.number_of_status(to_status),
+        request_id=sent_id,
+        expected_status=_read.number_of_status(expected_status),
+    )
+
+    def read(answer: service_pb.AdvanceResponse) -> AdvanceReceipt:
+        return AdvanceReceipt(
+            _read.id_pass(answer.id_pass), answer.reference, answer.replayed, sent_id
+        )
+
+    return Call("AdvanceIdPass", request, read, changes=True, request_id=sent_id)
+
+
+def get(pass_id: Id) -> Call[IdPass]:
+    request = service_pb.GetRequest(id=str(pass_id))
+    return Call("GetIdPass", request, lambda answer: _read.id_pass(answer.id_pass))
+
+
+def account() -> Call[Account]:
+    return Call("GetAccount", service_pb.GetAccountRequest(), _read.account)
+
+
+class Listing:
+    """Where an iteration over pages stands.
+
+    Raises:
+        ValueError: both idle_before and idle_for are given, or idle_before has no time zone.
+    """
+
+    def __init__(
+        self,
+        statuses: Iterable[Status],
+        idle_before: datetime | None,
+        idle_for: timedelta | None,
+    ) -> None:
+        if idle_for is not None:
+            if idle_before is not None:
+                raise ValueError("give idle_before or idle_for, not both")
+            # Once, for all pages: a page token is good for the same moment only.
+            idle_before = datetime.now(timezone.utc) - idle_for
+        self._request = service_pb.ListRequest(
+            page_size=PAGE_SIZE, statuses=[_read.number_of_status(status) for status in statuses]
+        )
+        if idle_before is not None:
+            if idle_before.tzinfo is None:
+                raise ValueError("idle_before has no time zone; say which, such as timezone.utc")
+            self._request.idle_before.FromDatetime(idle_before)
+        self.done = False
+
+    def next_page(self) -> Call[list[IdPass]]:
+        def read(answer: service_pb.ListResponse) -> list[IdPass]:
+            self._request.page_token = answer.next_page_token
+            self.done = not answer.next_page_token
+            return [_read.id_pass(message) for message in answer.id_passes]
+
+        return Call("ListIdPasses", self._request, read)
+
+
+class Watching:
+    """Where an iteration over events stands: after the newest that was read."""
+
+    def __init__(self, pass_id: Id | None, after_sequence: int) -> None:
+        self._request = service_pb.WatchRequest(
+            after_sequence=after_sequence, id=str(pass_id or "")
+        )
+
+    def next_stream(self) -> Call[Event]:
+        return Call("WatchIdPasses", self._request, self._read)
+
+    def _read(self, message: Any) -> Event:
+        self._request.after_sequence = message.sequence
+        return _read.event(message)
+
+
+class Batch:
+    """Some of the passes that are cancelled together."""
+
+    def __init__(self, requests: Sequence[service_pb.CancelRequest]) -> None:
+        self._requests = requests
+        self.call: Call[list[CancelResult]] = Call(
+            "BatchCancelIdPasses",
+            service_pb.BatchCancelRequest(requests=requests),
+            self._read,
+            changes=True,
+        )
+
+    def _read(self, answer: service_pb.BatchCancelResponse) -> list[CancelResult]:
+        results = []
+        for request, result in zip(self._requests, answer.results, strict=True):
+            receipt, error = None, None
+            if result.HasField("response"):
+                receipt = _read.receipt(result.response, request.id, request.request_id)
+            else:
+                error = _status.from_status(result.error, request.request_id)
+            results.append(CancelResult(request.id, request.request_id, receipt, error))
+        return results
+
+    def failed(self, error: IdPassError) -> list[CancelResult]:
+        """What became of the items where the call failed as a whole."""
+        return [
+            CancelResult(r.id, r.request_id, None, error.with_request_id(r.request_id))
+            for r in self._requests
+        ]
+
+
+class Batches:
+    """Ids, a batch at a time.
+
+    Raises:
+        ValueError: batch_size or in_flight is out of range.
+    """
+
+    def __init__(
+        self,
+        *,
+        reason: CancelReason,
+        note: str,
+        expected_status: Status | None,
+        require_refund: bool,
+        batch_size: int,
+        in_flight: int,
+    ) -> None:
+        if not 1 <= batch_size <= MAX_BATCH_SIZE:
+            raise ValueError(f"batch_size is {batch_size}; 1 to {MAX_BATCH_SIZE} are allowed")
+        if in_flight < 1:
+            raise ValueError(f"in_flight is {in_flight}; at least 1 batch has to be")
+        self.size = batch_size
+        self._template = service_pb.CancelRequest(
+            reason=_read.number_of_reason(reason),
+            note=note,
+            expected_status=_read.number_of_status(expected_status),
+            require_refund=require_refund,
+        )
+
+    def of(self, ids: Iterable[Id]) -> Iterator[Batch]:
+        iterator = iter(ids)
+        while chunk := list(islice(iterator, self.size)):
+            yield self.batch(chunk)
+
+    def batch(self, ids: Sequence[Id]) -> Batch:
+        requests = []
+        for pass_id in ids:
+            request = service_pb.CancelRequest()
+            request.CopyFrom(self._template)
+            request.id = str(pass_id)
+            request.request_id = new_request_id()
+            requests.append(request)
+        return Batch(requests)
+
+
+def new_request_id() -> str:
+    """A UUIDv7 (RFC 9562): ids made one after the other lie together in the server's index."""
+    milliseconds = time.time_ns() // 1_000_000
+    value = milliseconds << 80 | int.from_bytes(os.urandom(10), "big")
+    version_and_variant = 0xF << 76 | 0x3 << 62
+    return str(uuid.UUID(int=value & ~version_and_variant | 0x7 << 76 | 0x2 << 62))

@@ -1,0 +1,214 @@
+"""Where the service is and how it is spoken to; channels that are made when they are needed."""
+
+import ipaddress
+import os
+import threading
+import weakref
+from collections.abc import Callable, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import grpc
+
+Pem = str | os.PathLike[str] | bytes
+Token = str | Callable[[], str]
+ChannelOptions = Sequence[tuple[str, Any]]
+ChannelT = TypeVar("ChannelT")
+StubT = TypeVar("StubT")
+
+_OPTIONS: dict[str, Any] = {
+    # A connection that is dead is noticed; the service allows a ping every ten seconds.
+    "grpc.keepalive_time_ms": 30_000,
+    "grpc.keepalive_timeout_ms": 10_000,
+    # Retries wait for a service that starts again; gRPC's own pauses, up to two minutes, would
+    # leave them nothing to do but fail.
+    "grpc.initial_reconnect_backoff_ms": 100,
+    "grpc.max_reconnect_backoff_ms": 1_000,
+    # How long one attempt to connect may take.
+    "grpc.min_reconnect_backoff_ms": 5_000,
+}
+
+
+class Endpoint:
+    """
+    Args: as for IdPassClient.
+
+    Raises:
+        ValueError: see there.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        *,
+        tls: bool | Pem,
+        client_certificate: tuple[Pem, Pem] | None,
+        token: Token | None,
+        allow_plaintext: bool,
+        channel_options: ChannelOptions,
+    ) -> None:
+        secure = bool(tls) or client_certificate is not None
+        local = is_loopback(address)
+        if secure and allow_plaintext:
+            raise ValueError("allow_plaintext contradicts tls and client_certificate; give one")
+        if not (secure or local or allow_plaintext):
+            raise ValueError(
+                f"{address} is not on this machine, and what is sent there could be read and "
+                "changed on the way: give tls=True, or tls='ca.pem' for a private authority. "
+                "Where something else protects the way, say allow_plaintext=True"
+            )
+        if token is not None and not (secure or local):
+            raise ValueError(
+                f"a token is not sent in plain text to {address}, where others could read it: "
+                "give tls=True"
+            )
+        self.address = address
+        self._token = token
+        self._options = dict(_OPTIONS)
+        if local and not secure:
+            # Or a proxy from the environment would see what is meant to stay on this machine.
+            self._options["grpc.enable_http_proxy"] = 0
+        self._options["grpc.primary_user_agent"] = (
+            f"idpass-client/{metadata.version('idpass-client')}"
+        )
+        self._options.update(channel_options)
+        self._pems = self._read_pems(tls, client_certificate) if secure else None
+
+    @staticmethod
+    def _read_pems(
+        tls: bool | Pem, client_certificate: tuple[Pem, Pem] | None
+    ) -> tuple[bytes | None, bytes | None, bytes | None]:
+        roots = None if isinstance(tls, bool) else _pem(tls)
+        if client_certificate is None:
+            return roots, None, None
+        certificate, key = client_certificate
+        return roots, _pem(key), _pem(certificate)
+
+    def open(self, grpc_module: Any) -> Any:
+        """Args: grpc_module: grpc or grpc.aio, which make channels in the same way."""
+        options = list(self._options.items())
+        if self._pems is None:
+            return grpc_module.insecure_channel(self.address, options)
+        credentials = grpc.ssl_channel_credentials(*self._pems)
+        return grpc_module.secure_channel(self.address, credentials, options)
+
+    def metadata(self) -> tuple[tuple[str, str], ...] | None:
+        """What every call carries."""
+        if self._token is None:
+            return None
+        token = self._token if isinstance(self._token, str) else self._token()
+        return (("authorization", f"Bearer {token.strip()}"),)
+
+
+class LazyChannel(Generic[ChannelT, StubT]):
+    """A channel with its stub, made at the first call; again in a forked child.
+
+    Args:
+        open_channel: makes a channel.
+        make_stub: makes a stub for it.
+    """
+
+    def __init__(
+        self, open_channel: Callable[[], ChannelT], make_stub: Callable[[ChannelT], StubT]
+    ) -> None:
+        self._open_channel = open_channel
+        self._make_stub = make_stub
+        self._lock = threading.Lock()
+        self._channel: ChannelT | None = None
+        self._stub: StubT | None = None
+        self.closed = False
+        _living.add(self)
+
+    def stub(self) -> StubT:
+        """Raises: RuntimeError: the client is closed, or gRPC does not survive this fork."""
+        stub = self._stub
+        if stub is not None:
+            return stub
+        with self._lock:
+            if self.closed:
+                raise RuntimeError("the client is closed")
+            if _fork.broken:
+                raise RuntimeError(
+                    "this process was forked from one with an open gRPC channel, and gRPC would "
+                    "hang here: make the first call after the fork, or set "
+                    "GRPC_ENABLE_FORK_SUPPORT=1 before Python starts"
+                )
+            if self._stub is None:
+                self._channel = self._open_channel()
+                self._stub = self._make_stub(self._channel)
+            return self._stub
+
+    def take(self) -> ChannelT | None:
+        """The channel, if there is one, which is no longer used here."""
+        with self._lock:
+            channel, self._channel, self._stub = self._channel, None, None
+        return channel
+
+    def forked(self) -> bool:
+        """In the child: forgets the parent's channel. Returns whether there was one."""
+        self._lock = threading.Lock()  # a thread that is not in the child may have held it
+        channel = self.take()
+        if channel is not None:
+            _fork.abandoned.append(channel)
+        return channel is not None
+
+
+class _Fork:
+    """What is known of a fork that this process came from."""
+
+    def __init__(self) -> None:
+        self.supported = os.environ.get("GRPC_ENABLE_FORK_SUPPORT", "").lower() in {
+            "1",
+            "true",
+            "yes",
+        }
+        self.broken = False
+        # Kept, since closing the parent's channels in the child is not gRPC's strength either.
+        self.abandoned: list[Any] = []
+
+    def in_child(self) -> None:
+        open_channels = [channel.forked() for channel in list(_living)]
+        if any(open_channels) and not self.supported:
+            self.broken = True
+
+
+_living: "weakref.WeakSet[LazyChannel[Any, Any]]" = weakref.WeakSet()
+_fork = _Fork()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_fork.in_child)
+
+
+def is_loopback(address: str) -> bool:
+    """Whether a gRPC address can only be reached on this machine.
+
+    Raises:
+        ValueError: it is neither HOST:PORT nor of a scheme such as unix: or dns:///.
+    """
+    scheme, colon, rest = address.partition(":")
+    if colon and scheme in {"unix", "unix-abstract"}:
+        return True
+    if scheme in {"ipv4", "ipv6"}:
+        return all(_is_loopback_host(part) for part in rest.split(","))
+    if scheme == "dns":
+        # dns:host:port, dns:///host:port or dns://resolver/host:port
+        return is_loopback(rest.rpartition("/")[2])
+    if "://" in address or rest.startswith("/"):
+        return False
+    return _is_loopback_host(address)
+
+
+def _is_loopback_host(text: str) -> bool:
+    host, colon, port = text.rpartition(":")
+    if not colon or not port.isdecimal() or (":" in host and not host.startswith("[")):
+        raise ValueError(f"{text!r} is not HOST:PORT, such as localhost:50051 or [::1]:50051")
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def _pem(source: Pem) -> bytes:
+    return source if isinstance(source, bytes) else Path(source).read_bytes()

@@ -1,0 +1,153 @@
+"""Messages as records.
+
+A number that this version does not know (a newer server's status or reason) becomes a member
+named after it, so that reading an answer never fails.
+"""
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta, timezone
+from decimal import Decimal
+from functools import lru_cache
+from typing import Any, TypeVar
+
+from google.protobuf.timestamp_pb2 import Timestamp
+from google.type import money_pb2
+
+from idpass._records import (
+    Account,
+    Cancellation,
+    CancelReason,
+    Event,
+    IdPass,
+    Money,
+    Receipt,
+    Status,
+    Word,
+)
+from idpass.v1 import id_pass_pb2 as pb
+from idpass.v1 import id_pass_service_pb2 as service_pb
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+
+AnyWord = TypeVar("AnyWord", bound=Word)
+
+
+def _numbers(words: type[AnyWord], prefix: str, values: Mapping[str, int]) -> dict[int, AnyWord]:
+    return {values[f"{prefix}_{word.name}"]: word for word in words}
+
+
+_STATUSES = _numbers(Status, "ID_PASS_STATUS", dict(pb.IdPassStatus.items()))
+_REASONS = _numbers(CancelReason, "CANCEL_REASON", dict(pb.CancelReason.items()))
+_NUMBERS: dict[Word, Any] = {
+    word: number for words in (_STATUSES, _REASONS) for number, word in words.items()
+}
+
+
+def _unrecognized(words: type[AnyWord], number: int) -> AnyWord:
+    word = str.__new__(words, number)
+    word._name_, word._value_ = f"UNRECOGNIZED_{number}", str(number)
+    return word
+
+
+def status(number: int) -> Status:
+    return _STATUSES.get(number) or _unrecognized(Status, number)
+
+
+def number_of_status(status: Status | None) -> pb.IdPassStatus.ValueType:
+    number: pb.IdPassStatus.ValueType = (
+        _NUMBERS[status] if status else pb.ID_PASS_STATUS_UNSPECIFIED
+    )
+    return number
+
+
+def number_of_reason(reason: CancelReason) -> pb.CancelReason.ValueType:
+    number: pb.CancelReason.ValueType = _NUMBERS[reason]
+    return number
+
+
+def status_or_none(number: int) -> Status | None:
+    return status(number) if number else None
+
+
+def reason(number: int) -> CancelReason:
+    return _REASONS.get(number) or _unrecognized(CancelReason, number)
+
+
+def time(timestamp: Timestamp) -> datetime:
+    return _EPOCH + timedelta(seconds=timestamp.seconds, microseconds=timestamp.nanos // 1000)
+
+
+def money(message: money_pb2.Money) -> Money:
+    return _money(message.currency_code, message.units, message.nanos)
+
+
+@lru_cache(maxsize=256)  # fees are few, passes are many
+def _money(currency: str, units: int, nanos: int) -> Money:
+    sign = "-" if units < 0 or nanos < 0 else ""
+    decimals = f"{abs(nanos):09}".rstrip("0").ljust(2, "0")
+    # From text: arithmetic would round as the caller's decimal context says.
+    return Money(currency, Decimal(f"{sign}{abs(units)}.{decimals}"))
+
+
+def receipt(message: service_pb.CancelResponse, pass_id: str, request_id: str) -> Receipt:
+    return Receipt(
+        pass_id,
+        status(message.status),
+        message.fee_refunded,
+        money(message.refund) if message.HasField("refund") else None,
+        status_or_none(message.previous_status),
+        time(message.cancel_time),
+        message.reference,
+        message.replayed,
+        request_id,
+    )
+
+
+def id_pass(message: pb.IdPass) -> IdPass:
+    cancellation = None
+    if message.HasField("cancellation"):
+        how = message.cancellation
+        cancellation = Cancellation(reason(how.reason), how.note, time(how.cancel_time), how.caller)
+    return IdPass(
+        message.id,
+        message.account,
+        status(message.status),
+        money(message.fee),
+        message.fee_refunded,
+        message.applicant_reference,
+        message.supersedes or None,
+        message.superseded_by or None,
+        time(message.create_time),
+        time(message.update_time),
+        time(message.expire_time),
+        time(message.consent_time) if message.HasField("consent_time") else None,
+        time(message.end_time) if message.HasField("end_time") else None,
+        cancellation,
+    )
+
+
+def event(message: pb.IdPassEvent) -> Event:
+    cancelled = message.to_status == pb.ID_PASS_STATUS_CANCELLED
+    return Event(
+        message.sequence,
+        message.id_pass_id,
+        status_or_none(message.from_status),
+        status(message.to_status),
+        time(message.event_time),
+        message.caller,
+        message.request_id,
+        money(message.refund) if message.HasField("refund") else None,
+        reason(message.reason) if cancelled else None,
+    )
+
+
+def account(message: pb.Account) -> Account:
+    return Account(
+        message.id,
+        message.slot_limit,
+        message.slots_in_use,
+        money(message.fee),
+        money(message.fees_charged),
+        money(message.fees_refunded),
+        message.last_sequence,
+    )

@@ -1,0 +1,193 @@
+"""Which failed attempts are made again, when, and what is raised in the end. No I/O in here.
+
+gRPC's own retryPolicy is not used: it stops after five attempts however much time is left, and
+it shows only the last attempt's error. A change whose first attempt got lost and whose second
+was refused as Overloaded ("nothing was changed") may well have been made, and only who saw both
+can say so.
+"""
+
+import random
+from typing import Any
+
+import grpc
+
+from idpass import _status
+from idpass._calls import Call
+from idpass.errors import IdPassError, NoFreeSlot, OutcomeUnknown
+
+INITIAL_BACKOFF_S = 0.1
+MAX_BACKOFF_S = 2.0
+MULTIPLIER = 2.0
+
+# Refusals that the service decides after it has looked for the request_id's receipt: there was
+# none, and so no earlier attempt made the change.
+_SETTLING_CODES = frozenset(
+    {
+        grpc.StatusCode.INVALID_ARGUMENT,
+        grpc.StatusCode.NOT_FOUND,
+        grpc.StatusCode.FAILED_PRECONDITION,
+        grpc.StatusCode.ABORTED,
+    }
+)
+# What an attempt ends with when its answer, or the request itself, got lost.
+_LOST_CODES = frozenset(
+    {
+        grpc.StatusCode.UNAVAILABLE,
+        grpc.StatusCode.DEADLINE_EXCEEDED,
+        grpc.StatusCode.CANCELLED,
+        grpc.StatusCode.INTERNAL,
+        grpc.StatusCode.UNKNOWN,
+    }
+)
+
+
+class Throttle:
+    """Stops retries while most attempts fail: gRFC A6, with room for more calls.
+
+    Every failure takes a token, every success gives back a tenth; there are retries while more
+    than half of the tokens are there. One broken connection fails every call on it at once, and
+    must not exhaust what is meant for a server in trouble: hence a thousand.
+    """
+
+    MAX_TOKENS = 1_000.0
+    RATIO = 0.1
+
+    def __init__(self) -> None:
+        self._tokens = self.MAX_TOKENS
+
+    def succeeded(self) -> None:
+        if self._tokens < self.MAX_TOKENS:
+            self._tokens = min(self._tokens + self.RATIO, self.MAX_TOKENS)
+
+    def failed(self) -> bool:
+        """Whether there may be a retry."""
+        self._tokens = max(self._tokens - 1, 0.0)
+        return self._tokens > self.MAX_TOKENS / 2
+
+
+class Backoff:
+    """Exponential, with jitter: a crowd that failed together does not come back together."""
+
+    def __init__(self) -> None:
+        self._next_s = INITIAL_BACKOFF_S
+
+    def next_s(self) -> float:
+        delay_s = self._next_s * random.uniform(0.5, 1.0)  # noqa: S311 spreads, keeps no secret
+        self._next_s = min(self._next_s * MULTIPLIER, MAX_BACKOFF_S)
+        return delay_s
+
+
+class Attempts:
+    """The attempts of one unary call, inside one total deadline.
+
+    Args:
+        timeout_s: for all attempts and the pauses between them.
+        now_s: monotonic.
+    """
+
+    __slots__ = ("_backoff", "_call", "_deadline_s", "_maybe_made", "_throttle", "_timeout_s")
+
+    def __init__(self, call: Call[Any], timeout_s: float, throttle: Throttle, now_s: float) -> None:
+        self._call = call
+        self._timeout_s = timeout_s
+        self._deadline_s = now_s + timeout_s
+        self._throttle = throttle
+        self._backoff: Backoff | None = None
+        self._maybe_made = False
+
+    def remaining_s(self, now_s: float) -> float:
+        return max(self._deadline_s - now_s, 0.0)
+
+    def failed(self, rpc_error: Any, now_s: float) -> float:
+        """Takes note of a failed attempt.
+
+        Args:
+            rpc_error: a grpc.RpcError, sync or async.
+
+        Returns:
+            the seconds to wait before the next attempt.
+
+        Raises:
+            IdPassError: there is to be no other.
+        """
+        error = _status.from_rpc_error(rpc_error, self._call.request_id)
+        if self._call.changes and _may_have_been_made(error):
+            self._maybe_made = True
+        if error.code is grpc.StatusCode.UNAVAILABLE:
+            pushback_s = _pushback_s(rpc_error)
+            may_retry = self._throttle.failed()
+            if self._backoff is None:
+                self._backoff = Backoff()
+            delay_s = self._backoff.next_s() if pushback_s is None else pushback_s
+            if may_retry and 0 <= delay_s < self._deadline_s - now_s:
+                return delay_s
+        elif isinstance(error, NoFreeSlot) or error.code in _SETTLING_CODES:
+            self._throttle.succeeded()
+            raise error from rpc_error
+        if self._maybe_made:
+            error = self._unknown(error)
+        raise error from rpc_error
+
+    def _unknown(self, error: IdPassError) -> OutcomeUnknown:
+        again = "Call again"
+        if self._call.request_id:
+            again += f" with request_id={self._call.request_id!r}"
+        return OutcomeUnknown(
+            f"{self._call.method} got no answer within {self._timeout_s:g} s and may or may not "
+            f"have been carried out. {again} to learn which. "
+            f"The last attempt: {error.code.name}: {error.message}",
+            code=error.code,
+            reason=error.reason,
+            metadata=error.metadata,
+            reference=error.reference,
+            request_id=error.request_id,
+            retry_after=error.retry_after,
+        )
+
+
+class Reconnects:
+    """When a broken stream is opened again.
+
+    Args:
+        patience_s: how long there may be no connection before that is an error.
+        now_s: monotonic.
+    """
+
+    def __init__(self, patience_s: float, now_s: float) -> None:
+        self._patience_s = patience_s
+        self._give_up_s = now_s + patience_s
+        self._backoff = Backoff()
+        self._connected = False
+
+    def connected(self) -> None:
+        self._connected = True
+        self._backoff = Backoff()
+
+    def failed(self, rpc_error: Any, now_s: float) -> float:
+        """As for `Attempts`."""
+        if self._connected:
+            self._connected = False
+            self._give_up_s = now_s + self._patience_s
+        error = _status.from_rpc_error(rpc_error, None)
+        pushback_s = _pushback_s(rpc_error)
+        delay_s = self._backoff.next_s() if pushback_s is None else pushback_s
+        if error.code is grpc.StatusCode.UNAVAILABLE and 0 <= delay_s < self._give_up_s - now_s:
+            return delay_s
+        raise error from rpc_error
+
+
+def _may_have_been_made(error: IdPassError) -> bool:
+    if error.reason is None:  # not from the service: from gRPC here, or a proxy on the way
+        return error.code in _LOST_CODES
+    return error.metadata.get("outcome") == "unknown"
+
+
+def _pushback_s(rpc_error: Any) -> float | None:
+    """What the server says of when to retry; negative for not at all (gRFC A6)."""
+    for key, value in rpc_error.trailing_metadata() or ():
+        if key == "grpc-retry-pushback-ms":
+            try:
+                return int(value) / 1000
+            except ValueError:
+                return -1.0
+    return None

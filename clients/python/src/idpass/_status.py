@@ -1,0 +1,107 @@
+"""From a google.rpc.Status to the error that the client raises: one table."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import grpc
+from google.protobuf.message import DecodeError
+from google.rpc import error_details_pb2, status_pb2
+
+from idpass.errors import (
+    Aborted,
+    AlreadyCancelled,
+    Complete,
+    DeadlineExceeded,
+    Expired,
+    Failed,
+    FailedPrecondition,
+    IdPassError,
+    Internal,
+    InvalidRequest,
+    NoFreeSlot,
+    NotFound,
+    Overloaded,
+    PassChanged,
+    PermissionDenied,
+    RefundNotAvailable,
+    RequestIdReused,
+    ResourceExhausted,
+    TransitionNotAllowed,
+    Unauthenticated,
+    Unavailable,
+    Violation,
+)
+
+DOMAIN = "idpass.v1"
+_CODES = {code.value[0]: code for code in grpc.StatusCode}
+_BY_REASON: "Mapping[str, type[IdPassError]]" = {
+    "INVALID_REQUEST": InvalidRequest,
+    "REQUEST_ID_REUSED": RequestIdReused,
+    "UNAUTHENTICATED_CALLER": Unauthenticated,
+    "METHOD_NOT_PERMITTED": PermissionDenied,
+    "PASS_NOT_FOUND": NotFound,
+    "PASS_ALREADY_CANCELLED": AlreadyCancelled,
+    "PASS_COMPLETE": Complete,
+    "PASS_EXPIRED": Expired,
+    "PASS_FAILED": Failed,
+    "TRANSITION_NOT_ALLOWED": TransitionNotAllowed,
+    "REFUND_NOT_AVAILABLE": RefundNotAvailable,
+    "PASS_CHANGED": PassChanged,
+    "NO_FREE_SLOT": NoFreeSlot,
+    "OVERLOADED": Overloaded,
+    "STORE_UNAVAILABLE": Unavailable,
+    "INTERNAL": Internal,
+}
+_BY_CODE: "Mapping[grpc.StatusCode, type[IdPassError]]" = {
+    grpc.StatusCode.INVALID_ARGUMENT: InvalidRequest,
+    grpc.StatusCode.UNAUTHENTICATED: Unauthenticated,
+    grpc.StatusCode.PERMISSION_DENIED: PermissionDenied,
+    grpc.StatusCode.NOT_FOUND: NotFound,
+    grpc.StatusCode.FAILED_PRECONDITION: FailedPrecondition,
+    grpc.StatusCode.ABORTED: Aborted,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: ResourceExhausted,
+    grpc.StatusCode.UNAVAILABLE: Unavailable,
+    grpc.StatusCode.DEADLINE_EXCEEDED: DeadlineExceeded,
+    grpc.StatusCode.INTERNAL: Internal,
+}
+
+
+def from_rpc_error(error: Any, request_id: str | None) -> IdPassError:
+    """Args: error: a grpc.RpcError as a call raises it, sync or async."""
+    status = status_pb2.Status(code=error.code().value[0], message=error.details() or "")
+    for key, value in error.trailing_metadata() or ():
+        if key == "grpc-status-details-bin":
+            try:
+                status = status_pb2.Status.FromString(value)
+            except DecodeError:
+                continue
+    return from_status(status, request_id)
+
+
+def from_status(status: status_pb2.Status, request_id: str | None) -> IdPassError:
+    """Args: status: of a call, or of one item of a batch."""
+    code = _CODES.get(status.code, grpc.StatusCode.UNKNOWN)
+    info = error_details_pb2.ErrorInfo()
+    request_info = error_details_pb2.RequestInfo()
+    bad_request = error_details_pb2.BadRequest()
+    retry_info = error_details_pb2.RetryInfo()
+    for detail in status.details:
+        for known in (info, request_info, bad_request, retry_info):
+            if detail.Is(known.DESCRIPTOR):
+                detail.Unpack(known)
+    ours = info.domain == DOMAIN
+    kind = _BY_REASON.get(info.reason) if ours else None
+    return (kind or _BY_CODE.get(code, IdPassError))(
+        status.message or f"The call failed with {code.name}.",
+        code=code,
+        reason=info.reason if ours else None,
+        metadata=info.metadata if ours else {},
+        reference=request_info.request_id or None,
+        request_id=request_id,
+        violations=[Violation(v.field, v.description) for v in bad_request.field_violations],
+        retry_after=(
+            retry_info.retry_delay.ToMilliseconds() / 1000
+            if retry_info.HasField("retry_delay")
+            else None
+        ),
+    )

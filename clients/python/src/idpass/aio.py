@@ -1,0 +1,309 @@
+"""The client for asyncio; `client` has the one for ordinary code, with every argument explained.
+
+The two differ in how they wait, and in nothing else.
+"""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Sequence
+from datetime import datetime, timedelta
+from types import TracebackType
+from typing import Any, TypeVar
+
+import grpc
+from grpc import aio
+
+from idpass import _calls
+from idpass._calls import Call, Id
+from idpass._channel import ChannelOptions, Endpoint, LazyChannel, Pem, Token
+from idpass._records import (
+    Account,
+    AdvanceReceipt,
+    CancelReason,
+    CancelResult,
+    Event,
+    IdPass,
+    Receipt,
+    RegisterReceipt,
+    Status,
+)
+from idpass._retry import Attempts, Reconnects, Throttle
+from idpass.errors import IdPassError
+from idpass.v1.id_pass_service_pb2_grpc import IdPassServiceStub
+
+T = TypeVar("T")
+
+
+class AsyncIdPassClient:
+    """Speaks to the ID Pass service from asyncio.
+
+    Arguments, errors and promises are those of IdPassClient. Making one does no I/O and takes
+    no running event loop: the channel is made at the first call, and anew where the client is
+    used in another event loop.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        *,
+        tls: bool | Pem = False,
+        client_certificate: tuple[Pem, Pem] | None = None,
+        token: Token | None = None,
+        timeout: float = 5.0,
+        allow_plaintext: bool = False,
+        channel_options: ChannelOptions = (),
+    ) -> None:
+        """As IdPassClient."""
+        self._endpoint = Endpoint(
+            address,
+            tls=tls,
+            client_certificate=client_certificate,
+            token=token,
+            allow_plaintext=allow_plaintext,
+            channel_options=channel_options,
+        )
+        self._timeout_s = timeout
+        self._throttle = Throttle()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._channel: LazyChannel[aio.Channel, Any] = LazyChannel(
+            lambda: self._endpoint.open(aio), IdPassServiceStub
+        )
+
+    async def __aenter__(self) -> "AsyncIdPassClient":  # noqa: PYI034 as in IdPassClient
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Ends the connection; calls in flight are cancelled."""
+        self._channel.closed = True
+        channel = self._channel.take()
+        if channel is not None and self._loop is asyncio.get_running_loop():
+            await channel.close()
+
+    async def cancel(
+        self,
+        id: Id,  # noqa: A002 the contract's name
+        *,
+        reason: CancelReason = CancelReason.UNSPECIFIED,
+        note: str = "",
+        expected_status: Status | None = None,
+        require_refund: bool = False,
+        validate_only: bool = False,
+        request_id: str | None = None,
+        timeout: float | None = None,
+    ) -> Receipt:
+        """As IdPassClient.cancel. A cancelled task leaves the outcome open in the same way as
+        OutcomeUnknown does; give a request_id to be able to ask again.
+        """
+        call = _calls.cancel(
+            id,
+            reason=reason,
+            note=note,
+            expected_status=expected_status,
+            require_refund=require_refund,
+            validate_only=validate_only,
+            request_id=request_id,
+        )
+        return await self._run(call, timeout)
+
+    def cancel_many(
+        self,
+        ids: Iterable[Id] | AsyncIterable[Id],
+        *,
+        reason: CancelReason = CancelReason.UNSPECIFIED,
+        note: str = "",
+        expected_status: Status | None = None,
+        require_refund: bool = False,
+        batch_size: int = 500,
+        in_flight: int = 2,
+        timeout: float | None = None,
+    ) -> AsyncIterator[CancelResult]:
+        """As IdPassClient.cancel_many; `ids` may be an async iterable as well."""
+        batches = _calls.Batches(
+            reason=reason,
+            note=note,
+            expected_status=expected_status,
+            require_refund=require_refund,
+            batch_size=batch_size,
+            in_flight=in_flight,
+        )
+        return self._cancel_batches(_in_batches(batches, ids), in_flight, timeout)
+
+    async def _cancel_batches(
+        self,
+        batches: AsyncIterator[_calls.Batch],
+        in_flight: int,
+        timeout: float | None,
+    ) -> AsyncIterator[CancelResult]:
+        waiting: deque[tuple[_calls.Batch, asyncio.Task[Sequence[CancelResult]]]] = deque()
+        failure: IdPassError | None = None
+        try:
+            while True:
+                batch = None if failure else await anext(batches, None)
+                if batch is not None:
+                    task = asyncio.create_task(self._run(batch.call, timeout))
+                    waiting.append((batch, task))
+                    if len(waiting) < in_flight:
+                        continue
+                if not waiting:
+                    break
+                oldest, answer = waiting.popleft()
+                try:
+                    results = await answer
+                except IdPassError as error:
+                    failure = failure or error
+                    results = oldest.failed(error)
+                for result in results:
+                    yield result
+        finally:
+            for _, answer in waiting:
+                answer.cancel()
+        if failure:
+            raise failure
+
+    async def register(
+        self,
+        *,
+        link_validity_days: int = 0,
+        applicant_reference: str = "",
+        supersedes: Id | None = None,
+        request_id: str | None = None,
+        timeout: float | None = None,
+    ) -> RegisterReceipt:
+        """As IdPassClient.register."""
+        call = _calls.register(link_validity_days, applicant_reference, supersedes, request_id)
+        return await self._run(call, timeout)
+
+    async def advance(
+        self,
+        id: Id,  # noqa: A002 the contract's name
+        to_status: Status,
+        *,
+        expected_status: Status | None = None,
+        request_id: str | None = None,
+        timeout: float | None = None,
+    ) -> AdvanceReceipt:
+        """As IdPassClient.advance."""
+        return await self._run(_calls.advance(id, to_status, expected_status, request_id), timeout)
+
+    async def get(
+        self,
+        id: Id,  # noqa: A002 the contract's name
+        *,
+        timeout: float | None = None,
+    ) -> IdPass:
+        """As IdPassClient.get."""
+        return await self._run(_calls.get(id), timeout)
+
+    async def account(
+        self,
+        *,
+        timeout: float | None = None,
+    ) -> Account:
+        """As IdPassClient.account."""
+        return await self._run(_calls.account(), timeout)
+
+    def list(
+        self,
+        *,
+        statuses: Iterable[Status] = (),
+        idle_before: datetime | None = None,
+        idle_for: timedelta | None = None,
+        timeout: float | None = None,
+    ) -> AsyncIterator[IdPass]:
+        """As IdPassClient.list."""
+        return self._pages(_calls.Listing(statuses, idle_before, idle_for), timeout)
+
+    async def _pages(
+        self,
+        listing: _calls.Listing,
+        timeout: float | None,
+    ) -> AsyncIterator[IdPass]:
+        while not listing.done:
+            for id_pass in await self._run(listing.next_page(), timeout):
+                yield id_pass
+
+    def watch(
+        self,
+        id: Id | None = None,  # noqa: A002 the contract's name
+        *,
+        after_sequence: int = 0,
+        reconnect_for: float = 60.0,
+    ) -> AsyncIterator[Event]:
+        """As IdPassClient.watch."""
+        return self._events(_calls.Watching(id, after_sequence), reconnect_for)
+
+    async def _events(
+        self, watching: _calls.Watching, reconnect_for_s: float
+    ) -> AsyncIterator[Event]:
+        reconnects = Reconnects(reconnect_for_s, time.monotonic())
+        while True:
+            call = watching.next_stream()
+            stream: Any = getattr(self._stub(), call.method)(
+                call.request, metadata=self._endpoint.metadata()
+            )
+            try:
+                await stream.initial_metadata()  # comes at once, however long there are no events
+                if not stream.done():
+                    reconnects.connected()
+                async for message in stream:
+                    yield call.read(message)
+                return  # noqa: TRY300 the end of the stream, not of the attempt
+            except grpc.RpcError as error:
+                delay_s = reconnects.failed(error, time.monotonic())
+            finally:
+                stream.cancel()
+            await asyncio.sleep(delay_s)
+
+    async def _run(
+        self,
+        call: Call[T],
+        timeout: float | None,
+    ) -> T:
+        timeout_s = self._timeout_s if timeout is None else timeout
+        attempts = Attempts(call, timeout_s, self._throttle, time.monotonic())
+        while True:
+            try:
+                answer = await getattr(self._stub(), call.method)(
+                    call.request,
+                    timeout=attempts.remaining_s(time.monotonic()),
+                    metadata=self._endpoint.metadata(),
+                )
+            except grpc.RpcError as error:
+                delay_s = attempts.failed(error, time.monotonic())
+            else:
+                self._throttle.succeeded()
+                return call.read(answer)
+            await asyncio.sleep(delay_s)
+
+    def _stub(self) -> Any:
+        loop = asyncio.get_running_loop()
+        if loop is not self._loop:
+            self._channel.take()  # belongs to another event loop, and is of no use in this one
+            self._loop = loop
+        return self._channel.stub()
+
+
+async def _in_batches(
+    batches: _calls.Batches, ids: Iterable[Id] | AsyncIterable[Id]
+) -> AsyncIterator[_calls.Batch]:
+    if not isinstance(ids, AsyncIterable):
+        for batch in batches.of(ids):
+            yield batch
+        return
+    chunk = []
+    async for pass_id in ids:
+        chunk.append(pass_id)
+        if len(chunk) == batches.size:
+            yield batches.batch(chunk)
+            chunk = []
+    if chunk:
+        yield batches.batch(chunk)

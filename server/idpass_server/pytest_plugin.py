@@ -1,0 +1,19 @@
+"""The fixture `idpass_server` for the tests of callers; pytest finds it by itself."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from idpass_server.testing import RunningServer
+
+
+@pytest.fixture
+def idpass_server() -> "Iterator[RunningServer]":
+    """The real server, with an empty database; see idpass_server.testing."""
+    # Here, so that tests that do without it do not wait for its imports.
+    from idpass_server.testing import running_server  # noqa: PLC0415
+
+    with running_server() as server:
+        yield server

@@ -1,0 +1,170 @@
+"""The real server for the tests of its callers: in this process, on a free port, no mocks.
+
+    with running_server() as server:
+        pass_id = server.put_pass("opened")
+        client = IdPassClient(server.address)
+        assert client.cancel(pass_id).fee_refunded
+        server.move_clock(days=8)
+
+With pytest the fixture `idpass_server` is such a server, a new one for every test.
+"""
+
+import asyncio
+import contextlib
+import queue
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Final
+
+import grpc
+import structlog
+import uvloop
+
+from idpass.v1 import id_pass_pb2 as pb
+from idpass.v1 import id_pass_service_pb2 as service_pb
+from idpass.v1.id_pass_service_pb2_grpc import IdPassServiceStub
+from idpass_server import domain, logs
+from idpass_server.clock import Clock
+from idpass_server.config import Settings
+from idpass_server.identity import DEMO
+from idpass_server.records import Money, Status
+from idpass_server.server import Server
+from idpass_server.store.sqlite import SqliteStore
+
+START_S: Final = 30.0
+CALL_S: Final = 10.0
+FEE: Final = Money("AUD", 4_500_000)
+
+
+class RunningServer:
+    """
+    Attributes:
+        address: HOST:PORT, for a client.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._clock_offset_us = 0
+        started: queue.SimpleQueue[str | BaseException] = queue.SimpleQueue()
+        self._thread = threading.Thread(
+            target=lambda: uvloop.run(self._serve(started)), name="idpass-server", daemon=True
+        )
+        self._thread.start()
+        address = started.get(timeout=START_S)
+        if isinstance(address, BaseException):
+            raise address
+        self.address = address
+        self._channel = grpc.insecure_channel(address, [("grpc.enable_http_proxy", 0)])
+        self._stub = IdPassServiceStub(self._channel)
+
+    def put_pass(
+        self,
+        status: str = "new",
+        *,
+        applicant_reference: str = "",
+        link_validity_days: int = 0,
+    ) -> str:
+        """Registers a pass and brings it into a status, in the way that passes get there.
+
+        Args:
+            status: a word such as "in_progress".
+            applicant_reference: the business's own name for the applicant.
+            link_validity_days: 1 to 14; 0 means 7.
+
+        Returns:
+            its id.
+
+        Raises:
+            ValueError: there is no such status.
+        """
+        way = _way(Status(status))
+        registered = self._stub.RegisterIdPass(
+            service_pb.RegisterRequest(
+                applicant_reference=applicant_reference, link_validity_days=link_validity_days
+            ),
+            timeout=CALL_S,
+        )
+        pass_id = registered.id_pass.id
+        for step in way:
+            if step is Status.CANCELLED:
+                self._stub.CancelIdPass(service_pb.CancelRequest(id=pass_id), timeout=CALL_S)
+            else:
+                number = pb.IdPassStatus.Value(f"ID_PASS_STATUS_{step.name}")
+                self._stub.AdvanceIdPass(
+                    service_pb.AdvanceRequest(id=pass_id, to_status=number), timeout=CALL_S
+                )
+        return pass_id
+
+    def move_clock(self, *, days: float = 0, hours: float = 0, seconds: float = 0) -> None:
+        """Lets time pass for the server: links expire, passes become idle.
+
+        Raises:
+            ValueError: the time is negative; a server's clock never runs backwards.
+        """
+        by = timedelta(days=days, hours=hours, seconds=seconds)
+        if by < timedelta():
+            raise ValueError(f"the clock cannot be moved by {by}: it never runs backwards")
+        self._clock_offset_us += by // timedelta(microseconds=1)
+
+    def stop(self) -> None:
+        """Ends it as a deployment would: calls in flight finish, streams end."""
+        self._channel.close()
+        if self._thread.is_alive():
+            self._loop.call_soon_threadsafe(self._server.stop)
+            self._thread.join()
+
+    async def _serve(self, started: "queue.SimpleQueue[str | BaseException]") -> None:
+        self._loop = asyncio.get_running_loop()
+        try:
+            self._server = Server(
+                self._settings, Clock(lambda: time.time_ns() // 1_000 + self._clock_offset_us)
+            )
+            started.put(await self._server.start())
+        except BaseException as error:  # noqa: BLE001 raised in the thread that waits for it
+            started.put(error)
+            return
+        await self._server.wait()
+
+
+@contextlib.contextmanager
+def running_server(
+    *, slot_limit: int = 1_000_000, fee: Money = FEE
+) -> Iterator[RunningServer]:
+    """A server with an empty database of its own, gone in the end.
+
+    Every caller acts for the account `demo`.
+
+    Args:
+        slot_limit: how many passes may be in flight.
+        fee: what registering a pass costs.
+    """
+    if not structlog.is_configured():
+        logs.configure("error")
+    with tempfile.TemporaryDirectory(prefix="idpass-") as folder:
+        db = Path(folder, "idpass.db")
+        store = SqliteStore(db)
+        try:
+            store.set_account(DEMO.account, slot_limit=slot_limit, fee=fee)
+        finally:
+            store.close()
+        server = RunningServer(Settings(listen="127.0.0.1:0", db=f"sqlite:///{db}", drain_s=1.0))
+        try:
+            yield server
+        finally:
+            server.stop()
+
+
+def _way(to_status: Status) -> tuple[Status, ...]:
+    """The shortest way there from NEW."""
+    ways: dict[Status, tuple[Status, ...]] = {Status.NEW: ()}
+    ahead = [Status.NEW]
+    for status in ahead:
+        for after in domain.TRANSITIONS.get(status, ()):
+            if after not in ways:
+                ways[after] = (*ways[status], after)
+                ahead.append(after)
+    return ways[to_status]
