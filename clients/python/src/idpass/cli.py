@@ -1,0 +1,351 @@
+"""The command line `idpass`: for people at a terminal, and with --json for scripts."""
+
+import contextlib
+import functools
+import os
+import re
+import signal
+import sys
+from collections.abc import Callable, Iterable
+from datetime import timedelta
+from itertools import islice
+from typing import Any
+
+try:
+    import click
+    import rich.console
+except ImportError as missing:
+    sys.exit(f"The command line needs {missing.name}: pip install 'idpass-client[cli]'")
+
+from idpass import _show
+from idpass._cleanup import IN_FLIGHT, Cleanup
+from idpass._records import CancelReason, Receipt, Status
+from idpass.client import IdPassClient
+from idpass.errors import (
+    DeadlineExceeded,
+    IdPassError,
+    OutcomeUnknown,
+    Overloaded,
+    Unavailable,
+)
+
+EXIT_REFUSED = 1
+EXIT_UNKNOWN = 3
+EXIT_UNREACHABLE = 4
+EXIT_INTERRUPTED = 130
+
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+Command = Callable[..., Any]
+
+
+class _Duration(click.ParamType[timedelta]):
+    name = "duration"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> timedelta:
+        if isinstance(value, timedelta):
+            return value
+        match = re.fullmatch(r"(\d{1,5})([smhdw])", value, re.ASCII)
+        if not match:
+            self.fail(f"{value!r} is no duration such as 30m, 12h, 7d or 2w", param, ctx)
+        return timedelta(**{_UNITS[match[2]]: int(match[1])})
+
+
+class _Cli:
+    """What every command works with.
+
+    Args:
+        json: whether to write for scripts.
+    """
+
+    def __init__(self, client: IdPassClient, *, json: bool) -> None:
+        self.client = client
+        self.json = json
+        # A table in a file or a pipe is as wide as it needs to be.
+        width = None if sys.stdout.isatty() else 1_000
+        self.out = rich.console.Console(highlight=False, width=width)
+        self.err = rich.console.Console(highlight=False, stderr=True, soft_wrap=True)
+
+    def tell(self, value: Any, rows: Iterable[tuple[str, str]]) -> None:
+        if self.json:
+            click.echo(_show.as_json(value))
+        else:
+            _show.rows(self.out, rows)
+
+    def tell_receipt(self, receipt: Receipt) -> None:
+        if self.json:
+            click.echo(_show.as_json(receipt))
+        else:
+            self.out.print(_show.receipt_line(receipt), soft_wrap=True)
+
+    def complain(self, error: IdPassError, **context: str) -> int:
+        """Says what went wrong. Returns the exit code for it."""
+        if self.json:
+            click.echo(_show.as_json(context | _show.error_fields(error)))
+        else:
+            self.err.print(_show.error_line(error))
+        if isinstance(error, OutcomeUnknown):
+            return EXIT_UNKNOWN
+        if isinstance(error, (Unavailable, DeadlineExceeded, Overloaded)):
+            return EXIT_UNREACHABLE
+        return EXIT_REFUSED
+
+
+_FILE = click.Path(exists=True, dir_okay=False)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--address",
+    envvar="IDPASS_ADDRESS",
+    default="localhost:50051",
+    show_default=True,
+    show_envvar=True,
+    help="HOST:PORT of the service.",
+)
+@click.option("--tls", is_flag=True, envvar="IDPASS_TLS", show_envvar=True, help="Speak TLS.")
+@click.option(
+    "--ca",
+    type=_FILE,
+    envvar="IDPASS_CA",
+    show_envvar=True,
+    help="Speak TLS and trust the authorities in this PEM file.",
+)
+@click.option(
+    "--cert",
+    type=_FILE,
+    envvar="IDPASS_CERT",
+    show_envvar=True,
+    help="Mutual TLS: PEM file of the certificate chain.",
+)
+@click.option(
+    "--key",
+    type=_FILE,
+    envvar="IDPASS_KEY",
+    show_envvar=True,
+    help="Mutual TLS: PEM file of its private key.",
+)
+@click.option(
+    "--allow-plaintext", is_flag=True, help="Speak plain text to another machine as well."
+)
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=0, min_open=True),
+    default=5.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="For each call, with all its retries.",
+)
+@click.version_option(package_name="idpass-client")
+@click.pass_context
+def main(
+    context: click.Context,
+    /,
+    ca: str | None,
+    tls: bool,
+    cert: str | None,
+    key: str | None,
+    **settings: Any,
+) -> None:
+    """Cancels ID Passes, and tells about them.
+
+    A bearer token is read from the environment variable IDPASS_TOKEN only: an option could be
+    seen by everyone on the machine.
+
+    Exit codes: 0 done; 1 refused, or one of several was; 2 wrong usage; 3 the outcome is not
+    known, run it again; 4 the service is out of reach or overloaded; 130 interrupted.
+    """
+    if (cert is None) != (key is None):
+        raise click.UsageError("--cert and --key belong together")
+    context.obj = functools.partial(
+        IdPassClient,
+        tls=ca or tls,
+        client_certificate=(cert, key) if cert and key else None,
+        token=os.environ.get("IDPASS_TOKEN"),
+        **settings,
+    )
+
+
+def _command(function: Command) -> Command:
+    """A command of `main`: it is given a _Cli and may return an exit code."""
+
+    @main.command(function.__name__.rstrip("_"))
+    @click.option("--json", is_flag=True, help="For scripts: one JSON object a line.")
+    @click.pass_obj
+    @functools.wraps(function)
+    def run(connect: Callable[[], IdPassClient], /, json: bool, **arguments: Any) -> None:
+        try:
+            client = connect()
+        except (ValueError, OSError) as error:
+            raise click.UsageError(str(error)) from error
+        with client:
+            cli = _Cli(client, json=json)
+            try:
+                code = function(cli, **arguments)
+            except IdPassError as error:
+                code = cli.complain(error)
+            except KeyboardInterrupt:
+                code = EXIT_INTERRUPTED
+        sys.exit(code or 0)
+
+    return run
+
+
+def _status_option(help_text: str, default: Iterable[Status] = ()) -> Callable[[Command], Command]:
+    return click.option(
+        "--status",
+        "statuses",
+        type=click.Choice([str(status) for status in Status]),
+        multiple=True,
+        default=[str(status) for status in default],
+        show_default=bool(default),
+        help=help_text,
+    )
+
+
+@_command
+@click.argument("ids", metavar="ID...", nargs=-1, required=True)
+@click.option("--reason", type=click.Choice([str(r) for r in CancelReason]), default="unspecified")
+@click.option("--note", default="", help="Free text, kept with the pass.")
+@click.option("--require-refund", is_flag=True, help="Only if the fee comes back.")
+@click.option("--validate-only", is_flag=True, help="Check and answer, but change nothing.")
+@click.option("--request-id", help="For one ID: that of an attempt whose outcome is not known.")
+def cancel(
+    cli: _Cli,
+    ids: tuple[str, ...],
+    reason: str,
+    validate_only: bool,
+    request_id: str | None,
+    **options: Any,
+) -> int:
+    """Cancel passes; the fee comes back if no verification step was taken.
+
+    With - for ID, ids are read from standard input, one a line.
+    """
+    options["reason"] = CancelReason(reason)
+    given = (line.strip() for line in sys.stdin if line.strip()) if ids == ("-",) else iter(ids)
+    if request_id and (len(ids) > 1 or ids == ("-",)):
+        raise click.UsageError("--request-id stands for one ID")
+    if len(ids) == 1 and ids != ("-",):
+        options |= {"validate_only": validate_only, "request_id": request_id}
+        cli.tell_receipt(cli.client.cancel(ids[0], **options))
+        return 0
+    if validate_only:
+        raise click.UsageError("--validate-only is for one ID")
+    code = 0
+    # Where the service is out of reach, every item's result says so before the error is raised.
+    with contextlib.suppress(IdPassError):
+        for result in cli.client.cancel_many(given, **options):
+            if result.receipt:
+                cli.tell_receipt(result.receipt)
+            elif result.error:
+                code = max(code, cli.complain(result.error, id=result.id))
+    return code
+
+
+@_command
+@click.argument("id")
+def get(cli: _Cli, id: str) -> None:  # noqa: A002 the argument's name
+    """Show one pass."""
+    id_pass = cli.client.get(id)
+    cli.tell(id_pass, _show.pass_rows(id_pass))
+
+
+@_command
+@_status_option("Only passes in this status; may be repeated.")
+@click.option("--idle-for", type=_Duration(), help="Only if unchanged for so long, such as 7d.")
+@click.option("--limit", type=click.IntRange(min=1), help="At most so many.")
+def list_(
+    cli: _Cli, statuses: tuple[str, ...], idle_for: timedelta | None, limit: int | None
+) -> None:
+    """List passes, newest first."""
+    passes = islice(cli.client.list(statuses=map(Status, statuses), idle_for=idle_for), limit)
+    if not cli.json:
+        _show.pass_table(cli.out, passes)
+        return
+    for id_pass in passes:
+        click.echo(_show.as_json(id_pass))
+
+
+@_command
+@click.argument("id", required=False)
+@click.option(
+    "--after", type=click.IntRange(min=0), help="Sequence of the last event seen; 0 for all."
+)
+def watch(cli: _Cli, id: str | None, after: int | None) -> None:  # noqa: A002 likewise
+    """Show events as they happen; of one pass, its whole history until it ends."""
+    if after is None:
+        after = 0 if id else cli.client.account().last_sequence
+    for event in cli.client.watch(id, after_sequence=after):
+        if cli.json:
+            click.echo(_show.as_json(event))
+        else:
+            cli.out.print(_show.event_line(event), soft_wrap=True)
+
+
+@_command
+@click.option("--days", type=click.IntRange(1, 14), default=7, show_default=True, help="Validity.")
+@click.option("--applicant", default="", help="Your own name for the applicant.")
+@click.option("--supersedes", metavar="ID", help="The pass in flight that the new one replaces.")
+@click.option("--request-id", help="That of an attempt whose outcome is not known.")
+def register(
+    cli: _Cli, days: int, applicant: str, supersedes: str | None, request_id: str | None
+) -> None:
+    """Register a pass."""
+    receipt = cli.client.register(
+        link_validity_days=days,
+        applicant_reference=applicant,
+        supersedes=supersedes,
+        request_id=request_id,
+    )
+    cli.tell(receipt, _show.pass_rows(receipt.id_pass))
+
+
+@_command
+def account(cli: _Cli) -> None:
+    """Show the account that you act for."""
+    found = cli.client.account()
+    cli.tell(found, _show.account_rows(found))
+
+
+@_command
+@click.option("--idle-for", type=_Duration(), required=True, help="Unchanged for so long: 7d.")
+@_status_option("Only passes in this status; may be repeated.", IN_FLIGHT)
+@click.option("--note", default="", help="Free text, kept with each pass.")
+@click.option("--dry-run", is_flag=True, help="Show what would be cancelled, and stop.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def cleanup(
+    cli: _Cli,
+    *,
+    idle_for: timedelta,
+    statuses: tuple[str, ...],
+    note: str,
+    dry_run: bool,
+    yes: bool,
+) -> int:
+    """Cancel abandoned passes: those in flight in which nothing has moved for a while.
+
+    Ctrl-C stops it after the batches under way; run again, it goes on with the rest. A pass
+    that moves on meanwhile is left alone.
+    """
+    work = Cleanup(cli.client, [Status(word) for word in statuses], idle_for, note)
+    work.survey()
+    if dry_run or not work.found:
+        cli.tell(work.plan() if dry_run else work.summary(), _show.plan_rows(work))
+        return 0
+    if not yes:
+        if cli.json or not sys.stdin.isatty():
+            raise click.UsageError("say --yes to cancel without being asked, or --dry-run")
+        _show.rows(cli.err, _show.plan_rows(work))
+        click.confirm("Cancel them?", abort=True, err=True)
+    try:
+        with _show.progress(cli.err, work.found) as advance, work.stopped_by(signal.SIGINT):
+            work.run(advance)
+    finally:
+        cli.tell(work.summary(), _show.summary_rows(work))
+    if work.stopping:
+        return EXIT_INTERRUPTED
+    return EXIT_REFUSED if work.refused else 0
+
+
+if __name__ == "__main__":
+    main(prog_name="idpass")
