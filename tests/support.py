@@ -252,7 +252,8 @@ class Process(Calls):
             text=True,
         )
         self._logged = threading.Condition()
-        threading.Thread(target=self._read_log, daemon=True).start()
+        self._reader = threading.Thread(target=self._read_log, daemon=True)
+        self._reader.start()
         self.address = self.wait_for("serving")["listen"]
         self.channel = grpc.insecure_channel(self.address)
         super().__init__(self.channel)
@@ -292,6 +293,9 @@ class Process(Calls):
     def kill(self) -> None:
         self.process.kill()
         self.process.wait()
+        self._reader.join()
+        assert self.process.stderr
+        self.process.stderr.close()
         self.channel.close()
 
 

@@ -1,7 +1,8 @@
 """A running server: everything wired together, its health, and its way out.
 
 Stopping: health says NOT_SERVING, streams end, new calls are refused, calls in flight finish
-within the drain time, everything submitted is stored, the store is closed.
+within the drain time, the connections are closed, everything submitted is stored, the store is
+closed.
 """
 
 import asyncio
@@ -32,6 +33,9 @@ from idpass_server.sweeper import Sweeper
 
 SERVICE: Final = id_pass_service_pb2.DESCRIPTOR.services_by_name["IdPassService"].full_name
 READERS: Final = 2
+HANG_UP_S: Final = 0.5
+"""For the last answers to be sent; streams of other services, such as health, end with it."""
+
 OPTIONS: Final[list[tuple[str, Any]]] = [
     # A second server on the port would start silently and take half of the calls.
     ("grpc.so_reuseport", 0),
@@ -147,8 +151,10 @@ class Server:
         await self._stopping.wait()
         log.info("draining", seconds=self._settings.drain_s)
         await self._health.enter_graceful_shutdown()
-        self._servicer.watchers.close()
-        await self._grpc.stop(0 if self._broken else self._settings.drain_s)
+        if not self._broken:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._servicer.drain(), self._settings.drain_s)
+        await self._grpc.stop(HANG_UP_S)
         for task in self._tasks:
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):

@@ -44,13 +44,17 @@ from idpass_server.refusals import (
     PassEnded,
     PassNotFound,
     Refusal,
+    StoreUnavailable,
 )
 from idpass_server.store import Store
 from idpass_server.sweeper import Sweeper
 from idpass_server.watch import Watchers
 
 REFERENCE_KEY: Final = "idpass-reference"
-"""Metadata that carries the call's reference where the answer has no field for it."""
+"""Metadata that carries the call's reference: trailing for unary calls, initial for streams."""
+
+QUIET_S: Final = 0.1
+"""For so long no call may have come before a draining server hangs up."""
 
 log = structlog.get_logger()
 
@@ -82,10 +86,14 @@ def _unary(
         async def handle(self: "IdPassServicer", request: Request, context: Any) -> Response:
             record = _Record(method.__name__)
             self._calls_in_flight += 1
+            self._calls_begun += 1
             try:
+                if self._draining:
+                    raise StoreUnavailable("the server is stopping; nothing was changed")
                 if self._calls_in_flight > self._max_calls:
                     raise Overloaded("too many calls are in flight")
                 call = self._admit(record, permission, context)
+                context.set_trailing_metadata(((REFERENCE_KEY, record.reference),))
                 return await method(self, request, call)
             except asyncio.CancelledError:
                 record.code = grpc.StatusCode.CANCELLED
@@ -181,6 +189,8 @@ class IdPassServicer(IdPassServiceServicer):
         self._metrics = metrics
         self._max_calls = max_calls
         self._calls_in_flight = 0
+        self._calls_begun = 0
+        self._draining = False
         self.watchers = Watchers(
             read, store, max_watchers=max_watchers, busy=lambda: self._calls_in_flight > 0
         )
@@ -277,6 +287,19 @@ class IdPassServicer(IdPassServiceServicer):
         async with contextlib.aclosing(events):
             async for event in events:
                 yield event
+
+    async def drain(self) -> None:
+        """Refuses what comes from now on; returns when nothing is in flight, nor comes any more.
+
+        gRPC drops a call that it has received and not handed over when it stops: such calls are
+        taken here first, and told that nothing was changed.
+        """
+        self._draining = True
+        self.watchers.close()
+        begun = -1
+        while self._calls_in_flight or self._calls_begun != begun:
+            begun = self._calls_begun
+            await asyncio.sleep(QUIET_S)
 
     async def _change(self, command: Command, call: Call) -> Answer:
         """Commits one command; raises what it was refused for."""

@@ -131,9 +131,7 @@ class RunningServer:
 
 
 @contextlib.contextmanager
-def running_server(
-    *, slot_limit: int = 1_000_000, fee: Money = FEE
-) -> Iterator[RunningServer]:
+def running_server(*, slot_limit: int = 1_000_000, fee: Money = FEE) -> Iterator[RunningServer]:
     """A server with an empty database of its own, gone in the end.
 
     Every caller acts for the account `demo`.

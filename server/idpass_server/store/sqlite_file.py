@@ -103,7 +103,8 @@ def lock(path: Path) -> int:
     """
     # A file beside the database: closing a descriptor of the database itself would drop the
     # locks SQLite holds on it.
-    beside = path.resolve().with_name(path.name + ".lock")
+    file = path.resolve()
+    beside = file.with_name(file.name + ".lock")
     try:
         descriptor = os.open(beside, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     except OSError as error:
