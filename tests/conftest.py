@@ -3,9 +3,9 @@ from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
-from support import Service, problems
 
 from idpass_server import logs
+from support import Service, problems
 
 settings.register_profile(
     "default", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True

@@ -18,10 +18,10 @@ import grpc
 import uvloop
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
+
 from idpass.v1 import id_pass_pb2 as pb
 from idpass.v1 import id_pass_service_pb2 as service_pb
 from idpass.v1.id_pass_service_pb2_grpc import IdPassServiceStub
-
 from idpass_server.clock import Clock
 from idpass_server.config import Settings
 from idpass_server.server import Server
@@ -100,15 +100,15 @@ def details_of(status: status_pb2.Status) -> dict[str, Any]:
 
 
 def told(error: grpc.RpcError) -> Told:
-    trailing = {key: value for key, value in error.trailing_metadata() or ()}  # type: ignore[attr-defined]
+    trailing: dict[str, Any] = dict(error.trailing_metadata() or ())  # type: ignore[arg-type]
     status = status_pb2.Status.FromString(trailing["grpc-status-details-bin"])
-    assert status.code == error.code().value[0]  # type: ignore[attr-defined]
+    assert status.code == error.code().value[0]
     details = details_of(status)
     info = details["ErrorInfo"]
     assert info.domain == "idpass.v1"
     assert details["RequestInfo"].request_id
     return Told(
-        error.code(),  # type: ignore[attr-defined]
+        error.code(),
         info.reason,
         dict(info.metadata),
         status.message,

@@ -4,6 +4,7 @@ import uuid
 
 import grpc
 import pytest
+
 from idpass.v1 import id_pass_pb2 as pb
 from idpass.v1.id_pass_service_pb2 import CancelRequest
 from support import STATUS, UNKNOWN_ID, Service, details_of, refused
@@ -16,7 +17,9 @@ REASON_OF = {
 }
 
 
-@pytest.mark.parametrize(("status", "refunded"), [("new", True), ("opened", True), ("in_progress", False)])
+@pytest.mark.parametrize(
+    ("status", "refunded"), [("new", True), ("opened", True), ("in_progress", False)]
+)
 def test_a_pass_in_flight_is_cancelled_with_the_right_refund(
     service: Service, status: str, refunded: bool
 ) -> None:

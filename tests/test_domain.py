@@ -1,5 +1,7 @@
 """The lifecycle, every cell of it, decided by pure functions."""
 
+from typing import Any
+
 import pytest
 
 from idpass_server import domain
@@ -11,6 +13,7 @@ from idpass_server.records import (
     Event,
     Expire,
     Pass,
+    Reason,
     Register,
     Settled,
     Status,
@@ -37,7 +40,7 @@ CELLS = [(before, after) for before in Status for after in Status]
 TERMINAL = [Status.COMPLETE, Status.EXPIRED, Status.FAILED, Status.CANCELLED]
 
 
-def account(**changes: object) -> Account:
+def account(**changes: Any) -> Account:
     return Account("acme", 10, 3, "AUD", FEE, 9 * FEE, 2 * FEE, 41)._replace(**changes)
 
 
@@ -186,9 +189,9 @@ def test_a_digest_tells_requests_apart_by_their_fields_and_method() -> None:
     base = Cancel("acme", "t", "ref", "req", "id")
     same = base._replace(reference="other", caller="other", validate_only=True)
     assert base.digest() == same.digest()
-    others = [
+    others: list[Cancel | Advance | Register] = [
         base._replace(id="other"),
-        base._replace(reason="fraud_suspected"),
+        base._replace(reason=Reason.FRAUD_SUSPECTED),
         base._replace(note="x"),
         base._replace(expected_status=Status.NEW),
         base._replace(require_refund=True),

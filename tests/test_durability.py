@@ -12,6 +12,7 @@ from typing import Any
 
 import grpc
 import pytest
+
 from idpass.v1 import id_pass_pb2 as pb
 from support import STATUS, Calls, Service, cli, problems, process, refused, set_slots
 
@@ -45,7 +46,7 @@ class Load:
             try:
                 self._one_pass(calls, f"{name}-{number}")
             except grpc.RpcError as error:
-                assert error.code() == grpc.StatusCode.UNAVAILABLE  # type: ignore[attr-defined]
+                assert error.code() == grpc.StatusCode.UNAVAILABLE
                 return
 
     def _one_pass(self, calls: Calls, name: str) -> None:
@@ -156,7 +157,7 @@ def test_a_full_disk_refuses_and_recovers_and_loses_nothing(tmp_path: Path) -> N
             except grpc.RpcError as caught:
                 failed, error = request_id, caught
                 break
-        assert error.code() == grpc.StatusCode.UNAVAILABLE  # type: ignore[attr-defined]
+        assert error.code() == grpc.StatusCode.UNAVAILABLE
         told = refused(lambda: server.register(request_id=failed, applicant_reference="x" * 128))
         assert told.reason == "STORE_UNAVAILABLE"
         assert told.metadata == {"outcome": "not_committed"}
@@ -262,7 +263,7 @@ def test_a_page_damaged_while_it_serves_takes_the_server_down(tmp_path: Path) ->
                 error = caught
                 break
         assert error is not None
-        assert error.code() == grpc.StatusCode.UNAVAILABLE  # type: ignore[attr-defined]
+        assert error.code() == grpc.StatusCode.UNAVAILABLE
         assert "malformed" not in str(error)
         assert server.wait() == 74
     audited = cli("audit", "--db", f"sqlite:///{db}")

@@ -5,12 +5,12 @@ import itertools
 import grpc
 import pytest
 from google.rpc import code_pb2
+
 from idpass.v1 import error_reason_pb2
 from idpass.v1 import id_pass_service_pb2 as service_pb
-from support import Service, details_of, refused
-
 from idpass_server import domain, errors, refusals
 from idpass_server.records import Pass, Status
+from support import Service, details_of, refused
 
 PASS = Pass(
     *("acme", "0198c0de-0000-7000-8000-000000000001", "new", "AUD", 1, 0, "", None, None),
@@ -107,7 +107,16 @@ ROWS = [
     ),
     (refusals.InternalFault(), ("INTERNAL", 500, "INTERNAL"), set(), set()),
 ]
-HTTP = {400: (3, 9), 401: (16,), 403: (7,), 404: (5,), 409: (10,), 429: (8,), 500: (13,), 503: (14,)}
+HTTP = {
+    400: (3, 9),
+    401: (16,),
+    403: (7,),
+    404: (5,),
+    409: (10,),
+    429: (8,),
+    500: (13,),
+    503: (14,),
+}
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row[1][2])
@@ -201,8 +210,16 @@ def test_a_malformed_cancellation_names_every_fault(
 @pytest.mark.parametrize(
     ("method", "request_", "wrong"),
     [
-        ("RegisterIdPass", service_pb.RegisterRequest(link_validity_days=15), ["link_validity_days"]),
-        ("RegisterIdPass", service_pb.RegisterRequest(link_validity_days=-1), ["link_validity_days"]),
+        (
+            "RegisterIdPass",
+            service_pb.RegisterRequest(link_validity_days=15),
+            ["link_validity_days"],
+        ),
+        (
+            "RegisterIdPass",
+            service_pb.RegisterRequest(link_validity_days=-1),
+            ["link_validity_days"],
+        ),
         (
             "RegisterIdPass",
             service_pb.RegisterRequest(
@@ -254,4 +271,4 @@ def test_a_request_too_large_is_refused_before_it_is_read(service: Service) -> N
     request = service_pb.CancelRequest(id=PASS.id, note="n" * 3_000_000)
     with pytest.raises(grpc.RpcError) as caught:
         service.stub.CancelIdPass(request)
-    assert caught.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED  # type: ignore[attr-defined]
+    assert caught.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED

@@ -4,6 +4,7 @@ import uuid
 
 import grpc
 import pytest
+
 from idpass.v1 import id_pass_pb2 as pb
 from support import DAY_US, STATUS, UNKNOWN_ID, WAYS, Service, refused
 

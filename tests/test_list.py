@@ -2,10 +2,10 @@
 
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
-from idpass.v1 import id_pass_pb2 as pb
-from support import STATUS, Service, refused
 
+from idpass.v1 import id_pass_pb2 as pb
 from idpass_server.store import sqlite
+from support import STATUS, Service, refused
 
 
 def test_lists_newest_first_in_pages(service: Service) -> None:

@@ -12,6 +12,7 @@ import grpc
 import hypothesis.strategies as st
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
 from idpass.v1 import id_pass_pb2 as pb
 from idpass.v1.id_pass_service_pb2 import CancelRequest
 from support import DAY_US, STATUS, Service, details_of, problems, set_slots, told
@@ -191,14 +192,14 @@ class OneAccount(RuleBasedStateMachine):
         request = CancelRequest(
             id=pass_id,
             request_id=request_id or "",
-            expected_status=STATUS[expected] if expected else None,
+            expected_status=STATUS[expected] if expected else pb.ID_PASS_STATUS_UNSPECIFIED,
             require_refund=require_refund,
             validate_only=validate_only,
         )
         if in_batch:
             result = self.service.batch(request).results[0]
             refused = result.HasField("error")
-            answer = None if refused else result.response
+            answer: Any = None if refused else result.response
             reason = details_of(result.error)["ErrorInfo"].reason if refused else None
         else:
             answer, reason = self._call(self.service.stub.CancelIdPass, request)

@@ -6,6 +6,7 @@ from typing import Any
 
 import grpc
 import pytest
+
 from idpass.v1 import id_pass_pb2 as pb
 from support import Service, told
 

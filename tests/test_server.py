@@ -19,6 +19,7 @@ from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+
 from idpass.v1 import id_pass_pb2 as pb
 from idpass.v1.id_pass_service_pb2 import (
     CancelRequest,
@@ -119,6 +120,11 @@ def test_one_call_too_many_is_overloaded(tmp_path: Path) -> None:
     service.stop()
 
 
+def told_code(error: Exception) -> grpc.StatusCode:
+    assert isinstance(error, grpc.RpcError)
+    return error.code()
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_stopping_server_finishes_what_is_in_flight(tmp_path: Path, number: int) -> None:
     db = tmp_path / "idpass.db"
@@ -139,7 +145,7 @@ def test_a_stopping_server_finishes_what_is_in_flight(tmp_path: Path, number: in
     assert {line["event"] for line in server.log} >= {"draining", "stopped"}
     # Each call was either answered or never begun: the server knows of no other cancellations.
     for error in outcomes:
-        assert error is None or error.code() == grpc.StatusCode.UNAVAILABLE
+        assert error is None or told_code(error) == grpc.StatusCode.UNAVAILABLE
     with process(db) as server:
         for pass_id, error in zip(ids, outcomes, strict=True):
             if error is None:
@@ -208,7 +214,7 @@ def test_the_environment_sets_what_the_options_do(tmp_path: Path) -> None:
         next(IdPassServiceStub(channel).WatchIdPasses(WatchRequest()))
     server.kill()
     server.communicate()
-    assert caught.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED  # type: ignore[attr-defined]
+    assert caught.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
     assert db.exists()
 
 
@@ -251,12 +257,10 @@ def test_metrics_count_calls_and_late_results(tmp_path: Path) -> None:
 
 
 def test_every_answer_has_its_reference(service: Service) -> None:
-    for call, empty in (
-        (service.stub.GetAccount, GetAccountRequest()),
-        (service.stub.ListIdPasses, ListRequest()),
-    ):
-        _, done = call.with_call(empty)
-        assert dict(done.trailing_metadata())["idpass-reference"]
+    _, account = service.stub.GetAccount.with_call(GetAccountRequest())
+    _, listed = service.stub.ListIdPasses.with_call(ListRequest())
+    for call in (account, listed):
+        assert dict(call.trailing_metadata())["idpass-reference"]
 
 
 def test_a_client_that_vanishes_does_not_undo_a_commit(service: Service) -> None:

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import grpc
 import pytest
-from idpass.v1 import id_pass_pb2 as pb
-from support import STATUS, Service, refused
 
+from idpass.v1 import id_pass_pb2 as pb
 from idpass_server import watch
+from support import STATUS, Service, refused
 
 
 def eventually(condition: Callable[[], bool], timeout_s: float = 30) -> None:
