@@ -5,6 +5,7 @@ import contextlib
 import json
 import os
 import queue
+import shutil
 import signal
 import subprocess
 import sys
@@ -30,6 +31,9 @@ from idpass_server.store.sqlite import SqliteStore
 from idpass_server.store.sqlite_file import connect
 
 DAY_US = 86_400_000_000
+BUF = shutil.which("buf", path=str(Path(sys.executable).parent))
+"""buf curl is what grpcurl is, and can be installed from where everything else is."""
+
 UNKNOWN_ID = "00000000-0000-7000-8000-000000000000"
 STATUS = {
     "new": pb.ID_PASS_STATUS_NEW,

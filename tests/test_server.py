@@ -3,7 +3,6 @@
 import base64
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -28,11 +27,10 @@ from idpass.v1.id_pass_service_pb2 import (
     WatchRequest,
 )
 from idpass.v1.id_pass_service_pb2_grpc import IdPassServiceStub
-from support import Service, cli, problems, process, refused, set_slots
+from support import BUF, Service, cli, problems, process, refused, set_slots
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
-BUF = shutil.which("buf", path=str(Path(sys.executable).parent))
 
 
 @pytest.mark.parametrize("name", ["", "idpass.v1.IdPassService"])
