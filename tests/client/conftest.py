@@ -1,0 +1,86 @@
+"""Fixtures of the client's tests.
+
+The service runs in a process of its own, and may be of another Python than the tests: the client
+is tested against it in environments in which no server could be installed (see matrix.py).
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from client.support import WAYS, Blocking, Connect, PutPass, ServerProcess
+from idpass import AsyncIdPassClient, IdPassClient, Status
+
+
+@pytest.fixture(scope="session")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Where the service is that the tests share."""
+    server = ServerProcess(tmp_path_factory.mktemp("server") / "idpass.db")
+    yield server.address
+    server.stop()
+
+
+@pytest.fixture
+def own_server(tmp_path: Path) -> Iterator[ServerProcess]:
+    """A service that a test may stop and start."""
+    server = ServerProcess(tmp_path / "idpass.db")
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def loop() -> Iterator[asyncio.AbstractEventLoop]:
+    loop = asyncio.new_event_loop()
+    yield loop
+    loop.run_until_complete(loop.shutdown_asyncgens())
+    loop.close()
+
+
+@pytest.fixture(params=["sync", "async"])
+def connect(request: pytest.FixtureRequest) -> Iterator[Connect]:
+    """Makes a client of either kind; both are used in the same way."""
+    with contextlib.ExitStack() as stack:
+
+        def connect(address: str, **settings: Any) -> Any:
+            if request.param == "sync":
+                return stack.enter_context(IdPassClient(address, **settings))
+            loop = request.getfixturevalue("loop")
+            client = AsyncIdPassClient(address, **settings)
+            stack.callback(lambda: loop.run_until_complete(client.close()))
+            return Blocking(client, loop)
+
+        if request.param == "async":
+            request.getfixturevalue("loop")
+        yield connect
+
+
+@pytest.fixture
+def client(connect: Connect, address: str) -> Any:
+    """A client of either kind, of the shared service."""
+    return connect(address)
+
+
+@pytest.fixture(scope="session")
+def setup_client(address: str) -> Iterator[IdPassClient]:
+    with IdPassClient(address) as client:
+        yield client
+
+
+@pytest.fixture
+def put_pass(setup_client: IdPassClient) -> PutPass:
+    """Registers a pass and brings it into a status. Returns its id."""
+
+    def put_pass(status: Status = Status.NEW, **fields: Any) -> str:
+        pass_id = setup_client.register(**fields).id_pass.id
+        if status is Status.CANCELLED:
+            setup_client.cancel(pass_id)
+            return pass_id
+        for step in WAYS[status]:
+            setup_client.advance(pass_id, step)
+        return pass_id
+
+    return put_pass

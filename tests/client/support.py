@@ -1,0 +1,103 @@
+"""What the client's tests share: a service in a process of its own, one way to use both clients."""
+
+import asyncio
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from idpass import AsyncIdPassClient, Status
+
+SERVER_PYTHON = os.environ.get("IDPASS_SERVER_PYTHON", sys.executable)
+WAYS = {
+    Status.NEW: (),
+    Status.OPENED: (Status.OPENED,),
+    Status.IN_PROGRESS: (Status.OPENED, Status.IN_PROGRESS),
+    Status.COMPLETE: (Status.OPENED, Status.IN_PROGRESS, Status.COMPLETE),
+    Status.EXPIRED: (Status.EXPIRED,),
+    Status.FAILED: (Status.OPENED, Status.IN_PROGRESS, Status.FAILED),
+}
+PutPass = Callable[..., str]
+Connect = Callable[..., Any]
+
+
+class ServerProcess:
+    """A service that can be stopped and started again at the same address."""
+
+    def __init__(self, db: Path) -> None:
+        self.db = db
+        self.address = "127.0.0.1:0"
+        self.start()
+        slots = ["account", "set", "demo", "--slots", "1000000", "--db", f"sqlite:///{db}"]
+        subprocess.run([*self._command, *slots], check=True, capture_output=True)
+
+    @property
+    def _command(self) -> list[str]:
+        return [SERVER_PYTHON, "-m", "idpass_server"]
+
+    def start(self) -> None:
+        self.process = subprocess.Popen(
+            [*self._command, "serve", "--listen", self.address, "--db", f"sqlite:///{self.db}"],
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert self.process.stderr
+        lines = []
+        for line in self.process.stderr:
+            lines.append(line)
+            with contextlib.suppress(ValueError):
+                entry = json.loads(line)
+                if entry["event"] == "serving":
+                    self.address = entry["listen"]
+                    break
+        else:
+            raise AssertionError("".join(lines))
+        # Or its log fills the pipe and it stands still.
+        self._reader = threading.Thread(target=self.process.stderr.read, daemon=True)
+        self._reader.start()
+
+    def stop(self) -> None:
+        self.process.terminate()
+        self._end()
+
+    def kill(self) -> None:
+        self.process.kill()
+        self._end()
+
+    def _end(self) -> None:
+        self.process.wait(30)
+        self._reader.join(30)
+        if self.process.stderr:
+            self.process.stderr.close()
+
+
+class Blocking:
+    """An AsyncIdPassClient that is used like an IdPassClient."""
+
+    def __init__(self, client: AsyncIdPassClient, loop: asyncio.AbstractEventLoop) -> None:
+        self._client = client
+        self._loop = loop
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            made = getattr(self._client, name)(*args, **kwargs)
+            if hasattr(made, "__anext__"):
+                return self._iterate(made)
+            return self._loop.run_until_complete(made)
+
+        return call
+
+    def _iterate(self, iterator: Any) -> Iterator[Any]:
+        try:
+            while True:
+                try:
+                    yield self._loop.run_until_complete(anext(iterator))
+                except StopAsyncIteration:
+                    return
+        finally:
+            self._loop.run_until_complete(iterator.aclose())

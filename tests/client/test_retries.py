@@ -1,0 +1,307 @@
+"""What is tried again, when, and what is raised in the end: a scripted service in fake time."""
+
+import concurrent.futures
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import grpc
+import grpc_testing
+import pytest
+from google.rpc import error_details_pb2, status_pb2
+
+import idpass
+from idpass import IdPassClient, _retry, _status
+from idpass import client as client_module
+from idpass.v1 import id_pass_pb2 as pb
+from idpass.v1 import id_pass_service_pb2 as service_pb
+from idpass.v1.id_pass_service_pb2_grpc import IdPassServiceStub
+
+CODE = grpc.StatusCode
+METHODS = service_pb.DESCRIPTOR.services_by_name["IdPassService"].methods_by_name
+ANSWERS = {
+    "CancelIdPass": service_pb.CancelResponse(status=pb.ID_PASS_STATUS_CANCELLED),
+    "GetIdPass": service_pb.GetResponse(),
+    "BatchCancelIdPasses": service_pb.BatchCancelResponse(),
+}
+Step = tuple[grpc.StatusCode, str | None, dict[str, str]]
+LOST: Step = (CODE.UNAVAILABLE, None, {})
+
+
+def in_background(call: Callable[[], Any]) -> "concurrent.futures.Future[Any]":
+    """Its result, on a thread that ends with the process, however wrong the script is."""
+    future: concurrent.futures.Future[Any] = concurrent.futures.Future()
+
+    def run() -> None:
+        try:
+            future.set_result(call())
+        except BaseException as error:  # noqa: BLE001 raised where the result is asked for
+            future.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    return future
+
+
+class Script:
+    """A service that answers as it is told, and a clock that moves by pauses only."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now_s = 1_000.0
+        self.pauses_s: list[float] = []
+        self.requests: list[Any] = []
+        self.timeouts_s: list[float] = []
+        self.channel = grpc_testing.channel(
+            [service_pb.DESCRIPTOR.services_by_name["IdPassService"]],
+            grpc_testing.strict_fake_time(self.now_s),
+        )
+        monkeypatch.setattr(client_module, "time", self)
+        monkeypatch.setattr("random.uniform", lambda _, most: most)
+        self.client = IdPassClient("localhost:1")
+        stub = IdPassServiceStub(self._recording(self.channel))
+        monkeypatch.setattr(self.client._channel, "_stub", stub)
+
+    def monotonic(self) -> float:
+        return self.now_s
+
+    def sleep(self, seconds: float) -> None:
+        self.pauses_s.append(round(seconds, 6))
+        self.now_s += seconds
+
+    def _recording(self, channel: Any) -> Any:
+        script = self
+
+        class Recording:
+            unary_stream = channel.unary_stream
+
+            def unary_unary(self, *args: Any, **_: Any) -> Callable[..., Any]:
+                multi_callable = channel.unary_unary(args[0])
+
+                def call(request: Any, timeout: float, metadata: Any) -> Any:
+                    script.timeouts_s.append(round(timeout, 6))
+                    return multi_callable(request, timeout=timeout, metadata=metadata)
+
+                return call
+
+        return Recording()
+
+    def run(
+        self, call: Callable[[], Any], method: str, *steps: Step | None, took_s: float = 0
+    ) -> Any:
+        """Answers each attempt in turn: with an error, or None for the answer itself."""
+        answer = in_background(call)
+        for step in steps:
+            taken = in_background(lambda: self.channel.take_unary_unary(METHODS[method]))
+            _, request, rpc = taken.result(timeout=5)
+            self.requests.append(request)
+            self.now_s += took_s
+            rpc.send_initial_metadata(())
+            if step is None:
+                rpc.terminate(ANSWERS[method], (), CODE.OK, "")
+            else:
+                code, reason, metadata = step
+                rpc.terminate(None, trailing(code, reason, metadata), code, "no")
+        return answer.result(timeout=5)
+
+    def cancel(self, *steps: Step | None, took_s: float = 0, **arguments: Any) -> Any:
+        def call() -> Any:
+            return self.client.cancel("id", **arguments)
+
+        return self.run(call, "CancelIdPass", *steps, took_s=took_s)
+
+    def get(self, *steps: Step | None) -> Any:
+        return self.run(lambda: self.client.get("id"), "GetIdPass", *steps)
+
+
+def trailing(code: CODE, reason: str | None, metadata: dict[str, str]) -> Any:
+    """Metadata of an error; `pushback` is sent by itself, the rest in an ErrorInfo."""
+    sent: list[tuple[str, Any]] = []
+    said = dict(metadata)
+    if "pushback" in said:
+        sent.append(("grpc-retry-pushback-ms", said.pop("pushback")))
+    if reason:
+        status = status_pb2.Status(code=code.value[0], message="no")
+        info = error_details_pb2.ErrorInfo(reason=reason, domain="idpass.v1", metadata=said)
+        status.details.add().Pack(info)
+        sent.append(("grpc-status-details-bin", status.SerializeToString()))
+    return tuple(sent)
+
+
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch) -> Script:
+    return Script(monkeypatch)
+
+
+def store_unavailable(outcome: str = "not_committed", **more: str) -> Step:
+    return (CODE.UNAVAILABLE, "STORE_UNAVAILABLE", {"outcome": outcome, **more})
+
+
+def test_an_unavailable_service_is_tried_again_with_growing_pauses_and_the_same_request(
+    script: Script,
+) -> None:
+    receipt = script.cancel(LOST, LOST, LOST, LOST, None)
+    assert receipt.status is idpass.Status.CANCELLED
+    assert script.pauses_s == [0.1, 0.2, 0.4, 0.8]
+    assert len({request.SerializeToString(deterministic=True) for request in script.requests}) == 1
+    assert script.requests[0].request_id == receipt.request_id
+
+
+def test_all_attempts_and_pauses_share_one_deadline(script: Script) -> None:
+    with pytest.raises(idpass.OutcomeUnknown):
+        script.cancel(*[LOST] * 4, took_s=1.0)
+    assert script.timeouts_s == [5.0, 3.9, 2.7, 1.3]
+    assert script.now_s - 1_000 <= 5.0
+
+
+def test_a_call_may_have_a_deadline_of_its_own(script: Script) -> None:
+    with pytest.raises(idpass.OutcomeUnknown):
+        script.cancel(LOST, LOST, timeout=0.25)
+    assert script.timeouts_s == [0.25, 0.15]
+    script.timeouts_s.clear()
+    script.cancel(None, timeout=60)
+    assert script.timeouts_s == [60]
+
+
+def test_pauses_have_an_upper_limit(script: Script) -> None:
+    script.cancel(*[LOST] * 8, None, timeout=60)
+    assert script.pauses_s == [0.1, 0.2, 0.4, 0.8, 1.6, 2.0, 2.0, 2.0]
+
+
+def test_pauses_are_spread_at_random() -> None:
+    first = {_retry.Backoff().next_s() for _ in range(100)}
+    assert len(first) > 90
+    assert all(0.05 <= pause_s <= 0.1 for pause_s in first)
+
+
+@pytest.mark.parametrize("code", [code for code in CODE if code not in {CODE.OK, CODE.UNAVAILABLE}])
+def test_nothing_else_is_tried_again(script: Script, code: CODE) -> None:
+    with pytest.raises(idpass.IdPassError) as raised:
+        script.get((code, None, {}))
+    assert raised.value.code is code
+    assert script.pauses_s == []
+
+
+def test_the_servers_own_pause_is_kept(script: Script) -> None:
+    script.cancel(store_unavailable(pushback="1500"), LOST, None)
+    assert script.pauses_s == [1.5, 0.1]  # and after it they begin anew (gRFC A6)
+
+
+@pytest.mark.parametrize("pushback", ["-1", "never", "5001"])
+def test_a_server_that_wants_no_retry_in_time_gets_none(script: Script, pushback: str) -> None:
+    with pytest.raises(idpass.Unavailable) as raised:
+        script.cancel(store_unavailable(pushback=pushback))
+    assert raised.value.request_id
+    assert script.pauses_s == []
+
+
+@pytest.mark.parametrize("code", [CODE.UNAVAILABLE, CODE.DEADLINE_EXCEEDED])
+def test_a_change_without_an_answer_is_of_unknown_outcome(script: Script, code: CODE) -> None:
+    with pytest.raises(idpass.OutcomeUnknown) as raised:
+        script.cancel((code, None, {}), timeout=0.05)
+    error = raised.value
+    assert error.code is code
+    assert error.request_id == script.requests[0].request_id != ""
+    assert f"request_id={error.request_id!r}" in str(error)
+    assert isinstance(error.__cause__, grpc.RpcError)
+    receipt = script.cancel(None, request_id=error.request_id)
+    assert receipt.request_id == error.request_id
+
+
+def test_a_change_that_surely_was_not_made_is_just_unavailable(script: Script) -> None:
+    with pytest.raises(idpass.Unavailable):
+        script.cancel(store_unavailable(), store_unavailable(), timeout=0.15)
+
+
+def test_a_commit_of_unknown_outcome_stays_unknown(script: Script) -> None:
+    steps = (store_unavailable("unknown"), store_unavailable("not_committed"))
+    with pytest.raises(idpass.OutcomeUnknown):
+        script.cancel(*steps, timeout=0.15)
+
+
+@pytest.mark.parametrize(
+    "last",
+    [
+        (CODE.RESOURCE_EXHAUSTED, "OVERLOADED", {}),
+        (CODE.UNAUTHENTICATED, "UNAUTHENTICATED_CALLER", {}),
+        (CODE.PERMISSION_DENIED, "METHOD_NOT_PERMITTED", {}),
+        (CODE.INTERNAL, "INTERNAL", {}),
+        (CODE.DEADLINE_EXCEEDED, None, {}),
+    ],
+)
+def test_a_refusal_after_a_lost_attempt_does_not_hide_that_it_may_have_been_made(
+    script: Script, last: Step
+) -> None:
+    with pytest.raises(idpass.OutcomeUnknown) as raised:
+        script.cancel(LOST, last)
+    assert raised.value.code is last[0]
+    assert raised.value.reason == last[1]
+
+
+@pytest.mark.parametrize(
+    ("last", "kind"),
+    [
+        ((CODE.FAILED_PRECONDITION, "PASS_COMPLETE", {}), idpass.Complete),
+        ((CODE.NOT_FOUND, "PASS_NOT_FOUND", {}), idpass.NotFound),
+        ((CODE.ABORTED, "PASS_CHANGED", {}), idpass.PassChanged),
+        ((CODE.RESOURCE_EXHAUSTED, "NO_FREE_SLOT", {}), idpass.NoFreeSlot),
+    ],
+)
+def test_a_refusal_that_comes_after_the_receipts_were_looked_at_settles_the_matter(
+    script: Script, last: Step, kind: type[idpass.IdPassError]
+) -> None:
+    with pytest.raises(kind):
+        script.cancel(LOST, last)
+
+
+def test_a_call_that_changes_nothing_has_no_unknown_outcome(script: Script) -> None:
+    with pytest.raises(idpass.DeadlineExceeded) as raised:
+        script.get(LOST, (CODE.DEADLINE_EXCEEDED, None, {}))
+    assert raised.value.request_id is None
+    with pytest.raises(idpass.Unavailable):
+        script.cancel((CODE.UNAVAILABLE, None, {"pushback": "-1"}), validate_only=True)
+
+
+def test_an_overloaded_refusal_says_when_to_come_back() -> None:
+    status = status_pb2.Status(code=CODE.RESOURCE_EXHAUSTED.value[0])
+    info = error_details_pb2.ErrorInfo(reason="OVERLOADED", domain="idpass.v1")
+    status.details.add().Pack(info)
+    retry_info = error_details_pb2.RetryInfo()
+    retry_info.retry_delay.FromMilliseconds(200)
+    status.details.add().Pack(retry_info)
+    error = _status.from_status(status, None)
+    assert isinstance(error, idpass.Overloaded)
+    assert error.retry_after == 0.2
+
+
+def test_retries_stop_while_most_attempts_fail_and_come_back_with_successes() -> None:
+    throttle = _retry.Throttle()
+    granted = [throttle.failed() for _ in range(1_000)]
+    assert granted.count(True) == 499  # one broken connection may fail hundreds of calls at once
+    assert not any(granted[499:])
+    for _ in range(5_020):
+        throttle.succeeded()
+    assert throttle.failed()
+
+
+def test_a_throttled_client_makes_one_attempt(script: Script) -> None:
+    for _ in range(600):
+        script.client._throttle.failed()
+    with pytest.raises(idpass.OutcomeUnknown):
+        script.cancel(LOST)
+    assert script.pauses_s == []
+
+
+def test_the_token_is_sent_with_every_attempt_and_asked_for_anew(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tokens = iter(["first\n", "second"])
+    script = Script(monkeypatch)
+    script.client = IdPassClient("localhost:1", token=lambda: next(tokens))
+    monkeypatch.setattr(script.client._channel, "_stub", IdPassServiceStub(script.channel))
+    answer = in_background(lambda: script.client.cancel("id"))
+    for step, token in ((LOST, "first"), (None, "second")):
+        metadata, _, rpc = script.channel.take_unary_unary(METHODS["CancelIdPass"])
+        assert dict(metadata)["authorization"] == f"Bearer {token}"
+        rpc.send_initial_metadata(())
+        code = step[0] if step else CODE.OK
+        rpc.terminate(None if step else ANSWERS["CancelIdPass"], (), code, "")
+    assert answer.result(timeout=5).status is idpass.Status.CANCELLED
