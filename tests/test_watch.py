@@ -141,11 +141,11 @@ def test_one_stream_too_many_is_overloaded_until_one_ends(tmp_path: Path) -> Non
     streams = [service.watch() for _ in range(2)]
     for stream in streams:
         stream.initial_metadata()
-    eventually(lambda: service.server._servicer.watchers.open == 2)
+    eventually(lambda: service.server._watchers.open == 2)
     error = refused(lambda: next(service.watch()))
     assert (error.code, error.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED")
     streams.pop().cancel()
-    eventually(lambda: service.server._servicer.watchers.open == 1)
+    eventually(lambda: service.server._watchers.open == 1)
     another = service.watch()
     service.register()
     assert next(another).sequence == 1

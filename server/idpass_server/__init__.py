@@ -1,0 +1,1 @@
+"""Server of the ID Pass service: `idpass-server`."""

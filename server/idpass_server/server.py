@@ -20,6 +20,7 @@ from grpc_reflection.v1alpha import reflection
 
 from idpass.v1 import id_pass_service_pb2
 from idpass.v1.id_pass_service_pb2_grpc import add_IdPassServiceServicer_to_server
+from idpass_server.calls import Calls
 from idpass_server.clock import Clock
 from idpass_server.config import Settings, address, sqlite_path
 from idpass_server.engine import Engine
@@ -30,6 +31,7 @@ from idpass_server.servicer import IdPassServicer
 from idpass_server.store import StoreBroken
 from idpass_server.store.sqlite import SqliteStore
 from idpass_server.sweeper import Sweeper
+from idpass_server.watch import Watchers
 
 SERVICE: Final = id_pass_service_pb2.DESCRIPTOR.services_by_name["IdPassService"].full_name
 READERS: Final = 2
@@ -107,22 +109,32 @@ class Server:
             on_commit=self._notify,
             on_broken=self._break,
         )
+        calls = Calls(EveryoneIsDemo(), metrics, max_calls=self._settings.max_calls)
+        self._watchers = Watchers(
+            self._store,
+            self._read,
+            max_watchers=self._settings.max_watchers,
+            busy=lambda: calls.in_flight > 0,
+        )
         sweeper = Sweeper(self._engine, self._store, self._clock, self._read)
-        self._servicer = IdPassServicer(
-            identity=EveryoneIsDemo(),
+        servicer = IdPassServicer(
+            calls=calls,
             engine=self._engine,
             store=self._store,
             read=self._read,
             clock=self._clock,
             sweeper=sweeper,
+            watchers=self._watchers,
             metrics=metrics,
-            max_calls=self._settings.max_calls,
-            max_watchers=self._settings.max_watchers,
         )
+        self._calls = calls
+        metrics.gauge("calls_in_flight", "Unary calls in flight", lambda: calls.in_flight)
+        metrics.gauge("watchers", "Streams open", lambda: self._watchers.open)
+        metrics.gauge("pending_commands", "Changes waiting", lambda: self._engine.pending)
         # A backstop behind the servicer's own limits, whose refusals say more.
         backstop = 2 * (self._settings.max_calls + self._settings.max_watchers)
         self._grpc = grpc.aio.server(options=OPTIONS, maximum_concurrent_rpcs=backstop)
-        add_IdPassServiceServicer_to_server(self._servicer, self._grpc)
+        add_IdPassServiceServicer_to_server(servicer, self._grpc)
         self._health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
         names = (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
@@ -151,9 +163,10 @@ class Server:
         await self._stopping.wait()
         log.info("draining", seconds=self._settings.drain_s)
         await self._health.enter_graceful_shutdown()
+        self._watchers.close()
         if not self._broken:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._servicer.drain(), self._settings.drain_s)
+                await asyncio.wait_for(self._calls.drain(), self._settings.drain_s)
         await self._grpc.stop(HANG_UP_S)
         for task in self._tasks:
             task.cancel()
@@ -164,7 +177,7 @@ class Server:
         return not self._broken
 
     def _notify(self, last_sequences: Mapping[str, int]) -> None:
-        self._servicer.watchers.notify(last_sequences)
+        self._watchers.notify(last_sequences)
 
     async def _read(self, method: Callable[..., T], *args: Any) -> T:
         """Runs a reading method of the store off the event loop.

@@ -9,8 +9,8 @@ rate: they fall behind for that time rather than slow the calls down, and then c
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
-from typing import Final
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
+from typing import Any, Final
 
 from idpass.v1.id_pass_pb2 import IdPassEvent
 from idpass_server import domain, responses
@@ -22,35 +22,36 @@ CHUNK_EVENTS: Final = 64
 SHARED_CHUNKS: Final = 256
 EVENTS_PER_S_WHILE_BUSY: Final = 4_000
 
+Chunk = list[IdPassEvent]
 IN_FLIGHT: Final = frozenset(responses.status(status) for status in domain.TRANSITIONS)
 
 
 class Watchers:
     """
     Args:
-        read: runs one of the store's reading methods off the event loop.
         store: where events are read from.
+        read: runs one of the store's reading methods off the event loop.
         max_watchers: how many streams may be open; one more is refused as Overloaded.
         busy: whether unary calls are in flight.
     """
 
     def __init__(
         self,
-        read: Callable[..., Awaitable[list[Event]]],
         store: Store,
+        read: Callable[..., Coroutine[Any, Any, list[Event]]],
         *,
         max_watchers: int,
         busy: Callable[[], bool],
     ) -> None:
-        self._read = read
         self._store = store
+        self._read = read
         self._max_watchers = max_watchers
         self._busy = busy
         self._open = 0
         self._closing = False
         self._news: dict[str, asyncio.Future[None]] = {}
         self._latest: dict[str, int] = {}
-        self._chunks: OrderedDict[tuple[str, int], list[IdPassEvent]] = OrderedDict()
+        self._chunks: OrderedDict[tuple[str, int], asyncio.Task[Chunk]] = OrderedDict()
         self._next_turn_s = 0.0
 
     @property
@@ -120,19 +121,26 @@ class Watchers:
         if news is not None and not news.done():
             news.set_result(None)
 
-    async def _chunk(self, account: str, position: int, pass_id: str | None) -> list[IdPassEvent]:
+    async def _chunk(self, account: str, position: int, pass_id: str | None) -> Chunk:
+        if pass_id is not None:
+            return await self._read_chunk(account, position, pass_id)
         key = (account, position)
-        if pass_id is None and key in self._chunks:
-            # It may have ended before what is newest now, but it starts where it should.
-            self._chunks.move_to_end(key)
-            return self._chunks[key]
-        events = await self._read(self._store.events, account, position, CHUNK_EVENTS, pass_id)
-        chunk = [responses.event(event) for event in events]
-        if pass_id is None and chunk:
-            self._chunks[key] = chunk
+        task = self._chunks.get(key)
+        if task is None:
+            # All watchers wake at once; the first one's read serves them all. It may have ended
+            # before what is newest by now, but it starts where it should.
+            task = self._chunks[key] = asyncio.create_task(self._read_chunk(*key, None))
             if len(self._chunks) > SHARED_CHUNKS:
                 self._chunks.popitem(last=False)
-        return chunk
+        try:
+            return await asyncio.shield(task)
+        except Exception:
+            self._chunks.pop(key, None)
+            raise
+
+    async def _read_chunk(self, account: str, position: int, pass_id: str | None) -> Chunk:
+        events = await self._read(self._store.events, account, position, CHUNK_EVENTS, pass_id)
+        return [responses.event(event) for event in events]
 
     async def _turn(self, events: int) -> None:
         """Waits until so many events may be sent."""
