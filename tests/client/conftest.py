@@ -20,6 +20,7 @@ from idpass import AsyncIdPassClient, IdPassClient, Status
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Where the service is that the tests share."""
     server = ServerProcess(tmp_path_factory.mktemp("server") / "idpass.db")
+    server.set_slots(1_000_000)
     yield server.address
     server.stop()
 

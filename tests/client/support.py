@@ -13,7 +13,7 @@ from typing import Any
 
 from idpass import AsyncIdPassClient, Status
 
-SERVER_PYTHON = os.environ.get("IDPASS_SERVER_PYTHON", sys.executable)
+COMMAND = (os.environ.get("IDPASS_SERVER_PYTHON", sys.executable), "-m", "idpass_server")
 WAYS = {
     Status.NEW: (),
     Status.OPENED: (Status.OPENED,),
@@ -33,16 +33,14 @@ class ServerProcess:
         self.db = db
         self.address = "127.0.0.1:0"
         self.start()
-        slots = ["account", "set", "demo", "--slots", "1000000", "--db", f"sqlite:///{db}"]
-        subprocess.run([*self._command, *slots], check=True, capture_output=True)
 
-    @property
-    def _command(self) -> list[str]:
-        return [SERVER_PYTHON, "-m", "idpass_server"]
+    def set_slots(self, slots: int) -> None:
+        change = ["account", "set", "demo", "--slots", str(slots), "--db", f"sqlite:///{self.db}"]
+        subprocess.run([*COMMAND, *change], check=True, capture_output=True)
 
     def start(self) -> None:
         self.process = subprocess.Popen(
-            [*self._command, "serve", "--listen", self.address, "--db", f"sqlite:///{self.db}"],
+            [*COMMAND, "serve", "--listen", self.address, "--db", f"sqlite:///{self.db}"],
             stderr=subprocess.PIPE,
             text=True,
         )

@@ -38,8 +38,10 @@ def _numbers(words: type[AnyWord], prefix: str, values: Mapping[str, int]) -> di
 
 _STATUSES = _numbers(Status, "ID_PASS_STATUS", dict(pb.IdPassStatus.items()))
 _REASONS = _numbers(CancelReason, "CANCEL_REASON", dict(pb.CancelReason.items()))
-_NUMBERS: dict[Word, Any] = {
-    word: number for words in (_STATUSES, _REASONS) for number, word in words.items()
+_NUMBERS: dict[tuple[type[Word], str], Any] = {
+    (type(word), word.name): number
+    for words in (_STATUSES, _REASONS)
+    for number, word in words.items()
 }
 
 
@@ -53,16 +55,22 @@ def status(number: int) -> Status:
     return _STATUSES.get(number) or _unrecognized(Status, number)
 
 
-def number_of_status(status: Status | None) -> pb.IdPassStatus.ValueType:
-    number: pb.IdPassStatus.ValueType = (
-        _NUMBERS[status] if status else pb.ID_PASS_STATUS_UNSPECIFIED
-    )
+def number_of_status(word: Status | None) -> pb.IdPassStatus.ValueType:
+    """Raises: ValueError: it is a status that this version does not know."""
+    return pb.ID_PASS_STATUS_UNSPECIFIED if word is None else _number(word)
+
+
+def number_of_reason(word: CancelReason) -> pb.CancelReason.ValueType:
+    """Raises: ValueError: it is a reason that this version does not know."""
+    number: pb.CancelReason.ValueType = _number(word)
     return number
 
 
-def number_of_reason(reason: CancelReason) -> pb.CancelReason.ValueType:
-    number: pb.CancelReason.ValueType = _NUMBERS[reason]
-    return number
+def _number(word: Word) -> Any:
+    try:
+        return _NUMBERS[type(word), word.name]
+    except (AttributeError, KeyError):
+        raise ValueError(f"{word!r} is not known to this version of the client") from None
 
 
 def status_or_none(number: int) -> Status | None:

@@ -1,0 +1,99 @@
+"""The package as its users see it: names, types, and what importing it costs."""
+
+import inspect
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import mypy.api
+import pytest
+
+import idpass
+from idpass import AsyncIdPassClient, IdPassClient, Status, _records, errors
+
+SAMPLE = Path(__file__).with_name("typed_caller.txt")
+
+
+def test_the_public_names_are_there_and_no_others() -> None:
+    assert idpass.__all__ == sorted(idpass.__all__)
+    for name in idpass.__all__:
+        assert getattr(idpass, name).__module__.startswith("idpass.")
+    assert set(idpass.__all__) <= set(dir(idpass))
+    with pytest.raises(AttributeError, match="no attribute 'Nothing'"):
+        idpass.Nothing  # noqa: B018 is the point
+
+
+def test_every_error_and_record_is_public() -> None:
+    for module in (errors, _records):
+        for name, member in vars(module).items():
+            if inspect.isclass(member) and member.__module__ == module.__name__:
+                assert name in idpass.__all__ or name == "Word"
+
+
+def test_everything_public_is_explained() -> None:
+    for name in idpass.__all__:
+        member = getattr(idpass, name)
+        assert inspect.getdoc(member), name
+        for method, function in inspect.getmembers(member, inspect.isfunction):
+            if not method.startswith("_") and function.__module__.startswith("idpass."):
+                assert inspect.getdoc(function), f"{name}.{method}"
+
+
+def test_both_clients_have_the_same_methods_with_the_same_arguments() -> None:
+    def methods(client: type) -> dict[str, list[tuple[str, object, object]]]:
+        return {
+            name: [
+                (p.name, p.kind, p.default) for p in inspect.signature(function).parameters.values()
+            ]
+            for name, function in inspect.getmembers(client, inspect.isfunction)
+            if not name.startswith("_") or name == "__init__"
+        }
+
+    assert methods(IdPassClient) == methods(AsyncIdPassClient)
+
+
+def test_importing_the_stubs_loads_nothing_of_the_client() -> None:
+    code = "import sys, idpass.v1.id_pass_pb2; print(*(m for m in sys.modules if 'idpass' in m))"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert set(run.stdout.split()) == {"idpass", "idpass.v1", "idpass.v1.id_pass_pb2"}
+
+
+def test_words_are_text_wherever_text_is_wanted() -> None:
+    assert Status("in_progress") is Status.IN_PROGRESS
+    assert f"{Status.IN_PROGRESS} {Status.NEW!s:>4}" == "in_progress  new"
+    word: str = Status.NEW
+    assert word == "new"
+    with pytest.raises(ValueError, match="opned"):
+        Status("opned")
+
+
+def test_records_cannot_be_changed() -> None:
+    money = idpass.Money("AUD", 1)  # type: ignore[arg-type]
+    with pytest.raises(AttributeError):
+        money.currency = "EUR"  # type: ignore[misc]
+    assert money == idpass.Money("AUD", 1)  # type: ignore[arg-type]
+    assert len({money, idpass.Money("AUD", 1)}) == 1  # type: ignore[arg-type]
+
+
+def test_a_type_checker_finds_every_mistake_of_a_caller(tmp_path: Path) -> None:
+    expected = {
+        (number, match[1])
+        for number, line in enumerate(SAMPLE.read_text().splitlines(), 1)
+        if (match := re.search(r"# \[([a-z-]+)\]$", line))
+    }
+    arguments = [
+        "--strict",
+        "--no-warn-unused-configs",
+        "--config-file=",
+        "--follow-imports=silent",
+    ]
+    output, errors_of_mypy, _ = mypy.api.run(
+        [*arguments, "--cache-dir", str(tmp_path), "--ignore-missing-imports", str(caller)]
+    )
+    found = {
+        (int(line), code)
+        for line, code in re.findall(r"typed_caller\.py:(\d+): error: .*\[([a-z-]+)\]", output)
+    }
+    assert found == expected, output + errors_of_mypy
+    assert len(expected) > 15
