@@ -82,18 +82,13 @@ def test_a_type_checker_finds_every_mistake_of_a_caller(tmp_path: Path) -> None:
         for number, line in enumerate(SAMPLE.read_text().splitlines(), 1)
         if (match := re.search(r"# \[([a-z-]+)\]$", line))
     }
-    arguments = [
-        "--strict",
-        "--no-warn-unused-configs",
-        "--config-file=",
-        "--follow-imports=silent",
-    ]
-    output, errors_of_mypy, _ = mypy.api.run(
-        [*arguments, "--cache-dir", str(tmp_path), "--ignore-missing-imports", str(caller)]
-    )
+    caller = tmp_path / "typed_caller.py"
+    caller.write_text(SAMPLE.read_text())
+    options = ["--strict", "--config-file=", "--follow-imports=silent", "--ignore-missing-imports"]
+    output, trouble, _ = mypy.api.run([*options, "--cache-dir", str(tmp_path), str(caller)])
     found = {
         (int(line), code)
         for line, code in re.findall(r"typed_caller\.py:(\d+): error: .*\[([a-z-]+)\]", output)
     }
-    assert found == expected, output + errors_of_mypy
+    assert found == expected, output + trouble
     assert len(expected) > 15

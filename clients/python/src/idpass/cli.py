@@ -14,8 +14,8 @@ from typing import Any
 try:
     import click
     import rich.console
-except ImportError as missing:
-    sys.exit(f"The command line needs {missing.name}: pip install 'idpass-client[cli]'")
+except ImportError:
+    sys.exit("The command line needs click and rich: pip install 'idpass-client[cli]'")
 
 from idpass import _show
 from idpass._cleanup import IN_FLIGHT, Cleanup
@@ -190,15 +190,13 @@ def _command(function: Command) -> Command:
     return run
 
 
-def _status_option(help_text: str, default: Iterable[Status] = ()) -> Callable[[Command], Command]:
+def _status_option(choices: Iterable[Status]) -> Callable[[Command], Command]:
     return click.option(
         "--status",
         "statuses",
-        type=click.Choice([str(status) for status in Status]),
+        type=click.Choice([str(status) for status in choices]),
         multiple=True,
-        default=[str(status) for status in default],
-        show_default=bool(default),
-        help=help_text,
+        help="Only passes in this status; may be repeated.",
     )
 
 
@@ -251,7 +249,7 @@ def get(cli: _Cli, id: str) -> None:  # noqa: A002 the argument's name
 
 
 @_command
-@_status_option("Only passes in this status; may be repeated.")
+@_status_option(Status)
 @click.option("--idle-for", type=_Duration(), help="Only if unchanged for so long, such as 7d.")
 @click.option("--limit", type=click.IntRange(min=1), help="At most so many.")
 def list_(
@@ -309,7 +307,7 @@ def account(cli: _Cli) -> None:
 
 @_command
 @click.option("--idle-for", type=_Duration(), required=True, help="Unchanged for so long: 7d.")
-@_status_option("Only passes in this status; may be repeated.", IN_FLIGHT)
+@_status_option(IN_FLIGHT)
 @click.option("--note", default="", help="Free text, kept with each pass.")
 @click.option("--dry-run", is_flag=True, help="Show what would be cancelled, and stop.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
@@ -327,7 +325,7 @@ def cleanup(
     Ctrl-C stops it after the batches under way; run again, it goes on with the rest. A pass
     that moves on meanwhile is left alone.
     """
-    work = Cleanup(cli.client, [Status(word) for word in statuses], idle_for, note)
+    work = Cleanup(cli.client, [Status(word) for word in statuses] or IN_FLIGHT, idle_for, note)
     work.survey()
     if dry_run or not work.found:
         cli.tell(work.plan() if dry_run else work.summary(), _show.plan_rows(work))

@@ -1,0 +1,301 @@
+"""The command line, run as a program against the real service."""
+
+import json
+import os
+import pty
+import re
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from client.proxy import Cut, CuttingProxy
+from client.support import PutPass, ServerProcess
+from idpass import CancelReason, IdPassClient, Status
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+COMMAND = [sys.executable, "-m", "idpass.cli"]
+PASS_ID = re.compile(r"[0-9a-f-]{36}")
+
+
+def run_cli(
+    address: str, *arguments: str, stdin: str = "", **env: str
+) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [*COMMAND, *arguments],
+        env=os.environ | {"IDPASS_ADDRESS": address} | env,
+        input=stdin,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+@pytest.fixture
+def cli(address: str) -> Run:
+    return lambda *arguments, **more: run_cli(address, *arguments, **more)
+
+
+def lines(run: "subprocess.CompletedProcess[str]") -> list[Any]:
+    return [json.loads(line) for line in run.stdout.splitlines()]
+
+
+def test_a_pass_is_registered_shown_and_cancelled_by_a_person(cli: Run) -> None:
+    registered = cli("register", "--applicant", "[bold]\u202eAnna", "--days", "3")
+    assert registered.returncode == 0, registered.stderr
+    assert "[bold]�Anna" in registered.stdout  # neither markup nor control characters
+    match = PASS_ID.search(registered.stdout)
+    assert match
+    pass_id = match[0]
+    shown = cli("get", pass_id)
+    assert shown.stdout == registered.stdout
+    cancelled = cli("cancel", pass_id, "--reason", "abandoned", "--note", "gone")
+    assert cancelled.returncode == 0
+    assert cancelled.stdout == f"{pass_id}  cancelled (was new), AUD 4.50 refunded\n"
+    again = cli("cancel", pass_id)
+    assert again.returncode == 1
+    assert again.stdout == ""
+    assert again.stderr.startswith("AlreadyCancelled: ")
+    watched = cli("watch", pass_id)
+    assert watched.returncode == 0
+    assert "new → cancelled, AUD 4.50 refunded, abandoned" in watched.stdout
+
+
+def test_scripts_get_json(cli: Run) -> None:
+    (registered,) = lines(cli("register", "--json"))
+    pass_id = registered["id_pass"]["id"]
+    (shown,) = lines(cli("get", pass_id, "--json"))
+    assert shown == registered["id_pass"]
+    assert shown["fee"] == {"currency": "AUD", "amount": "4.50"}
+    (receipt,) = lines(cli("cancel", pass_id, "--json"))
+    assert (receipt["fee_refunded"], receipt["refund"]) == (True, shown["fee"])
+    refused = cli("cancel", pass_id, "--json")
+    assert refused.returncode == 1
+    (error,) = lines(refused)
+    assert (error["error"], error["reason"]) == ("AlreadyCancelled", "PASS_ALREADY_CANCELLED")
+    assert error["metadata"]["feeRefunded"] == "true"
+    replayed = cli("cancel", pass_id, "--json", "--request-id", receipt["request_id"])
+    assert lines(replayed)[0]["replayed"]
+    events = lines(cli("watch", pass_id, "--json"))
+    assert [event["to_status"] for event in events] == ["new", "cancelled"]
+    (account,) = lines(cli("account", "--json"))
+    assert account["id"] == "demo"
+
+
+def test_several_are_cancelled_and_one_refusal_is_told_by_the_exit_code(
+    cli: Run, put_pass: PutPass
+) -> None:
+    ids = [put_pass(), put_pass(Status.CANCELLED), put_pass(Status.IN_PROGRESS)]
+    run = cli("cancel", *ids)
+    assert run.returncode == 1
+    assert len(run.stdout.splitlines()) == 2
+    assert "in_progress), no refund" in run.stdout
+    ids = [put_pass(), put_pass()]
+    run = cli("cancel", "-", "--json", stdin="\n".join(ids) + "\n\n")
+    assert run.returncode == 0
+    assert [receipt["id"] for receipt in lines(run)] == ids
+    run = cli("cancel", put_pass(), "--validate-only")
+    assert run.returncode == 0
+
+
+def test_passes_are_listed(cli: Run, put_pass: PutPass) -> None:
+    pass_id = put_pass(Status.OPENED, applicant_reference="Listed Person")
+    run = cli("list", "--status", "opened", "--status", "new", "--limit", "3")
+    assert run.returncode == 0
+    header, first, *_ = run.stdout.splitlines()
+    assert header.split() == ["id", "status", "idle", "expires", "fee", "applicant"]
+    assert first.split()[:2] == [pass_id, "opened"]
+    assert "Listed Person" in first
+    (found,) = lines(cli("list", "--json", "--limit", "1"))
+    assert found["id"] == pass_id
+    assert cli("list", "--idle-for", "7d", "--json").stdout == ""
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["cancel"],
+        ["cancel", "a", "b", "--request-id", "x"],
+        ["list", "--idle-for", "7 days"],
+        ["list", "--status", "gone"],
+        ["cleanup"],
+        ["cleanup", "--idle-for", "7d", "--status", "complete"],
+        ["register", "--days", "15"],
+        ["--cert", __file__, "account"],
+        ["--address", "nowhere", "account"],
+        ["--address", "idpass.example.com:443", "account"],
+    ],
+)
+def test_wrong_usage_is_told_before_anything_is_done(cli: Run, arguments: list[str]) -> None:
+    run = cli(*arguments)
+    assert run.returncode == 2
+    assert "Error:" in run.stderr
+
+
+def test_the_service_out_of_reach_and_an_unknown_outcome_have_their_exit_codes() -> None:
+    nowhere = "127.0.0.1:1"
+    run = run_cli(nowhere, "--timeout", "0.3", "account")
+    assert run.returncode == 4
+    assert run.stderr.startswith("Unavailable: ")
+    pass_id = "01932c07-0000-7000-8000-000000000000"
+    run = run_cli(nowhere, "--timeout", "0.3", "cancel", pass_id, "--json")
+    assert run.returncode == 3
+    (error,) = lines(run)
+    assert error["error"] == "OutcomeUnknown"
+    assert error["request_id"]
+    run = run_cli(nowhere, "--timeout", "0.3", "cancel", pass_id, pass_id, "--json")
+    assert run.returncode == 3
+    assert [(e["id"], e["error"]) for e in lines(run)] == [(pass_id, "OutcomeUnknown")] * 2
+
+
+def test_a_token_comes_from_the_environment_and_stays_on_this_machine(cli: Run) -> None:
+    assert cli("account", IDPASS_TOKEN="secret").returncode == 0
+    run = cli("--address", "10.0.0.7:1", "--allow-plaintext", "account", IDPASS_TOKEN="secret")
+    assert run.returncode == 2
+    assert "plain text" in run.stderr
+
+
+@pytest.fixture
+def abandoned(own_server: ServerProcess) -> tuple[str, dict[Status, list[str]]]:
+    """A service with passes in each status in flight, and one that is ended."""
+    found: dict[Status, list[str]] = {}
+    with IdPassClient(own_server.address) as client:
+        for status in (Status.NEW, Status.OPENED, Status.IN_PROGRESS):
+            for _ in range(4):
+                pass_id = client.register().id_pass.id
+                if status is not Status.NEW:
+                    client.advance(pass_id, Status.OPENED)
+                if status is Status.IN_PROGRESS:
+                    client.advance(pass_id, status)
+                found.setdefault(status, []).append(pass_id)
+        client.cancel(client.register().id_pass.id)
+    return own_server.address, found
+
+
+def test_a_cleanup_is_shown_first_and_then_done_once(
+    abandoned: tuple[str, dict[Status, list[str]]],
+) -> None:
+    address, found = abandoned
+    shown = run_cli(address, "cleanup", "--idle-for", "0s", "--dry-run")
+    assert shown.returncode == 0
+    assert "12 to cancel, AUD 36.00 to come back" in shown.stdout
+    (plan,) = lines(run_cli(address, "cleanup", "--idle-for", "0s", "--dry-run", "--json"))
+    assert plan["would_cancel"] == {"new": 4, "opened": 4, "in_progress": 4}
+    assert run_cli(address, "cleanup", "--idle-for", "0s").returncode == 2  # nobody to ask
+    assert run_cli(address, "cleanup", "--idle-for", "1h", "--yes").stdout.strip() == (
+        "There is nothing to clean up."
+    )
+
+    some = run_cli(address, "cleanup", "--idle-for", "0s", "--status", "new", "--yes", "--json")
+    (summary,) = lines(some)
+    assert summary == {
+        "cancelled": 4,
+        "refunded": 4,
+        "refund_totals": [{"currency": "AUD", "amount": "18.00"}],
+        "moved_on": 0,
+        "refused": 0,
+        "interrupted": False,
+    }
+    rest = run_cli(address, "cleanup", "--idle-for", "0s", "--yes", "--note", "swept")
+    assert rest.returncode == 0
+    assert "8, 4 of them refunded: AUD 18.00" in rest.stdout
+    with IdPassClient(address) as client:
+        id_pass = client.get(found[Status.OPENED][0])
+    assert id_pass.cancellation
+    assert id_pass.cancellation.reason is CancelReason.ABANDONED
+    assert id_pass.cancellation.note == "swept"
+
+
+def test_a_person_is_asked_sees_colours_and_may_say_no(
+    abandoned: tuple[str, dict[Status, list[str]]],
+) -> None:
+    address, _ = abandoned
+    for answer, code in (("n\n", 1), ("y\n", 0)):
+        shown, status = on_terminal([*COMMAND, "cleanup", "--idle-for", "0s"], address, answer)
+        assert "Cancel them? [y/N]" in shown
+        assert "\x1b[" in shown
+        assert status == code
+    assert "12, 8 of them refunded: AUD 36.00" in shown
+    assert "12/12" in shown
+
+
+def on_terminal(command: list[str], address: str, answer: str) -> tuple[str, int]:
+    """What a program shows on a terminal, and its exit code."""
+    ours, theirs = pty.openpty()
+    env = os.environ | {"IDPASS_ADDRESS": address, "TERM": "xterm-256color", "COLUMNS": "100"}
+    program = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=env)
+    os.close(theirs)
+    os.write(ours, answer.encode())
+    shown = b""
+    while select.select([ours], [], [], 30)[0]:
+        try:
+            shown += os.read(ours, 4096)
+        except OSError:  # the program has ended
+            break
+    os.close(ours)
+    return shown.decode(), program.wait(30)
+
+
+def test_an_interrupted_cleanup_tells_what_it_did_and_can_be_run_again(
+    own_server: ServerProcess,
+) -> None:
+    own_server.set_slots(10_000)
+    with IdPassClient(own_server.address) as client:
+        for _ in range(3_000):
+            client.register()
+    command = [*COMMAND, "cleanup", "--idle-for", "0s", "--yes", "--json"]
+    env = os.environ | {"IDPASS_ADDRESS": own_server.address}
+    program = subprocess.Popen(command, stdout=subprocess.PIPE, env=env, text=True)
+    with IdPassClient(own_server.address) as client:
+        next(e for e in client.watch(after_sequence=3_000))  # its first batch is done
+    program.send_signal(signal.SIGINT)
+    output, _ = program.communicate(timeout=60)
+    summary = json.loads(output)
+    assert program.returncode == 130
+    assert summary["interrupted"]
+    assert 0 < summary["cancelled"] < 3_000
+    with IdPassClient(own_server.address) as client:
+        account = client.account()
+    assert account.slots_in_use == 3_000 - summary["cancelled"]
+    (rest,) = lines(run_cli(own_server.address, *command[len(COMMAND) :]))
+    assert rest["cancelled"] == account.slots_in_use
+
+
+def test_a_watch_goes_on_until_it_is_interrupted(address: str, put_pass: PutPass) -> None:
+    env = os.environ | {"IDPASS_ADDRESS": address, "PYTHONUNBUFFERED": "1"}
+    program = subprocess.Popen(
+        [*COMMAND, "watch", "--json", "--after", "0"], stdout=subprocess.PIPE, env=env, text=True
+    )
+    assert program.stdout
+    pass_id = put_pass()
+    deadline_s = time.monotonic() + 30
+    for line in program.stdout:
+        if json.loads(line)["id"] == pass_id or time.monotonic() > deadline_s:
+            break
+    program.send_signal(signal.SIGINT)
+    program.communicate(timeout=30)
+    assert program.returncode == 130
+
+
+def test_without_its_extra_the_command_line_says_what_to_install() -> None:
+    code = "import sys; sys.modules['rich'] = None; import idpass.cli"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert run.returncode == 1
+    assert run.stderr == "The command line needs click and rich: pip install 'idpass-client[cli]'\n"
+
+
+def test_a_cleanup_over_a_broken_connection_is_whole(
+    abandoned: tuple[str, dict[Status, list[str]]],
+) -> None:
+    proxy = CuttingProxy(abandoned[0])
+    proxy.cuts.extend([Cut.AFTER_REQUEST, Cut.BEFORE_ANSWER, Cut.BEFORE_REQUEST, Cut.BEFORE_ANSWER])
+    run = run_cli(proxy.address, "cleanup", "--idle-for", "0s", "--yes", "--json")
+    proxy.close()
+    (summary,) = lines(run)
+    assert (summary["cancelled"], summary["refunded"]) == (12, 8)

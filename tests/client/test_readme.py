@@ -1,0 +1,84 @@
+"""Every example in the package's README is run."""
+
+import contextlib
+import inspect
+import io
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from idpass import IdPassClient, cli
+from idpass_server.testing import RunningServer, running_server
+
+README = Path(__file__).parents[2] / "clients" / "python" / "README.md"
+TEXT = README.read_text()
+EXAMPLES = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
+COMMANDS = [
+    line
+    for block in re.findall(r"```sh\n(.*?)```", TEXT, re.DOTALL)
+    for line in block.splitlines()
+    if line.startswith("idpass ")
+]
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[RunningServer]:
+    with running_server() as server:
+        yield server
+
+
+@pytest.mark.parametrize("number", range(len(EXAMPLES)))
+def test_an_example_runs(
+    server: RunningServer, number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("ca", "cert", "key"):
+        Path(f"{name}.pem").write_text("")
+    names: dict[str, Any] = {"pass_id": server.put_pass(), "__name__": "example"}
+    for earlier in EXAMPLES[:number]:  # imports are not said twice
+        for line in earlier.splitlines():
+            if line.startswith(("from ", "import ")):
+                exec(line, names)
+    shown = io.StringIO()
+    with contextlib.redirect_stdout(shown):
+        exec(EXAMPLES[number].replace("localhost:50051", server.address), names)
+        for name, value in list(names.items()):
+            if name.startswith("test_"):
+                with running_server() as another:
+                    value(another)
+    for expected in re.findall(r"print\(.*\)  # (.*)", EXAMPLES[number]):
+        assert expected in shown.getvalue()
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_runs(server: RunningServer, command: str) -> None:
+    run = subprocess.run(
+        [sys.executable, "-m", "idpass.cli", *shlex.split(command)[1:]],
+        env=os.environ | {"IDPASS_ADDRESS": server.address},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
+
+
+def test_every_command_and_exit_code_is_told() -> None:
+    for name in cli.main.commands:
+        assert f"idpass {name}" in TEXT or f"`{name}`" in TEXT
+    codes = {value for name, value in vars(cli).items() if name.startswith("EXIT_")}
+    told = set(map(int, re.findall(r"^\| (\d+) \|", TEXT, re.MULTILINE)))
+    assert told == codes | {0, 2}  # 2 is click's
+
+
+def test_the_default_deadline_is_the_one_that_is_told() -> None:
+
+    assert inspect.signature(IdPassClient).parameters["timeout"].default == 5.0
+    assert "5 seconds in all" in TEXT
