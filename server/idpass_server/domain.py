@@ -47,7 +47,7 @@ class Fee(StrEnum):
 
 
 # The whole lifecycle. A status that is no key is terminal; every terminal status frees the slot.
-TRANSITIONS: Final[Mapping[Status, Mapping[Status, Fee]]] = MappingProxyType(
+TRANSITIONS: Final[Mapping[str, Mapping[Status, Fee]]] = MappingProxyType(
     {
         Status.NEW: {
             Status.OPENED: Fee.KEPT,
@@ -133,7 +133,7 @@ def expire(account: Account, id_pass: Pass, reference: str, now_us: int) -> Deci
 def _cancel(account: Account, id_pass: Pass, command: Cancel, now_us: int) -> Decision | Refusal:
     if command.expected_status and command.expected_status != id_pass.status:
         return PassChanged(id_pass, command.expected_status)
-    fee = TRANSITIONS[Status(id_pass.status)][Status.CANCELLED]
+    fee = TRANSITIONS[id_pass.status][Status.CANCELLED]
     if command.require_refund and fee is not Fee.REFUNDED:
         return RefundNotAvailable(id_pass)
     return _move(
@@ -151,7 +151,7 @@ def _cancel(account: Account, id_pass: Pass, command: Cancel, now_us: int) -> De
 def _advance(account: Account, id_pass: Pass, command: Advance, now_us: int) -> Decision | Refusal:
     if command.expected_status and command.expected_status != id_pass.status:
         return PassChanged(id_pass, command.expected_status)
-    allowed = TRANSITIONS[Status(id_pass.status)]
+    allowed = TRANSITIONS[id_pass.status]
     if command.to_status not in allowed:
         return TransitionNotAllowed(id_pass, command.to_status, tuple(allowed))
     return _move(
@@ -252,7 +252,7 @@ def _move(
     superseded_by: str | None = None,
 ) -> Decision:
     """Follows one arrow of the table, with all that hangs on it: refund, slot, totals, event."""
-    refunded = TRANSITIONS[Status(id_pass.status)][to_status] is Fee.REFUNDED
+    refunded = TRANSITIONS[id_pass.status][to_status] is Fee.REFUNDED
     ended = to_status not in TRANSITIONS
     cancelled = to_status is Status.CANCELLED
     refund_micros = id_pass.fee_micros if refunded else None

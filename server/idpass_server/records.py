@@ -7,7 +7,6 @@ their tables.
 """
 
 import hashlib
-import json
 from enum import StrEnum
 from typing import Final, NamedTuple
 
@@ -220,8 +219,8 @@ def _digest(method: str, **fields: object) -> bytes:
     Unset fields are left out, so that a field added later does not change the digest of
     requests that do not use it. Not the protobuf bytes, which are not canonical.
     """
-    content = {name: value for name, value in fields.items() if value}
-    text = json.dumps([method, content], sort_keys=True, separators=(",", ":"))
+    content = [(name, str(value)) for name, value in sorted(fields.items()) if value]
+    text = ascii((method, content))  # and not repr, which differs between Unicode versions
     return hashlib.blake2b(text.encode(), digest_size=16).digest()
 
 
