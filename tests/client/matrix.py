@@ -1,4 +1,4 @@
-"""Runs the client's tests where its callers are: from the wheel, old and new dependencies and Pythons.
+"""Runs the client's tests where its callers are: the wheel, with old and new dependencies.
 
     python tests/client/matrix.py
 
@@ -34,6 +34,10 @@ AT_ONCE = 2
 ASK = (
     "import json, sys, venv, ensurepip; "
     "print(json.dumps([sys.implementation.name, *sys.version_info[:3], sys.version_info[3]]))"
+)
+INSTALLED = (
+    "import grpc, google.protobuf, idpass; "
+    "print(idpass.__file__, grpc.__version__, google.protobuf.__version__)"
 )
 
 Version = tuple[int, ...]
@@ -139,13 +143,12 @@ def run(place: Place, wheel: Path, folder: Path) -> tuple[bool, str]:
         if ran.returncode:
             return False, said or "failed without a word"
     installed = subprocess.run(
-        [python, "-c", "import grpc, google.protobuf as p; print(grpc.__version__, p.__version__)"],
-        capture_output=True,
-        text=True,
-        check=True,
+        [python, "-c", INSTALLED], capture_output=True, text=True, check=True, cwd=folder
     )
-    versions = "grpcio {}, protobuf {}".format(*installed.stdout.split())
-    return True, f"{said}{versions}; {said.strip().splitlines()[-1]}"
+    where, *versions = installed.stdout.split()
+    if not Path(where).is_relative_to(folder):
+        return False, f"{said}What was tested is not the wheel but {where}"
+    return True, "{}; grpcio {}, protobuf {}".format(said.strip().splitlines()[-1], *versions)
 
 
 if __name__ == "__main__":

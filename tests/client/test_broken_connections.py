@@ -78,21 +78,21 @@ def test_a_cut_watcher_misses_nothing_and_sees_nothing_twice(
             proxy.cut_all()
 
     def work() -> None:
-        for _ in range(150):
+        for _ in range(100):
             put_pass(Status.OPENED)
-            time.sleep(0.005)
+            time.sleep(0.01)
 
     threads = [threading.Thread(target=target) for target in (cut_now_and_then, work)]
     for thread in threads:
         thread.start()
     try:
-        seen = [event.sequence for event in itertools.islice(watcher, 300)]
+        seen = [event.sequence for event in itertools.islice(watcher, 200)]
     finally:
         stop.set()
         for thread in threads:
             thread.join()
         watcher.close()
-    assert seen == list(range(start + 1, start + 301))
+    assert seen == list(range(start + 1, start + 201))
 
 
 def test_a_watcher_outlives_a_restart_of_the_service(
@@ -129,7 +129,7 @@ def test_a_watcher_gives_up_when_nobody_is_there_for_long(connect: Connect) -> N
     started_s = time.monotonic()
     with pytest.raises(Unavailable):
         next(client.watch(reconnect_for=0.5))
-    assert 0.2 < time.monotonic() - started_s < 2
+    assert 0.2 < time.monotonic() - started_s < 10
 
 
 def test_a_service_that_never_answers_leaves_the_outcome_unknown_in_time(
@@ -142,7 +142,7 @@ def test_a_service_that_never_answers_leaves_the_outcome_unknown_in_time(
     try:
         with pytest.raises(OutcomeUnknown) as raised:
             client.cancel(pass_id, timeout=0.5)
-        assert time.monotonic() - started_s < 1
+        assert time.monotonic() - started_s < 4
     finally:
         own_server.process.send_signal(signal.SIGCONT)
     receipt: Any = client.cancel(pass_id, request_id=raised.value.request_id)

@@ -257,7 +257,7 @@ FORK = """
         try:
             use()
         except RuntimeError as error:
-            print(error)
+            print(error, flush=True)
             os._exit(3)
         os._exit(0)
     use()

@@ -1,5 +1,6 @@
 """The command line, run as a program against the real service."""
 
+import asyncio
 import json
 import os
 import pty
@@ -16,7 +17,7 @@ import pytest
 
 from client.proxy import Cut, CuttingProxy
 from client.support import PutPass, ServerProcess
-from idpass import CancelReason, IdPassClient, Status
+from idpass import AsyncIdPassClient, CancelReason, IdPassClient, Status
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 COMMAND = [sys.executable, "-m", "idpass.cli"]
@@ -246,9 +247,13 @@ def test_an_interrupted_cleanup_tells_what_it_did_and_can_be_run_again(
     own_server: ServerProcess,
 ) -> None:
     own_server.set_slots(10_000)
-    with IdPassClient(own_server.address) as client:
-        for _ in range(3_000):
-            client.register()
+
+    async def register_3000() -> None:
+        async with AsyncIdPassClient(own_server.address, timeout=60) as client:
+            for _ in range(6):
+                await asyncio.gather(*(client.register() for _ in range(500)))
+
+    asyncio.run(register_3000())
     command = [*COMMAND, "cleanup", "--idle-for", "0s", "--yes", "--json"]
     env = os.environ | {"IDPASS_ADDRESS": own_server.address}
     program = subprocess.Popen(command, stdout=subprocess.PIPE, env=env, text=True)
