@@ -131,6 +131,11 @@ def from_rpc(error: grpc.aio.AioRpcError) -> HttpError:
     return HttpError(HTTP_STATUS.get(status.code, 500), status)
 
 
+def fault() -> HttpError:
+    """The gateway's own."""
+    return HttpError(500, _from_grpc_itself(code_pb2.INTERNAL, "a fault of the gateway"))
+
+
 def _from_grpc_itself(code: int, text: str) -> status_pb2.Status:
     """An error without details is none of the service's: it was lost on the way, or turned away."""
     reference = str(uuid.uuid4())

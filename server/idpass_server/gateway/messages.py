@@ -9,7 +9,7 @@ as long for an answer.
 """
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import cache
 from typing import Any, Final, NamedTuple
 
@@ -36,6 +36,10 @@ class Violation(NamedTuple):
 
 class Unreadable(Exception):
     """A body is no JSON object."""
+
+
+class _Wrong(Exception):
+    """A value cannot be what its field is to hold; the message says why."""
 
 
 def load(body: bytes) -> dict[str, Any]:
@@ -119,22 +123,22 @@ def _value(field: FieldDescriptor, content: Any, path: str, wrong: list[Violatio
                 return _time(field.message_type, content)
             return _message(field.message_type, content, path, wrong)
         return _SCALARS[field.cpp_type](field, content)
-    except ValueError as error:
+    except _Wrong as error:
         wrong.append(Violation(path, str(error)))
         return None
 
 
 def _string(_field: FieldDescriptor, content: Any) -> str:
     if not isinstance(content, str):
-        raise ValueError(f"is {_kind(content)}, not a string")
+        raise _Wrong(f"is {_kind(content)}, not a string")
     if not content.isascii() and any("\ud800" <= c <= "\udfff" for c in content):
-        raise ValueError("has half of a surrogate pair, which is no character")
+        raise _Wrong("has half of a surrogate pair, which is no character")
     return content
 
 
 def _bool(_field: FieldDescriptor, content: Any) -> bool:
     if not isinstance(content, bool):
-        raise ValueError(f"is {_kind(content)}, not true or false")
+        raise _Wrong(f"is {_kind(content)}, not true or false")
     return content
 
 
@@ -142,9 +146,9 @@ def _int(field: FieldDescriptor, content: Any) -> int:
     bits = _BITS[field.cpp_type]
     whole = isinstance(content, int) or (isinstance(content, float) and content.is_integer())
     if isinstance(content, bool) or not whole:
-        raise ValueError(f"is {_kind(content)}, not an integer")
+        raise _Wrong(f"is {_kind(content)}, not an integer")
     if not -(1 << bits) <= content < 1 << bits:
-        raise ValueError(f"does not fit into {bits + 1} bits")
+        raise _Wrong(f"does not fit into {bits + 1} bits")
     return int(content)
 
 
@@ -160,7 +164,7 @@ def _number(enum: EnumDescriptor, content: Any) -> int:
     words = enum_words(enum)
     number = words.get(content) if isinstance(content, str) else None
     if number is None:
-        raise ValueError(f"{shown(content)} is none of {', '.join(words)}")
+        raise _Wrong(f"{shown(content)} is none of {', '.join(words)}")
     return number
 
 
@@ -169,7 +173,7 @@ def _time(descriptor: Descriptor, content: Any) -> Any:
     try:
         moment.FromJsonString(content)
     except (ValueError, TypeError, AttributeError) as error:
-        raise ValueError(
+        raise _Wrong(
             f"{shown(content)} is no time such as 2026-11-23T09:30:00Z (RFC 3339)"
         ) from error
     return moment
@@ -188,48 +192,54 @@ def _enum_numbers(enum: EnumDescriptor) -> dict[int, str]:
 
 
 Render = Callable[[Any], Any]
-_Entry = tuple[str, bool, Render | None]
+
+
+class _Field(NamedTuple):
+    name: str
+    is_message: bool
+    always: bool
+    convert: Render | None
 
 
 def render(message: Message) -> dict[str, Any]:
-    """A message as a JSON object."""
-    return _RENDERED.get(message.DESCRIPTOR.full_name, _fields)(message)
-
-
-def _fields(message: Any) -> dict[str, Any]:
+    """A message as a JSON object, its fields in the order of the protos."""
     out: dict[str, Any] = {}
-    singular, others = _plan(message.DESCRIPTOR)
-    for name, always, convert in others:
+    for name, is_message, always, convert in _plan(message.DESCRIPTOR):
+        if is_message:
+            if not message.HasField(name):
+                continue
+            out[name] = convert(getattr(message, name)) if convert else None
+            continue
         value = getattr(message, name)
         if value or always:
             out[name] = convert(value) if convert else value
-    for name, _, convert in singular:
-        if message.HasField(name) and convert:
-            out[name] = convert(getattr(message, name))
     return out
 
 
 @cache
-def _plan(descriptor: Descriptor) -> tuple[Iterable[_Entry], Iterable[_Entry]]:
-    """The fields that are messages, and the others, each with what makes JSON of its value."""
-    singular: list[_Entry] = []
-    others: list[_Entry] = []
-    for field in descriptor.fields:
-        convert: Render | None = None
-        always = field.is_repeated
-        if field.message_type is not None:
-            convert = _RENDERED.get(field.message_type.full_name, _fields)
-        elif field.enum_type is not None:
-            numbers = _enum_numbers(field.enum_type)
-            convert = lambda number, numbers=numbers: numbers.get(number, number)  # noqa: E731
-        else:
-            always |= field.cpp_type != FieldDescriptor.CPPTYPE_STRING
-        if field.is_repeated:
-            each = convert or (lambda item: item)
-            convert = lambda items, each=each: [each(item) for item in items]  # noqa: E731
-        is_message = field.message_type is not None and not field.is_repeated
-        (singular if is_message else others).append((field.name, always, convert))
-    return singular, others
+def _plan(descriptor: Descriptor) -> list[_Field]:
+    return [_field(field) for field in descriptor.fields]
+
+
+def _field(field: FieldDescriptor) -> _Field:
+    convert: Render | None = None
+    always = field.is_repeated
+    if field.message_type is not None:
+        convert = _RENDERED.get(field.message_type.full_name, render)
+    elif field.enum_type is not None:
+        numbers = _enum_numbers(field.enum_type)
+        convert = lambda number: numbers.get(number, number)  # noqa: E731
+    else:
+        always |= field.cpp_type != FieldDescriptor.CPPTYPE_STRING
+    if field.is_repeated:
+        each = convert or (lambda item: item)
+        return _Field(
+            field.name,
+            is_message=False,
+            always=always,
+            convert=lambda items: [each(i) for i in items],
+        )
+    return _Field(field.name, field.message_type is not None, always, convert)
 
 
 def money(value: Any) -> dict[str, str]:

@@ -1,0 +1,163 @@
+"""GET /idpass/events: the account's events as server-sent events, resumed by Last-Event-ID."""
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator
+from typing import Any, Final
+from urllib.parse import parse_qsl
+
+import grpc
+from google.protobuf.message_factory import GetMessageClass
+
+from idpass_server.gateway import errors, messages
+from idpass_server.gateway.api import (
+    Receive,
+    Scope,
+    Send,
+    headers_of,
+    metadata_of,
+    respond,
+    response_of,
+)
+from idpass_server.gateway.errors import HttpError
+from idpass_server.gateway.routes import EVENTS_PATH, SERVICE, WATCH
+
+REFUSAL_S: Final = 0.05
+"""A refusal comes at once; a stream that is quiet for so long is taken for open."""
+KEEPALIVE_S: Final = 15.0
+RECONNECT_MS: Final = 1_000
+_END: Final = object()
+
+
+class Events:
+    """The ASGI application of the stream. Each event's id is its sequence."""
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        self._watch: Any = channel.unary_stream(
+            f"/{SERVICE.full_name}/{WATCH.name}",
+            request_serializer=GetMessageClass(WATCH.input_type).SerializeToString,
+            response_deserializer=GetMessageClass(WATCH.output_type).FromString,
+        )
+        self._open: set[Any] = set()
+
+    def close(self) -> None:
+        """Ends every stream; each can be resumed elsewhere."""
+        for call in list(self._open):
+            call.cancel()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        call: Any = None
+        try:
+            request, metadata = _read(scope)
+            call = self._watch(request, metadata=metadata)
+            self._open.add(call)
+            first = asyncio.ensure_future(_next(call))
+            await asyncio.wait([first], timeout=REFUSAL_S)
+            if first.done() and first.result() is _END:
+                # There is nothing more to come; 204 is how a browser is told not to ask again.
+                await send({"type": "http.response.start", "status": 204, "headers": []})
+                await send({"type": "http.response.body"})
+                return
+            await _stream(call, first, receive, send)
+        except grpc.aio.AioRpcError as error:
+            await respond(send, *response_of(errors.from_rpc(error)))
+        except HttpError as error:
+            await respond(send, *response_of(error))
+        finally:
+            if call is not None:
+                call.cancel()
+                self._open.discard(call)
+
+
+def _read(scope: Scope) -> tuple[Any, tuple[tuple[str, str], ...]]:
+    if scope["method"] != "GET":
+        raise errors.unreadable(
+            f"{scope['method']} is not for {EVENTS_PATH}; send GET",
+            http_status=405,
+            headers=[("allow", "GET")],
+        )
+    headers = headers_of(scope)
+    query: dict[str, Any] = {}
+    for name, text in parse_qsl(
+        scope["query_string"].decode("ascii", "replace"), keep_blank_values=True
+    ):
+        if name in query:
+            raise errors.unreadable(f"{messages.shown(name)} comes twice")
+        query[name] = text
+    if last_event_id := headers.get(b"last-event-id", b"").decode("latin-1"):
+        query["after_sequence"] = last_event_id
+    sequence = query.get("after_sequence", "0")
+    # Longer ones would take their time to be numbers, and are none of 64 bits anyhow.
+    if sequence.isascii() and sequence.isdigit() and len(sequence) < 20:  # noqa: PLR2004
+        query["after_sequence"] = int(sequence)
+    request, violations = messages.read(WATCH.input_type, query)
+    if violations:
+        raise errors.invalid(violations)
+    return request, metadata_of(headers)
+
+
+async def _stream(call: Any, first: "asyncio.Future[Any]", receive: Receive, send: Send) -> None:
+    """Sends what comes until the stream ends or its reader has gone."""
+    if first.done():
+        first.result()  # a refusal still becomes the response itself
+    await send(
+        {
+            "type": "http.response.start",
+            "status": 200,
+            "headers": [
+                (b"content-type", b"text/event-stream; charset=utf-8"),
+                (b"cache-control", b"no-store"),
+                (b"x-content-type-options", b"nosniff"),
+                (b"x-accel-buffering", b"no"),
+            ],
+        }
+    )
+    gone = asyncio.ensure_future(_gone(receive))
+    try:
+        await _send(send, f"retry: {RECONNECT_MS}\n\n")
+        async for text in _texts(call, first, gone):
+            await _send(send, text)
+        with contextlib.suppress(OSError):
+            await send({"type": "http.response.body", "body": b""})
+    finally:
+        gone.cancel()
+
+
+async def _texts(
+    call: Any, coming: "asyncio.Future[Any]", gone: "asyncio.Future[None]"
+) -> AsyncIterator[str]:
+    while True:
+        await asyncio.wait([coming, gone], timeout=KEEPALIVE_S, return_when=asyncio.FIRST_COMPLETED)
+        if gone.done():
+            coming.cancel()
+            return
+        if not coming.done():
+            yield ":\n\n"
+            continue
+        try:
+            event = coming.result()
+        except grpc.aio.AioRpcError as error:
+            yield f"event: error\ndata: {errors.from_rpc(error).body().decode()}\n\n"
+            return
+        except asyncio.CancelledError:
+            return
+        if event is _END:
+            return
+        data = json.dumps(messages.render(event), separators=(",", ":"))
+        yield f"id: {event.sequence}\ndata: {data}\n\n"
+        coming = asyncio.ensure_future(_next(call))
+
+
+async def _next(call: Any) -> Any:
+    event = await call.read()
+    return _END if event is grpc.aio.EOF else event
+
+
+async def _gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _send(send: Send, text: str) -> None:
+    await send({"type": "http.response.body", "body": text.encode(), "more_body": True})

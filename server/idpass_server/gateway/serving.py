@@ -1,0 +1,82 @@
+"""A running gateway: its socket, its channel to the service, and its way out."""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Iterator
+from typing import Any, Final
+
+import grpc
+import structlog
+import uvicorn
+
+from idpass_server.gateway.app import App, Reset
+
+BACKLOG: Final = 1_024
+KEEP_ALIVE_S: Final = 75
+CHANNEL_OPTIONS: Final[list[tuple[str, Any]]] = [
+    # Or a proxy from the environment would see what is meant to stay on this machine.
+    ("grpc.enable_http_proxy", 0),
+    # A page of 1,000 passes with the longest notes fits.
+    ("grpc.max_receive_message_length", 4_000_000),
+    # A service that starts again is found again soon.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1_000),
+]
+
+log = structlog.get_logger()
+
+
+class Gateway:
+    """
+    Args:
+        host: to listen on.
+        port: 0 takes a free one.
+
+    Attributes:
+        address: HOST:PORT, with the port that was taken.
+
+    Raises:
+        OSError: the address cannot be listened on.
+    """
+
+    def __init__(self, host: str, port: int) -> None:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        self._socket = socket.create_server((host, port), family=family, backlog=BACKLOG)
+        bound = self._socket.getsockname()[1]
+        self.address = f"[{host}]:{bound}" if ":" in host else f"{host}:{bound}"
+
+    async def start(self, target: str, reset: Reset | None = None) -> None:
+        """
+        Args:
+            target: HOST:PORT of the gRPC service.
+            reset: turns the sandbox on; makes its mock data anew.
+        """
+        self._channel = grpc.aio.insecure_channel(target, CHANNEL_OPTIONS)
+        self._app = App(self._channel, target, reset)
+        config = uvicorn.Config(
+            self._app,
+            http="httptools",
+            lifespan="off",
+            access_log=False,  # the service has a line for each call
+            log_config=None,  # logging is configured once, before there is a gRPC server
+            server_header=False,
+            timeout_keep_alive=KEEP_ALIVE_S,
+        )
+        self._uvicorn = _Uvicorn(config)
+        self._task = asyncio.create_task(self._uvicorn.serve([self._socket]))
+        log.info("gateway", http=self.address, target=target)
+
+    async def stop(self) -> None:
+        """Finishes what is in flight, ends the streams, and closes the connections."""
+        self._uvicorn.should_exit = True
+        self._app.close()
+        await self._task
+        await self._channel.close()
+
+
+class _Uvicorn(uvicorn.Server):
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Signals are the command line's business."""
+        yield
