@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from itertools import islice
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 from google.protobuf.message import Message
 
@@ -24,6 +24,7 @@ from idpass._records import (
     Status,
 )
 from idpass.errors import IdPassError
+from idpass.v1 import id_pass_pb2 as pb
 from idpass.v1 import id_pass_service_pb2 as service_pb
 
 Id = str | uuid.UUID
@@ -65,9 +66,9 @@ def cancel(
     request = service_pb.CancelRequest(
         id=text_id,
         request_id=request_id or "",
-        reason=_read.number_of_reason(reason),
+        reason=_reason_number(reason),
         note=note,
-        expected_status=_read.number_of_status(expected_status),
+        expected_status=_status_number(expected_status),
         require_refund=require_refund,
         validate_only=validate_only,
     )
@@ -115,9 +116,9 @@ def advance(
     sent_id = request_id or new_request_id()
     request = service_pb.AdvanceRequest(
         id=str(pass_id),
-        to_status=_read.number_of_status(to_status),
+        to_status=_status_number(to_status),
         request_id=sent_id,
-        expected_status=_read.number_of_status(expected_status),
+        expected_status=_status_number(expected_status),
     )
 
     def read(answer: service_pb.AdvanceResponse) -> AdvanceReceipt:
@@ -156,7 +157,7 @@ class Listing:
             # Once, for all pages: a page token is good for the same moment only.
             idle_before = datetime.now(timezone.utc) - idle_for
         self._request = service_pb.ListRequest(
-            page_size=PAGE_SIZE, statuses=[_read.number_of_status(status) for status in statuses]
+            page_size=PAGE_SIZE, statuses=[_status_number(status) for status in statuses]
         )
         if idle_before is not None:
             if idle_before.tzinfo is None:
@@ -243,9 +244,9 @@ class Batches:
             raise ValueError(f"in_flight is {in_flight}; at least 1 batch has to be")
         self.size = batch_size
         self._template = service_pb.CancelRequest(
-            reason=_read.number_of_reason(reason),
+            reason=_reason_number(reason),
             note=note,
-            expected_status=_read.number_of_status(expected_status),
+            expected_status=_status_number(expected_status),
             require_refund=require_refund,
         )
 
@@ -263,6 +264,14 @@ class Batches:
             request.request_id = new_request_id()
             requests.append(request)
         return Batch(requests)
+
+
+def _status_number(status: Status | None) -> pb.IdPassStatus.ValueType:
+    return cast("pb.IdPassStatus.ValueType", status.number if status else 0)
+
+
+def _reason_number(reason: CancelReason) -> pb.CancelReason.ValueType:
+    return cast("pb.CancelReason.ValueType", reason.number)
 
 
 def new_request_id() -> str:

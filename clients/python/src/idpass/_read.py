@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta, timezone
 from decimal import Decimal
 from functools import lru_cache
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from google.protobuf.timestamp_pb2 import Timestamp
 from google.type import money_pb2
@@ -31,46 +31,18 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 AnyWord = TypeVar("AnyWord", bound=Word)
 
-
-def _numbers(words: type[AnyWord], prefix: str, values: Mapping[str, int]) -> dict[int, AnyWord]:
-    return {values[f"{prefix}_{word.name}"]: word for word in words}
-
-
-_STATUSES = _numbers(Status, "ID_PASS_STATUS", dict(pb.IdPassStatus.items()))
-_REASONS = _numbers(CancelReason, "CANCEL_REASON", dict(pb.CancelReason.items()))
-_NUMBERS: dict[tuple[type[Word], str], Any] = {
-    (type(word), word.name): number
-    for words in (_STATUSES, _REASONS)
-    for number, word in words.items()
-}
+_STATUSES: Mapping[int, Status] = {word.number: word for word in Status}
+_REASONS: Mapping[int, CancelReason] = {word.number: word for word in CancelReason}
 
 
 def _unrecognized(words: type[AnyWord], number: int) -> AnyWord:
     word = str.__new__(words, number)
-    word._name_, word._value_ = f"UNRECOGNIZED_{number}", str(number)
+    word._name_, word._value_, word.number = f"UNRECOGNIZED_{number}", str(number), number
     return word
 
 
 def status(number: int) -> Status:
     return _STATUSES.get(number) or _unrecognized(Status, number)
-
-
-def number_of_status(word: Status | None) -> pb.IdPassStatus.ValueType:
-    """Raises: ValueError: it is a status that this version does not know."""
-    return pb.ID_PASS_STATUS_UNSPECIFIED if word is None else _number(word)
-
-
-def number_of_reason(word: CancelReason) -> pb.CancelReason.ValueType:
-    """Raises: ValueError: it is a reason that this version does not know."""
-    number: pb.CancelReason.ValueType = _number(word)
-    return number
-
-
-def _number(word: Word) -> Any:
-    try:
-        return _NUMBERS[type(word), word.name]
-    except (AttributeError, KeyError):
-        raise ValueError(f"{word!r} is not known to this version of the client") from None
 
 
 def status_or_none(number: int) -> Status | None:

@@ -11,7 +11,19 @@ if TYPE_CHECKING:
 
 
 class Word(str, Enum):
-    """A member is its lower-case word: in text, in JSON and in comparisons with strings."""
+    """A member is its lower-case word: in text, in JSON and in comparisons with strings.
+
+    Attributes:
+        number: of the contract's enum.
+    """
+
+    number: int
+
+    def __new__(cls, word: str, number: int = 0) -> "Word":  # noqa: PYI034 as in IdPassClient
+        member = str.__new__(cls, word)
+        member._value_ = word
+        member.number = number
+        return member
 
     def __str__(self) -> str:
         return str(self.value)
@@ -20,25 +32,25 @@ class Word(str, Enum):
 class Status(Word):
     """Where a pass stands. The last four are terminal: nothing leaves them."""
 
-    NEW = "new"
-    OPENED = "opened"
-    IN_PROGRESS = "in_progress"
-    COMPLETE = "complete"
-    EXPIRED = "expired"
-    FAILED = "failed"
-    CANCELLED = "cancelled"
+    NEW = "new", 1
+    OPENED = "opened", 2
+    IN_PROGRESS = "in_progress", 3
+    COMPLETE = "complete", 4
+    EXPIRED = "expired", 5
+    FAILED = "failed", 6
+    CANCELLED = "cancelled", 7
 
 
 class CancelReason(Word):
     """Why a pass is cancelled. For people and reports: it never affects the refund."""
 
-    UNSPECIFIED = "unspecified"
-    ABANDONED = "abandoned"
-    SUPERSEDED = "superseded"
-    DUPLICATE = "duplicate"
-    REQUESTED_BY_APPLICANT = "requested_by_applicant"
-    FRAUD_SUSPECTED = "fraud_suspected"
-    OTHER = "other"
+    UNSPECIFIED = "unspecified", 0
+    ABANDONED = "abandoned", 1
+    SUPERSEDED = "superseded", 2
+    DUPLICATE = "duplicate", 3
+    REQUESTED_BY_APPLICANT = "requested_by_applicant", 4
+    FRAUD_SUSPECTED = "fraud_suspected", 5
+    OTHER = "other", 6
 
 
 @dataclass(frozen=True)

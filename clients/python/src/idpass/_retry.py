@@ -80,19 +80,21 @@ class Backoff:
 class Attempts:
     """The attempts of one unary call, inside one total deadline.
 
+    Made when the first has failed, since most do not.
+
     Args:
         timeout_s: for all attempts and the pauses between them.
-        now_s: monotonic.
+        started_s: monotonic.
     """
 
-    __slots__ = ("_backoff", "_call", "_deadline_s", "_maybe_made", "_throttle", "_timeout_s")
-
-    def __init__(self, call: Call[Any], timeout_s: float, throttle: Throttle, now_s: float) -> None:
+    def __init__(
+        self, call: Call[Any], timeout_s: float, started_s: float, throttle: Throttle
+    ) -> None:
         self._call = call
         self._timeout_s = timeout_s
-        self._deadline_s = now_s + timeout_s
+        self._deadline_s = started_s + timeout_s
         self._throttle = throttle
-        self._backoff: Backoff | None = None
+        self._backoff = Backoff()
         self._maybe_made = False
 
     def remaining_s(self, now_s: float) -> float:
@@ -116,8 +118,6 @@ class Attempts:
         if error.code is grpc.StatusCode.UNAVAILABLE:
             pushback_s = _pushback_s(rpc_error)
             may_retry = self._throttle.failed()
-            if self._backoff is None:
-                self._backoff = Backoff()
             delay_s = self._backoff.next_s() if pushback_s is None else pushback_s
             if may_retry and 0 <= delay_s < self._deadline_s - now_s:
                 return delay_s

@@ -268,21 +268,22 @@ class AsyncIdPassClient:
         call: Call[T],
         timeout: float | None,
     ) -> T:
-        timeout_s = self._timeout_s if timeout is None else timeout
-        attempts = Attempts(call, timeout_s, self._throttle, time.monotonic())
+        timeout_s = remaining_s = self._timeout_s if timeout is None else timeout
+        started_s = time.monotonic()
+        attempts: Attempts | None = None
         while True:
             try:
                 answer = await getattr(self._stub(), call.method)(
-                    call.request,
-                    timeout=attempts.remaining_s(time.monotonic()),
-                    metadata=self._endpoint.metadata(),
+                    call.request, timeout=remaining_s, metadata=self._endpoint.metadata()
                 )
             except grpc.RpcError as error:
+                attempts = attempts or Attempts(call, timeout_s, started_s, self._throttle)
                 delay_s = attempts.failed(error, time.monotonic())
             else:
                 self._throttle.succeeded()
                 return call.read(answer)
             await asyncio.sleep(delay_s)
+            remaining_s = attempts.remaining_s(time.monotonic())
 
     def _stub(self) -> Any:
         loop = asyncio.get_running_loop()
