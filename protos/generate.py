@@ -1,4 +1,4 @@
-"""Makes the client's messages and stubs from the protos, and the image that buf checks.
+"""Makes what follows from the protos: messages, stubs, the OpenAPI document, the image for buf.
 
     generate.py              write the generated code
     generate.py --check      fail if the committed code is not what the protos say
@@ -22,6 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PROTOS = ROOT / "protos"
 STUBS = ROOT / "clients/python/src"
 PACKAGE = Path("idpass/v1")
+OPENAPI = ROOT / "server/idpass_server/gateway/openapi.json"
 IMAGE = ROOT / "build/protos.binpb"
 BASELINE = PROTOS / "baseline.binpb"
 
@@ -60,6 +61,14 @@ def write_image(path: Path, *, source_info: bool) -> None:
     )
 
 
+def openapi() -> str:
+    """The OpenAPI document, by the server's own module; with the messages that were just made."""
+    sys.path[:0] = [str(STUBS), str(ROOT / "server")]
+    from idpass_server.gateway.openapi import document  # noqa: PLC0415 needs the two folders
+
+    return document(IMAGE.read_bytes())
+
+
 def stale(out: Path) -> list[str]:
     """The generated files that differ from the committed ones, or are in one place only."""
     names = {path.name for folder in (out, STUBS) for path in (folder / PACKAGE).glob("*_pb2*")}
@@ -81,10 +90,14 @@ def main() -> None:
     write_image(IMAGE, source_info=True)
     if not arguments.check:
         generate(STUBS)
+        OPENAPI.write_text(openapi())
         return
     with tempfile.TemporaryDirectory() as folder:
         generate(Path(folder))
-        if differences := stale(Path(folder)):
+        differences = stale(Path(folder))
+        if openapi() != OPENAPI.read_text():
+            differences.append(OPENAPI.name)
+        if differences:
             sys.exit(f"generated code is stale: {', '.join(differences)}; run make generate")
 
 

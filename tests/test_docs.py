@@ -130,7 +130,11 @@ def test_every_option_is_listed_with_its_environment_and_default() -> None:
     listed = re.findall(r"^\| `(--[a-z-]+)` \| `(\w+)` \| (?:`([^`]*)`)? ?\|", README, re.MULTILINE)
     serve = main.commands["serve"]
     options = [
-        (option.opts[0], option.envvar, "" if option.opts == ["--metrics"] else str(option.default))
+        (
+            option.opts[0],
+            option.envvar,
+            "" if option.opts[0] in {"--metrics", "--http"} else str(option.default),
+        )
         for option in serve.params
         if isinstance(option, click.Option)
     ]

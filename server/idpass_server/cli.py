@@ -4,9 +4,7 @@ Exit codes: 0 done; 1 it could not be done, or what was checked is not right; 2 
 is wrong; 74 the store broke while serving.
 """
 
-import asyncio
 import re
-import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,12 +13,12 @@ from typing import Any, Final
 import click
 import uvloop
 
-from idpass_server import logs
+from idpass_server import logs, running
 from idpass_server.config import BadSetting, Settings, parse_money, show_money, sqlite_path
 from idpass_server.demo import demo
 from idpass_server.records import Account, Money
 from idpass_server.refusals import StoreUnavailable
-from idpass_server.server import CannotListen, Server
+from idpass_server.server import CannotListen
 from idpass_server.store import StoreBroken
 from idpass_server.store.audit import audit
 from idpass_server.store.sqlite import SqliteStore
@@ -134,6 +132,20 @@ def main() -> None:
     help="Seconds that calls in flight get to finish on SIGTERM or Ctrl-C.",
 )
 @click.option(
+    "--http",
+    envvar="IDPASS_HTTP",
+    show_envvar=True,
+    help="HOST:PORT for HTTP/JSON; not given: nowhere. Loopback addresses only.",
+)
+@click.option(
+    "--sandbox",
+    is_flag=True,
+    default=Settings.sandbox,
+    envvar="IDPASS_SANDBOX",
+    show_envvar=True,
+    help="Serve mock data, in a throw-away database instead of --db, and a page to try it on.",
+)
+@click.option(
     "--log-level",
     type=click.Choice(["debug", "info", "warning", "error"]),
     envvar="IDPASS_LOG_LEVEL",
@@ -150,17 +162,27 @@ def serve(context: click.Context, /, log_level: str, **values: Any) -> None:
     """
     settings = Settings(**values)
     logs.configure(log_level)
-    if not uvloop.run(_serve(settings)):
+    if not uvloop.run(running.serve(settings)):
         context.exit(EXIT_STORE_BROKEN)
 
 
-async def _serve(settings: Settings) -> bool:
-    server = Server(settings)
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, server.stop)
-    await server.start()
-    return await server.wait()
+@main.command("gateway")
+@click.option(
+    "--target",
+    default=Settings.listen,
+    show_default=True,
+    help="HOST:PORT of the service. Loopback addresses only.",
+)
+@click.option(
+    "--http",
+    default="127.0.0.1:8080",
+    show_default=True,
+    help="HOST:PORT for HTTP/JSON; port 0 takes a free one. Loopback addresses only.",
+)
+def gateway_command(target: str, http: str) -> None:
+    """Serve HTTP/JSON alone, for a service that runs elsewhere on this machine."""
+    logs.configure("info")
+    uvloop.run(running.serve_http(target, http))
 
 
 @main.command("demo")

@@ -30,6 +30,8 @@ class Settings:
         max_pending: how many changes may wait for the store.
         max_watchers: how many streams may be open.
         drain_s: how long calls in flight may take to finish when the server stops.
+        http: HOST:PORT for HTTP/JSON, or None for none.
+        sandbox: whether to serve mock data, in a database of their own, with a page to try it on.
 
     Raises:
         BadSetting: a value cannot be used.
@@ -42,15 +44,15 @@ class Settings:
     max_pending: int = 20_000
     max_watchers: int = 1_000
     drain_s: float = 10.0
+    http: str | None = None
+    sandbox: bool = False
 
     def __post_init__(self) -> None:
-        host, _ = address(self.listen)
-        if not is_loopback(host):
-            raise BadSetting(
-                f"--listen {self.listen} is refused: it can be reached from other machines, and "
-                "without a callers file everyone may cancel passes. Listen on 127.0.0.1, and put "
-                "a proxy that authenticates callers in front if others need to get here"
-            )
+        loopback("--listen", self.listen)
+        if self.http is not None:
+            loopback("--http", self.http)
+        elif self.sandbox:
+            raise BadSetting("--sandbox is a page: say where with --http, such as 127.0.0.1:8080")
         if self.metrics is not None:
             address(self.metrics)
         sqlite_path(self.db)
@@ -62,6 +64,18 @@ def address(text: str) -> tuple[str, int]:
     if not match or int(match["port"]) > MAX_PORT:
         raise BadSetting(f"{text!r} is not HOST:PORT, such as 127.0.0.1:50051")
     return match["host"], int(match["port"])
+
+
+def loopback(option: str, text: str) -> tuple[str, int]:
+    """As `address`, for one that only this machine can reach. Raises: BadSetting."""
+    host, port = address(text)
+    if not is_loopback(host):
+        raise BadSetting(
+            f"{option} {text} is refused: it can be reached from other machines, and without a "
+            "callers file everyone may cancel passes. Listen on 127.0.0.1, and put a proxy "
+            "that authenticates callers in front if others need to get here"
+        )
+    return host, port
 
 
 def is_loopback(host: str) -> bool:

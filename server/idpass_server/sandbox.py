@@ -154,7 +154,8 @@ def _steps(now_us: int, rng: random.Random) -> Iterator[tuple[int, Command]]:
     rng.shuffle(names)
     for story in STORIES:
         for _ in range(story.passes):
-            ago_us = int(rng.uniform(*story.days_ago) * DAY_US)
+            latest, earliest = story.days_ago
+            ago_us = int((latest + (earliest - latest) * rng.random() ** 2) * DAY_US)
             yield from _story(story, now_us - ago_us, now_us, names.pop(), rng)
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import math
 import socket
 from collections.abc import Iterator
 from typing import Any, Final
@@ -45,12 +46,14 @@ class Gateway:
         self._socket = socket.create_server((host, port), family=family, backlog=BACKLOG)
         bound = self._socket.getsockname()[1]
         self.address = f"[{host}]:{bound}" if ":" in host else f"{host}:{bound}"
+        self._task: asyncio.Task[None] | None = None
 
-    async def start(self, target: str, reset: Reset | None = None) -> None:
+    def start(self, target: str, *, reset: Reset | None = None, drain_s: float) -> None:
         """
         Args:
             target: HOST:PORT of the gRPC service.
             reset: turns the sandbox on; makes its mock data anew.
+            drain_s: how long requests in flight may take to finish in the end.
         """
         self._channel = grpc.aio.insecure_channel(target, CHANNEL_OPTIONS)
         self._app = App(self._channel, target, reset)
@@ -62,13 +65,17 @@ class Gateway:
             log_config=None,  # logging is configured once, before there is a gRPC server
             server_header=False,
             timeout_keep_alive=KEEP_ALIVE_S,
+            timeout_graceful_shutdown=math.ceil(drain_s),
         )
         self._uvicorn = _Uvicorn(config)
         self._task = asyncio.create_task(self._uvicorn.serve([self._socket]))
-        log.info("gateway", http=self.address, target=target)
+        log.info("gateway", http=self.address, target=target, sandbox=reset is not None)
 
     async def stop(self) -> None:
-        """Finishes what is in flight, ends the streams, and closes the connections."""
+        """Finishes what is in flight, ends the streams, and closes the connections; once."""
+        if self._task is None:
+            self._socket.close()
+            return
         self._uvicorn.should_exit = True
         self._app.close()
         await self._task

@@ -1,0 +1,66 @@
+// The live feed: the account's events as they happen.
+
+import { byId, make, money, onFrame, setText, words } from "./dom.js";
+
+const KEPT = 60;
+const clock = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", second: "2-digit", hour12: false });
+const day = new Intl.DateTimeFormat(undefined, { day: "numeric", month: "short" });
+
+export class Feed {
+  /** `heard` is told of each event after `after`; `lost` that the stream cannot be resumed. */
+  constructor(passes, heard, lost) {
+    this.passes = passes;
+    this.heard = heard;
+    this.lost = lost;
+    this.waiting = [];
+    this.show = onFrame(() => this.flush());
+  }
+
+  start(after, before) {
+    this.after = after;
+    byId("feed").replaceChildren();
+    this.source?.close();
+    this.source = new EventSource(`/idpass/events?after_sequence=${Math.max(0, before)}`);
+    this.source.addEventListener("open", () => this.live("live", true));
+    this.source.addEventListener("message", ({ data }) => this.take(JSON.parse(data)));
+    this.source.addEventListener("error", () => {
+      this.live("reconnecting", false);
+      // The browser comes back by itself, but for a stream that it was refused.
+      if (this.source.readyState === EventSource.CLOSED) setTimeout(this.lost, 500);
+    });
+  }
+
+  live(text, on) {
+    setText(byId("live"), text);
+    byId("live").classList.toggle("on", on);
+  }
+
+  take(event) {
+    this.waiting.push(event);
+    if (event.sequence > this.after) this.heard(event);
+    this.show();
+  }
+
+  flush() {
+    const list = byId("feed");
+    const latest = this.waiting.splice(0).slice(-KEPT);
+    list.prepend(...latest.reverse().map((event) => this.item(event)));
+    while (list.children.length > KEPT) list.lastChild.remove();
+  }
+
+  item(event) {
+    const { sequence, id_pass_id, from_status, to_status, event_time, refund, caller } = event;
+    const name = this.passes.get(id_pass_id)?.applicant_reference || id_pass_id;
+    const time = new Date(event_time);
+    const today = Date.now() - time < 86_400_000;
+    return make("li", { class: sequence > this.after && "fresh" },
+      make("span", {}, `#${sequence}`),
+      make("span", {},
+        name, ": ",
+        from_status ? `${words(from_status)} → ` : "",
+        make("span", { class: `status ${to_status}` }, words(to_status)),
+        refund ? make("span", { class: "refund" }, ` ${money(refund)} refunded`) : "",
+        caller === "demo" ? "" : ` by ${caller}`),
+      make("time", { datetime: event_time, title: event_time }, (today ? clock : day).format(time)));
+  }
+}

@@ -1,0 +1,175 @@
+// The sandbox page: what the buttons do, and what they make change.
+
+import { call, history } from "./api.js";
+import { byId, make, money, onFrame, setText, words } from "./dom.js";
+import { Exchange, outcome } from "./exchange.js";
+import { Feed } from "./feed.js";
+import { Lifecycle } from "./lifecycle.js";
+import { Passes } from "./passes.js";
+import { Table } from "./table.js";
+
+const NAMES = ["Ada Park", "Ben Whaanga", "Cleo Marsh", "Dev Anand", "Eve Lindqvist", "Finn Doyle", "Gia Romano", "Hana Sato"];
+const EARLIER = 12; // events shown from before the page was opened
+const LIFECYCLE_STEPS = document.querySelectorAll("[data-to]");
+
+const show = onFrame(() => table.show());
+const passes = new Passes(show);
+const table = new Table(passes, selected);
+const lifecycle = new Lifecycle();
+const feed = new Feed(passes, heard, load);
+let exchange = new Exchange("localhost:50051");
+let last = null;
+
+function report(text, fine) {
+  const line = byId("outcome");
+  setText(line, text);
+  line.className = `outcome ${fine ? "fine" : "refused"}`;
+}
+
+/** Sends a change, shows it, and keeps it so that it can be sent again. */
+async function send(path, body) {
+  last = { path, body };
+  byId("replay").disabled = false;
+  const done = await call(path, body);
+  exchange.show(done);
+  report(outcome(done), done.ok);
+  return done;
+}
+
+const requestId = () => `sandbox-${crypto.randomUUID()}`;
+
+function cancelBody(pass) {
+  return {
+    id: pass.id,
+    request_id: requestId(),
+    ...(byId("reason").value && { reason: byId("reason").value }),
+    ...(byId("require-refund").checked && { require_refund: true }),
+    ...(byId("validate-only").checked && { validate_only: true }),
+  };
+}
+
+async function cancel() {
+  const chosen = table.selection();
+  if (chosen.length === 1) await send("/idpass/cancel", cancelBody(chosen[0]));
+  else await send("/idpass/batch-cancel", { requests: chosen.slice(0, 1000).map(cancelBody) });
+}
+
+async function race() {
+  const pass = table.selection().at(-1);
+  const both = await Promise.all([1, 2].map(() => call("/idpass/cancel", cancelBody(pass))));
+  exchange.show(...both);
+  const won = both.filter(({ ok }) => ok).length;
+  report(won === 1 ? "One of the two cancelled; the other was told so." : `${won} of the two cancelled.`, won > 0);
+}
+
+const anyone = () => NAMES[Math.floor(Math.random() * NAMES.length)];
+
+async function register(supersedes) {
+  const done = await send("/idpass/register", {
+    request_id: requestId(),
+    applicant_reference: supersedes?.applicant_reference || anyone(),
+    ...(supersedes && { supersedes: supersedes.id }),
+  });
+  if (!done.ok) return;
+  const pass = done.answer.id_pass;
+  if (!passes.get(pass.id)) passes.byId.set(pass.id, pass);
+  passes.sorted = null;
+  table.turn(-Infinity);
+  table.pickOnly(pass.id);
+}
+
+async function reset() {
+  byId("reset").disabled = true;
+  const done = await call("/sandbox/reset", {});
+  byId("reset").disabled = false;
+  if (done.ok) await load();
+  report(done.ok ? "The mock data are as they were in the beginning." : outcome(done), done.ok);
+}
+
+/** Puts what is selected into words, buttons and the diagram. */
+function selected() {
+  const chosen = table.selection();
+  const one = chosen.length === 1;
+  const pass = chosen.at(-1);
+  let text = "Select a pass, or several.";
+  if (one) text = `${pass.applicant_reference || pass.id} is ${words(pass.status)}.`;
+  else if (pass) text = `${chosen.length} passes selected.`;
+  setText(byId("selection"), text);
+  setText(byId("cancel"), chosen.length > 1 ? `Cancel ${chosen.length} passes` : "Cancel pass");
+  byId("cancel").disabled = !pass;
+  for (const button of [...LIFECYCLE_STEPS, byId("race"), byId("reissue")]) button.disabled = !one;
+  trace(pass);
+}
+
+let traced = 0;
+async function trace(pass) {
+  const turn = (traced += 1);
+  const events = pass ? await history(pass.id, pass.status) : [];
+  if (turn === traced) lifecycle.show(pass, events);
+}
+
+const refreshAccount = (() => {
+  let timer;
+  return () => {
+    clearTimeout(timer);
+    timer = setTimeout(async () => {
+      const { ok, answer } = await call("/idpass/account");
+      if (ok) showAccount(answer, true);
+    }, 60);
+  };
+})();
+
+function showAccount(account, mark) {
+  const values = {
+    slots: `${account.slots_in_use} of ${account.slot_limit}`,
+    fee: money(account.fee),
+    "fees-charged": money(account.fees_charged),
+    "fees-refunded": money(account.fees_refunded),
+  };
+  for (const [id, value] of Object.entries(values)) {
+    if (setText(byId(id), value) && mark) {
+      byId(id).classList.add("changed");
+      setTimeout(() => byId(id).classList.remove("changed"), 700);
+    }
+  }
+  setText(byId("account-name"), account.id);
+  Object.assign(byId("slots-meter"), { max: account.slot_limit || 1, value: account.slots_in_use });
+}
+
+function heard(event) {
+  passes.apply(event);
+  refreshAccount();
+  if (table.picked.has(event.id_pass_id)) selected();
+}
+
+/** Everything anew: at the start, after a reset, and when the stream could not be resumed. */
+async function load() {
+  const [account, page] = await Promise.all([call("/idpass/account"), call("/sandbox")]);
+  if (!account.ok || account.answer.id !== "demo") {
+    report(account.ok ? "Only the account demo can be shown here." : outcome(account), false);
+    setTimeout(load, 2000);
+    return;
+  }
+  exchange = new Exchange(page.answer.grpc_address);
+  showAccount(account.answer, false);
+  table.clear();
+  const error = await passes.load();
+  if (error) report(error.message, false);
+  feed.start(account.answer.last_sequence, account.answer.last_sequence - EARLIER);
+}
+
+byId("cancel").addEventListener("click", cancel);
+byId("race").addEventListener("click", race);
+byId("replay").addEventListener("click", () => send(last.path, last.body));
+byId("register").addEventListener("click", () => register());
+byId("reissue").addEventListener("click", () => register(table.selection().at(-1)));
+byId("reset").addEventListener("click", reset);
+for (const button of LIFECYCLE_STEPS) {
+  button.addEventListener("click", () => send("/idpass/advance", {
+    id: table.selection().at(-1).id,
+    to_status: button.dataset.to,
+    request_id: requestId(),
+  }));
+}
+setInterval(show, 30_000); // passes age
+load();

@@ -1,0 +1,93 @@
+"""Runs a server, with HTTP beside it where that is asked for, until it is told to stop."""
+
+import asyncio
+import signal
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any, Final
+
+from idpass_server.config import Settings, loopback
+from idpass_server.sandbox import Sandbox
+from idpass_server.server import CannotListen, Server
+
+if TYPE_CHECKING:
+    from idpass_server.gateway.serving import Gateway
+
+SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+
+
+async def serve(settings: Settings) -> bool:
+    """Serves until SIGTERM or SIGINT. Returns false if the store broke.
+
+    Raises:
+        CannotListen, CannotOpen, StoreBroken: as Server.
+    """
+    gateway = _open("--http", settings.http) if settings.http else None
+    server = Sandbox(settings) if settings.sandbox else Server(settings)
+
+    started = asyncio.Event()
+
+    async def stop() -> None:
+        await started.wait()
+        # Whoever is answered over HTTP still needs the service for it.
+        if gateway is not None:
+            await gateway.stop()
+        server.stop()
+
+    _on_signal(stop)
+    address = await server.start()
+    if gateway is not None:
+        reset = server.reset if isinstance(server, Sandbox) else None
+        gateway.start(address, reset=reset, drain_s=settings.drain_s)
+    started.set()
+    healthy = await server.wait()
+    if gateway is not None:
+        await gateway.stop()
+    return healthy
+
+
+async def serve_http(target: str, http: str) -> None:
+    """Serves HTTP alone, for a service elsewhere on this machine, until SIGTERM or SIGINT.
+
+    Args:
+        target: HOST:PORT of the service.
+        http: HOST:PORT to listen on.
+
+    Raises:
+        BadSetting: one of them is not on this machine.
+        CannotListen: the address cannot be listened on.
+    """
+    loopback("--target", target)
+    gateway = _open("--http", http)
+    stopping = asyncio.Event()
+
+    async def stop() -> None:
+        stopping.set()
+
+    _on_signal(stop)
+    gateway.start(target, drain_s=Settings.drain_s)
+    await stopping.wait()
+    await gateway.stop()
+
+
+def _open(option: str, http: str) -> "Gateway":
+    host, port = loopback(option, http)
+    try:
+        from idpass_server.gateway.serving import Gateway  # noqa: PLC0415 an extra may be missing
+    except ImportError as error:
+        raise CannotListen(
+            f"{option} needs {error.name}, which is missing: pip install 'idpass-server[http]'"
+        ) from error
+    try:
+        return Gateway(host, port)
+    except OSError as error:
+        raise CannotListen(
+            f"{http} cannot be listened on ({error.strerror}); give another {option} HOST:PORT, "
+            "with port 0 for any free one"
+        ) from error
+
+
+def _on_signal(stop: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    loop = asyncio.get_running_loop()
+    tasks: list[asyncio.Task[None]] = []
+    for number in SIGNALS:
+        loop.add_signal_handler(number, lambda: tasks.append(loop.create_task(stop())))
