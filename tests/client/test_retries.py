@@ -50,6 +50,7 @@ class Script:
         self.pauses_s: list[float] = []
         self.requests: list[Any] = []
         self.timeouts_s: list[float] = []
+        self.waited: list[bool] = []
         self.channel = grpc_testing.channel(
             [service_pb.DESCRIPTOR.services_by_name["IdPassService"]],
             grpc_testing.strict_fake_time(self.now_s),
@@ -76,8 +77,9 @@ class Script:
             def unary_unary(self, *args: Any, **_: Any) -> Callable[..., Any]:
                 multi_callable = channel.unary_unary(args[0])
 
-                def call(request: Any, timeout: float, metadata: Any) -> Any:
+                def call(request: Any, timeout: float, metadata: Any, wait_for_ready: bool) -> Any:
                     script.timeouts_s.append(round(timeout, 6))
+                    script.waited.append(wait_for_ready)
                     return multi_callable(request, timeout=timeout, metadata=metadata)
 
                 return call
@@ -141,6 +143,7 @@ def test_an_unavailable_service_is_tried_again_with_growing_pauses_and_the_same_
     receipt = script.cancel(LOST, LOST, LOST, LOST, None)
     assert receipt.status is idpass.Status.CANCELLED
     assert script.pauses_s == [0.1, 0.2, 0.4, 0.8]
+    assert script.waited == [False, True, True, True, True]
     assert len({request.SerializeToString(deterministic=True) for request in script.requests}) == 1
     assert script.requests[0].request_id == receipt.request_id
 
@@ -254,8 +257,10 @@ def test_a_refusal_that_comes_after_the_receipts_were_looked_at_settles_the_matt
 
 def test_a_call_that_changes_nothing_has_no_unknown_outcome(script: Script) -> None:
     with pytest.raises(idpass.DeadlineExceeded) as raised:
-        script.get(LOST, (CODE.DEADLINE_EXCEEDED, None, {}))
+        script.get((CODE.DEADLINE_EXCEEDED, None, {}))
     assert raised.value.request_id is None
+    with pytest.raises(idpass.Unavailable):  # that is what it waited for in vain
+        script.get(LOST, (CODE.DEADLINE_EXCEEDED, None, {}))
     with pytest.raises(idpass.Unavailable):
         script.cancel((CODE.UNAVAILABLE, None, {"pushback": "-1"}), validate_only=True)
 
@@ -296,10 +301,12 @@ def test_the_token_is_sent_with_every_attempt_and_asked_for_anew(
     tokens = iter(["first\n", "second"])
     script = Script(monkeypatch)
     script.client = IdPassClient("localhost:1", token=lambda: next(tokens))
-    monkeypatch.setattr(script.client._channel, "_stub", IdPassServiceStub(script.channel))
+    stub = IdPassServiceStub(script._recording(script.channel))
+    monkeypatch.setattr(script.client._channel, "_stub", stub)
     answer = in_background(lambda: script.client.cancel("id"))
     for step, token in ((LOST, "first"), (None, "second")):
-        metadata, _, rpc = script.channel.take_unary_unary(METHODS["CancelIdPass"])
+        taken = in_background(lambda: script.channel.take_unary_unary(METHODS["CancelIdPass"]))
+        metadata, _, rpc = taken.result(timeout=5)
         assert dict(metadata)["authorization"] == f"Bearer {token}"
         rpc.send_initial_metadata(())
         code = step[0] if step else CODE.OK

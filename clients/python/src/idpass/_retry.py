@@ -80,7 +80,9 @@ class Backoff:
 class Attempts:
     """The attempts of one unary call, inside one total deadline.
 
-    Made when the first has failed, since most do not.
+    Made when the first has failed, since most do not. The others are to be made with
+    wait_for_ready: up to grpcio 1.76 at least, a sync channel gets no further with connecting
+    unless a call is waiting for it, and pauses alone would never see a service that is back.
 
     Args:
         timeout_s: for all attempts and the pauses between them.
@@ -96,6 +98,7 @@ class Attempts:
         self._throttle = throttle
         self._backoff = Backoff()
         self._maybe_made = False
+        self._unavailable: IdPassError | None = None
 
     def remaining_s(self, now_s: float) -> float:
         return max(self._deadline_s - now_s, 0.0)
@@ -116,6 +119,7 @@ class Attempts:
         if self._call.changes and _may_have_been_made(error):
             self._maybe_made = True
         if error.code is grpc.StatusCode.UNAVAILABLE:
+            self._unavailable = error
             pushback_s = _pushback_s(rpc_error)
             may_retry = self._throttle.failed()
             delay_s = self._backoff.next_s() if pushback_s is None else pushback_s
@@ -125,17 +129,22 @@ class Attempts:
             self._throttle.succeeded()
             raise error from rpc_error
         if self._maybe_made:
-            error = self._unknown(error)
+            raise self._unknown(error) from rpc_error
+        if error.code is grpc.StatusCode.DEADLINE_EXCEEDED and self._unavailable:
+            error = self._unavailable  # says what the time was spent waiting for
         raise error from rpc_error
 
     def _unknown(self, error: IdPassError) -> OutcomeUnknown:
         again = "Call again"
         if self._call.request_id:
             again += f" with request_id={self._call.request_id!r}"
+        last = f"{error.code.name}: {error.message}"
+        if self._unavailable and self._unavailable is not error:
+            last += f" (before: {self._unavailable.message})"
         return OutcomeUnknown(
             f"{self._call.method} got no answer within {self._timeout_s:g} s and may or may not "
             f"have been carried out. {again} to learn which. "
-            f"The last attempt: {error.code.name}: {error.message}",
+            f"The last attempt: {last}",
             code=error.code,
             reason=error.reason,
             metadata=error.metadata,
@@ -158,21 +167,36 @@ class Reconnects:
         self._give_up_s = now_s + patience_s
         self._backoff = Backoff()
         self._connected = False
+        self._unavailable: IdPassError | None = None
+
+    @property
+    def waiting(self) -> bool:
+        """Whether the next stream is to be opened with wait_for_ready; see `Attempts`."""
+        return self._unavailable is not None
+
+    def remaining_s(self, now_s: float) -> float:
+        """After so long without a connection the stream is to be cancelled."""
+        return max(self._give_up_s - now_s, 0.0)
 
     def connected(self) -> None:
         self._connected = True
+        self._unavailable = None
         self._backoff = Backoff()
 
     def failed(self, rpc_error: Any, now_s: float) -> float:
         """As for `Attempts`."""
+        error = _status.from_rpc_error(rpc_error, None)
+        if error.code is grpc.StatusCode.CANCELLED and self._unavailable:
+            raise self._unavailable from rpc_error
         if self._connected:
             self._connected = False
             self._give_up_s = now_s + self._patience_s
-        error = _status.from_rpc_error(rpc_error, None)
-        pushback_s = _pushback_s(rpc_error)
-        delay_s = self._backoff.next_s() if pushback_s is None else pushback_s
-        if error.code is grpc.StatusCode.UNAVAILABLE and 0 <= delay_s < self._give_up_s - now_s:
-            return delay_s
+        if error.code is grpc.StatusCode.UNAVAILABLE:
+            self._unavailable = error
+            pushback_s = _pushback_s(rpc_error)
+            delay_s = self._backoff.next_s() if pushback_s is None else pushback_s
+            if 0 <= delay_s < self._give_up_s - now_s:
+                return delay_s
         raise error from rpc_error
 
 

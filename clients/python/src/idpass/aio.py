@@ -274,7 +274,10 @@ class AsyncIdPassClient:
         while True:
             try:
                 answer = await getattr(self._stub(), call.method)(
-                    call.request, timeout=remaining_s, metadata=self._endpoint.metadata()
+                    call.request,
+                    timeout=remaining_s,
+                    metadata=self._endpoint.metadata(),
+                    wait_for_ready=attempts is not None,
                 )
             except grpc.RpcError as error:
                 attempts = attempts or Attempts(call, timeout_s, started_s, self._throttle)

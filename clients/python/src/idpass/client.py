@@ -1,5 +1,6 @@
 """The client for ordinary code; `aio` has the one for asyncio."""
 
+import threading
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -356,10 +357,16 @@ class IdPassClient:
         while True:
             call = watching.next_stream()
             stream: Any = getattr(self._channel.stub(), call.method)(
-                call.request, metadata=self._endpoint.metadata()
+                call.request,
+                metadata=self._endpoint.metadata(),
+                wait_for_ready=reconnects.waiting,
             )
+            give_up = threading.Timer(reconnects.remaining_s(time.monotonic()), stream.cancel)
+            if reconnects.waiting:
+                give_up.start()
             try:
                 stream.initial_metadata()  # comes at once, however long there are no events
+                give_up.cancel()
                 if stream.is_active():
                     reconnects.connected()
                 for message in stream:
@@ -370,6 +377,7 @@ class IdPassClient:
                     return
                 delay_s = reconnects.failed(error, time.monotonic())
             finally:
+                give_up.cancel()
                 stream.cancel()
             time.sleep(delay_s)
 
@@ -380,7 +388,10 @@ class IdPassClient:
         while True:
             try:
                 answer = getattr(self._channel.stub(), call.method)(
-                    call.request, timeout=remaining_s, metadata=self._endpoint.metadata()
+                    call.request,
+                    timeout=remaining_s,
+                    metadata=self._endpoint.metadata(),
+                    wait_for_ready=attempts is not None,
                 )
             except grpc.RpcError as error:
                 attempts = attempts or Attempts(call, timeout_s, started_s, self._throttle)
