@@ -18,6 +18,7 @@ from idpass.v1 import id_pass_pb2 as pb
 from idpass.v1 import id_pass_service_pb2 as service_pb
 
 CHANNELS: Final = 4
+MAX_WINDOWS: Final = 20
 SERVICE: Final = "/idpass.v1.IdPassService/"
 
 TakeIds = Callable[[int], list[str]]
@@ -74,7 +75,12 @@ async def measure(
     try:
         await _sleep(ramp_s, callers)
         cpu_before_s, open_s = cpu_s(), time.perf_counter()
-        await _sleep(window_s, callers)
+        before = len(ended)
+        # On a machine that is busy with other things one call may take longer than a window.
+        for _ in range(MAX_WINDOWS):
+            await _sleep(window_s, callers)
+            if len(ended) > before:
+                break
         cpu_after_s, close_s = cpu_s(), time.perf_counter()
     finally:
         running = False
