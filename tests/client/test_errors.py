@@ -7,7 +7,7 @@ import pickle
 import re
 import uuid
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import grpc
@@ -74,7 +74,7 @@ def test_an_ended_pass_is_told_by_its_class(
     assert isinstance(error, idpass.PassEnded)
     assert error.status is status
     assert error.end_time
-    assert abs(error.end_time - datetime.now(UTC)) < timedelta(days=14)
+    assert abs(error.end_time - datetime.now(timezone.utc)) < timedelta(days=14)
 
 
 def test_refusals_of_requests_and_transitions(client: Any, put_pass: PutPass) -> None:

@@ -1,6 +1,6 @@
 """Messages as records: what a newer service may send is read as well."""
 
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from decimal import Decimal, localcontext
 from typing import Any
 
@@ -58,7 +58,7 @@ def test_money_is_exact_in_every_decimal_context(units: int, nanos: int, amount:
 
 def test_times_are_in_utc_to_the_microsecond() -> None:
     time = _read.time(Timestamp(seconds=1_795_426_200, nanos=123_456_999))
-    assert time == datetime(2026, 11, 23, 9, 30, 0, 123_456, tzinfo=UTC)
+    assert time == datetime(2026, 11, 23, 9, 30, 0, 123_456, tzinfo=timezone.utc)
     assert _read.time(Timestamp(seconds=-1)).year == 1969
 
 
