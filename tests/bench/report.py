@@ -96,6 +96,7 @@ def plot(results: Results, path: Path) -> None:
 
     mpl.use("agg")
     from matplotlib import pyplot as plt  # type: ignore[import-not-found,unused-ignore]  # noqa: PLC0415
+    from matplotlib import ticker  # type: ignore[import-not-found,unused-ignore]  # noqa: PLC0415
 
     figure, (throughput, latency) = plt.subplots(1, 2, figsize=(12, 5))
     for name in dict.fromkeys(name for name, _ in results):
@@ -109,9 +110,11 @@ def plot(results: Results, path: Path) -> None:
         axes.set(title=title, xlabel="calls in flight", xscale="log", yscale="log")
         axes.set_xticks(levels, map(str, levels), minor=False)
         axes.minorticks_off()
+        axes.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter("{x:,g}")
         axes.grid(alpha=0.3)
-    throughput.legend(fontsize="small")
-    figure.tight_layout()
+    figure.legend(*throughput.get_legend_handles_labels(), loc="lower center", ncols=5)
+    figure.tight_layout(rect=(0, 0.06, 1, 1))
     figure.savefig(path, dpi=110)
 
 
