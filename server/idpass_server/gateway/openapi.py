@@ -19,7 +19,12 @@ from idpass_server.gateway.routes import EVENTS_PATH, WATCH, HttpRoute, routes
 Json = dict[str, Any]
 
 UUID: Final = {"type": "string", "format": "uuid"}
-TOKEN: Final = {"type": "string", "pattern": "^[!-~]{1,128}$"}
+UUID_OR_EMPTY: Final = {
+    "type": "string",
+    "pattern": "^([0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12})?$",
+}
+KEY: Final = {"type": "string", "pattern": "^[!-~]{1,128}$"}
+KEY_OR_EMPTY: Final = {"type": "string", "pattern": "^[!-~]{0,128}$"}
 TEXT: Final = {
     "type": "string",
     "pattern": "^[^\\u0000-\\u0008\\u000b\\u000c\\u000e-\\u001f\\u007f]*$",
@@ -30,22 +35,22 @@ MOMENT: Final = {"type": "string", "format": "date-time"}
 # decides; the tests hold the two together.
 LIMITS: Final[dict[str, Json]] = {
     "CancelRequest.id": UUID,
-    "CancelRequest.request_id": TOKEN,
+    "CancelRequest.request_id": KEY_OR_EMPTY,
     "CancelRequest.note": {**TEXT, "maxLength": 500},
     "BatchCancelRequest.requests": {"minItems": 1, "maxItems": 1000},
-    "RegisterRequest.request_id": TOKEN,
+    "RegisterRequest.request_id": KEY_OR_EMPTY,
     "RegisterRequest.link_validity_days": {"minimum": 0, "maximum": 14},
     "RegisterRequest.applicant_reference": {**TEXT, "maxLength": 128},
-    "RegisterRequest.supersedes": UUID,
+    "RegisterRequest.supersedes": UUID_OR_EMPTY,
     "AdvanceRequest.id": UUID,
-    "AdvanceRequest.request_id": TOKEN,
+    "AdvanceRequest.request_id": KEY_OR_EMPTY,
     "AdvanceRequest.to_status": {
         "enum": ["opened", "in_progress", "complete", "expired", "failed"]
     },
     "GetRequest.id": UUID,
     "ListRequest.page_size": {"minimum": 0},
     "WatchRequest.after_sequence": {"minimum": 0},
-    "WatchRequest.id": UUID,
+    "WatchRequest.id": UUID_OR_EMPTY,
 }
 _INTEGERS: Final = {FieldDescriptor.CPPTYPE_INT32: "int32", FieldDescriptor.CPPTYPE_INT64: "int64"}
 _ENUMS: Final = tuple(id_pass_pb2.DESCRIPTOR.enum_types_by_name.values())
@@ -171,7 +176,7 @@ class _Document:
                     "name": "Idempotency-Key",
                     "in": "header",
                     "description": "The `request_id`, for callers who would rather say it here.",
-                    "schema": TOKEN,
+                    "schema": KEY,
                 }
             ]
         if route.verb == "POST":

@@ -1,0 +1,133 @@
+"""Server-sent events: every event, once, in order, resumed where the reader stopped."""
+
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+from gateway.support import EventStream, Http, reason, scripted, served, wrong_fields
+from idpass.v1 import id_pass_pb2 as pb
+from idpass_server import errors
+from idpass_server.refusals import StoreUnavailable
+
+EVENTS = "/idpass/events"
+
+
+def test_events_come_as_they_happen(server: Http) -> None:
+    last = server.account().last_sequence
+    with server.http.stream("GET", EVENTS, params={"after_sequence": last}) as response:
+        assert response.status_code == 200
+        assert response.headers["content-type"].startswith("text/event-stream")
+        stream = EventStream(response)
+        pass_id = server.register().id_pass.id
+        assert stream.json()["to_status"] == "new"
+        server.post("cancel", id=pass_id, request_id=f"events-{pass_id}", reason="duplicate")
+        event = stream.next()
+        assert event["id"] == str(last + 2)
+    with server.http.stream("GET", EVENTS, params={"after_sequence": last + 1}) as response:
+        told = EventStream(response).json()
+    assert told.pop("event_time").endswith("Z")
+    assert told == {
+        "sequence": last + 2,
+        "id_pass_id": pass_id,
+        "from_status": "new",
+        "to_status": "cancelled",
+        "caller": "demo",
+        "request_id": f"events-{pass_id}",
+        "refund": {"currency": "AUD", "amount": "4.50"},
+        "reason": "duplicate",
+    }
+
+
+def test_last_event_id_resumes_before_what_the_address_says(server: Http) -> None:
+    pass_ids = [server.register().id_pass.id for _ in range(3)]
+    last = server.account().last_sequence
+    headers = {"last-event-id": str(last - 1)}
+    with server.http.stream(
+        "GET", EVENTS, params={"after_sequence": last - 3}, headers=headers
+    ) as response:
+        assert EventStream(response).json()["id_pass_id"] == pass_ids[-1]
+
+
+def test_the_events_of_one_pass_end_with_it(server: Http) -> None:
+    pass_id = server.pass_in("failed")
+    with server.http.stream("GET", EVENTS, params={"id": pass_id}) as response:
+        stream = EventStream(response)
+        way = [stream.json()["to_status"] for _ in range(4)]
+        assert way == ["new", "opened", "in_progress", "failed"]
+        with pytest.raises(EOFError):
+            stream.next()
+    # Or a browser would come back for ever.
+    last = {"last-event-id": str(server.account().last_sequence)}
+    again = server.http.get(EVENTS, params={"id": pass_id}, headers=last)
+    assert (again.status_code, again.content) == (204, b"")
+
+
+@pytest.mark.parametrize(
+    ("query", "status", "wrong"),
+    [
+        ("after_sequence=x", 400, ["after_sequence"]),
+        ("after_sequence=-1", 400, ["after_sequence"]),
+        ("after_sequence=" + "9" * 19, 400, ["after_sequence"]),
+        ("after_sequence=" + "9" * 5_000, 400, ["after_sequence"]),
+        ("after_sequence=", 400, ["after_sequence"]),
+        ("after=1", 400, ["after"]),
+        ("id=x", 400, ["id"]),
+        ("id=00000000-0000-7000-8000-000000000000", 404, None),
+        ("after_sequence=1&after_sequence=2", 400, None),
+        ("id=%ff", 400, ["id"]),
+    ],
+)
+def test_a_refusal_is_the_answer_and_not_a_stream(
+    server: Http, query: str, status: int, wrong: list[str] | None
+) -> None:
+    response = server.http.get(f"{EVENTS}?{query}")
+    assert response.status_code == status
+    assert reason(response) == ("PASS_NOT_FOUND" if status == 404 else "INVALID_REQUEST")
+    if wrong is not None:
+        assert wrong_fields(response) == wrong
+
+
+def test_only_get_is_for_events(server: Http) -> None:
+    response = server.http.post(EVENTS, json={})
+    assert (response.status_code, response.headers["allow"]) == (405, "GET")
+
+
+def test_a_stream_that_breaks_says_why() -> None:
+    async def watch(_request: Any, context: Any) -> AsyncIterator[pb.IdPassEvent]:
+        yield pb.IdPassEvent(sequence=7, to_status=pb.ID_PASS_STATUS_NEW)
+        error = errors.tell(StoreUnavailable("the server is stopping"), "ref-1")
+        await context.abort(error.code, error.status.message, error.trailing_metadata)
+
+    with scripted(watch=watch) as http, http.stream("GET", EVENTS) as response:
+        stream = EventStream(response)
+        assert stream.next()["id"] == "7"
+        end = stream.next()
+        assert end["event"] == "error"
+        assert "STORE_UNAVAILABLE" in end["data"]
+        with pytest.raises(EOFError):
+            stream.next()
+
+
+def test_a_reader_that_leaves_ends_its_call(server: Http) -> None:
+    with server.http.stream("GET", EVENTS) as response:
+        EventStream(response).next()
+    ended = ("WatchIdPasses", "CANCELLED")
+    server.wait_for_line(lambda line: (line.get("method"), line.get("code")) == ended)
+
+
+def test_a_server_that_stops_ends_its_streams_and_exits_at_once(tmp_path: Path) -> None:
+    with served(tmp_path / "idpass.db") as server:
+        server.register()
+        with server.http.stream("GET", EVENTS) as response:
+            stream = EventStream(response)
+            stream.next()
+            server.signal(signal.SIGTERM)
+            with pytest.raises(EOFError):
+                stream.next()
+        assert server.wait(timeout_s=8) == 0
+        with pytest.raises(grpc.RpcError):
+            server.account()
