@@ -246,7 +246,7 @@ def _move(
     command: Command,
     *,
     end_time_us: int | None = None,
-    request_digest: bytes | None = None,
+    request_digest: str | None = None,
     reason: Reason = Reason.UNSPECIFIED,
     note: str = "",
     superseded_by: str | None = None,

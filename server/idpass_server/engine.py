@@ -64,7 +64,8 @@ class Engine:
         self._pending = 0
         self._broken: StoreBroken | None = None
         self._loop = asyncio.get_running_loop()
-        self._queue: queue.SimpleQueue[_Group | None] = queue.SimpleQueue()
+        self._gathered: list[_Group] = []
+        self._queue: queue.SimpleQueue[list[_Group] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._write, name="writer", daemon=True)
         self._thread.start()
 
@@ -96,20 +97,27 @@ class Engine:
             raise Overloaded("too many changes are waiting to be stored")
         self._pending += len(commands)
         answer: asyncio.Future[list[Outcome]] = self._loop.create_future()
-        self._queue.put(_Group(commands, deadline_s, answer))
+        if not self._gathered:
+            self._loop.call_soon(self._hand_over)
+        self._gathered.append(_Group(commands, deadline_s, answer))
         return answer
 
     async def stop(self) -> None:
         """Finishes everything that was submitted, then ends the thread."""
+        self._hand_over()
         self._queue.put(None)
         await asyncio.to_thread(self._thread.join)
 
+    def _hand_over(self) -> None:
+        """Gives the thread what came in this turn of the loop, and wakes it once for all."""
+        if self._gathered:
+            self._queue.put(self._gathered)
+            self._gathered = []
+
     def _write(self) -> None:
-        while (group := self._queue.get()) is not None:
-            groups = [group]
-            size = len(group.commands)
+        while (groups := self._queue.get()) is not None:
             last = False
-            while size < MAX_BATCH_COMMANDS and not last:
+            while sum(len(group.commands) for group in groups) < MAX_BATCH_COMMANDS and not last:
                 try:
                     following = self._queue.get_nowait()
                 except queue.Empty:
@@ -117,18 +125,20 @@ class Engine:
                 if following is None:
                     last = True
                 else:
-                    groups.append(following)
-                    size += len(following.commands)
-            taken: list[_Group] = []
-            given_up: list[_Group] = []
-            for group in groups:
-                (given_up if group.given_up() else taken).append(group)
-            if given_up:
-                self._loop.call_soon_threadsafe(self._drop, given_up)
-            if taken:
-                self._commit(taken)
+                    groups = groups + following
+            self._take(groups)
             if last:
                 return
+
+    def _take(self, groups: list[_Group]) -> None:
+        taken: list[_Group] = []
+        given_up: list[_Group] = []
+        for group in groups:
+            (given_up if group.given_up() else taken).append(group)
+        if given_up:
+            self._loop.call_soon_threadsafe(self._drop, given_up)
+        if taken:
+            self._commit(taken)
 
     def _commit(self, groups: list[_Group]) -> None:
         commands = [command for group in groups for command in group.commands]

@@ -62,6 +62,6 @@ def configure(level: str = "info") -> None:
     structlog.configure(
         processors=processors,
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(level.upper())),
-        logger_factory=structlog.WriteLoggerFactory(file=cast(TextIO, _EachTurn(stream))),
+        logger_factory=structlog.WriteLoggerFactory(file=cast("TextIO", _EachTurn(stream))),
         cache_logger_on_first_use=True,
     )

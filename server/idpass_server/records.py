@@ -91,7 +91,7 @@ class Event(NamedTuple):
     event_time_us: int
     caller: str
     request_id: str | None
-    request_digest: bytes | None
+    request_digest: str | None
     reference: str
     currency: str
     charge_micros: int | None
@@ -117,7 +117,7 @@ class Cancel(NamedTuple):
         """The id of the existing pass that the command is about."""
         return self.id
 
-    def digest(self) -> bytes:
+    def digest(self) -> str:
         return _digest(
             "cancel",
             id=self.id,
@@ -142,7 +142,7 @@ class Register(NamedTuple):
     def subject(self) -> str | None:
         return self.supersedes
 
-    def digest(self) -> bytes:
+    def digest(self) -> str:
         return _digest(
             "register",
             link_validity_days=self.link_validity_days,
@@ -164,7 +164,7 @@ class Advance(NamedTuple):
     def subject(self) -> str:
         return self.id
 
-    def digest(self) -> bytes:
+    def digest(self) -> str:
         return _digest(
             "advance", id=self.id, to_status=self.to_status, expected_status=self.expected_status
         )
@@ -213,7 +213,7 @@ Answer = Cancelled | Registered | Advanced | Settled
 Outcome = Answer | Refusal
 
 
-def _digest(method: str, **fields: object) -> bytes:
+def _digest(method: str, **fields: object) -> str:
     """What a request_id stands for: the method and the named fields that are set.
 
     Unset fields are left out, so that a field added later does not change the digest of
@@ -221,7 +221,7 @@ def _digest(method: str, **fields: object) -> bytes:
     """
     content = [(name, str(value)) for name, value in sorted(fields.items()) if value]
     text = ascii((method, content))  # and not repr, which differs between Unicode versions
-    return hashlib.blake2b(text.encode(), digest_size=16).digest()
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 def new_uuid() -> str:

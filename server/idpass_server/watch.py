@@ -20,7 +20,7 @@ from idpass_server.store import Store
 
 CHUNK_EVENTS: Final = 64
 SHARED_CHUNKS: Final = 256
-EVENTS_PER_S_WHILE_BUSY: Final = 4_000
+EVENTS_PER_S_WHILE_BUSY: Final = 1_000
 
 Chunk = list[IdPassEvent]
 IN_FLIGHT: Final = frozenset(responses.status(status) for status in domain.TRANSITIONS)

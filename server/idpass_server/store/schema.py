@@ -79,7 +79,7 @@ def initial(db: Database) -> None:
             event_time_us  INTEGER NOT NULL,
             caller         TEXT    NOT NULL,
             request_id     TEXT,
-            request_digest BLOB,
+            request_digest TEXT,
             reference      TEXT    NOT NULL,
             currency       TEXT    NOT NULL,
             charge_micros  INTEGER,

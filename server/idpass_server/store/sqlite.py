@@ -12,12 +12,12 @@ import json
 import os
 import threading
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from idpass_server.batch import Batch, Key, Needs
+from idpass_server.batch import Batch, Needs
 from idpass_server.records import Account, Command, Event, Money, Pass, Register
 from idpass_server.refusals import StoreUnavailable
 from idpass_server.store import Committed, ListQuery, Page, StoreBroken
@@ -27,25 +27,54 @@ CHECKPOINT_PAGES: Final = 4_000
 LIST_SCAN_ROWS: Final = 20_000
 """How many passes one page of a list may look at, so that a rare status costs no long scan."""
 
+# Each time a statement yields a row or ends, the interpreter's lock is let go and must be won
+# back from the event loop. So the hot path runs one statement for each table and not one for each
+# row: rows come and go as JSON arrays, in the order of the columns.
+
+
+def _row(table: str, record: type[Account | Pass | Event]) -> str:
+    return f"json_array({', '.join(f'{table}.{column}' for column in record._fields)})"
+
+
+def _columns(count: int) -> str:
+    return ", ".join(f"value ->> {index}" for index in range(count))
+
+
+_LOAD: Final = f"""
+    SELECT (
+        SELECT json_group_array({_row("accounts", Account)}) FROM json_each(:accounts) AS key
+        CROSS JOIN accounts ON accounts.name = key.value
+    ), (
+        SELECT json_group_array({_row("passes", Pass)}) FROM json_each(:passes) AS key
+        CROSS JOIN passes
+        ON passes.account = key.value ->> 0 AND passes.id = key.value ->> 1
+    ), (
+        SELECT json_group_array({_row("events", Event)}) FROM json_each(:receipts) AS key
+        CROSS JOIN events
+        ON events.account = key.value ->> 0 AND events.request_id = key.value ->> 1
+    )"""
+_INSERT_PASSES: Final = f"INSERT INTO passes SELECT {_columns(len(Pass._fields))} FROM json_each(?)"
+_INSERT_EVENTS: Final = (
+    f"INSERT INTO events SELECT {_columns(len(Event._fields))} FROM json_each(?)"
+)
+_INSERT_TIMERS: Final = f"INSERT INTO timers SELECT {_columns(3)} FROM json_each(?)"
+_DELETE_TIMERS: Final = f"""
+    DELETE FROM timers WHERE (account, expire_time_us, id_pass_id) IN (
+        SELECT {_columns(3)} FROM json_each(?))"""
+_UPDATE_PASSES: Final = """
+    UPDATE passes SET status = value ->> 2, fee_refunded = value ->> 3,
+        superseded_by = value ->> 4, update_time_us = value ->> 5, consent_time_us = value ->> 6,
+        end_time_us = value ->> 7, cancel_reason = value ->> 8, cancel_note = value ->> 9,
+        cancel_caller = value ->> 10, event_sequence = value ->> 11
+    FROM json_each(?) WHERE passes.account = value ->> 0 AND passes.id = value ->> 1"""
+_UPDATE_ACCOUNTS: Final = """
+    UPDATE accounts SET slots_in_use = value ->> 1, charged_micros = value ->> 2,
+        refunded_micros = value ->> 3, last_sequence = value ->> 4
+    FROM json_each(?) WHERE name = value ->> 0"""
+
 _SELECT_ACCOUNT: Final = "SELECT * FROM accounts WHERE name = ?"
 _SELECT_PASS: Final = "SELECT * FROM passes WHERE account = ? AND id = ?"
 _SELECT_EVENT: Final = "SELECT * FROM events WHERE account = ? AND sequence = ?"
-_SELECT_RECEIPT: Final = "SELECT * FROM events WHERE account = ? AND request_id = ?"
-_INSERT_PASS: Final = f"INSERT INTO passes VALUES ({', '.join('?' * len(Pass._fields))})"
-_INSERT_EVENT: Final = f"INSERT INTO events VALUES ({', '.join('?' * len(Event._fields))})"
-_INSERT_TIMER: Final = "INSERT INTO timers VALUES (?, ?, ?)"
-_DELETE_TIMER: Final = (
-    "DELETE FROM timers WHERE account = ? AND expire_time_us = ? AND id_pass_id = ?"
-)
-_UPDATE_PASS: Final = """
-    UPDATE passes SET status = ?, fee_refunded = ?, superseded_by = ?, update_time_us = ?,
-        consent_time_us = ?, end_time_us = ?, cancel_reason = ?, cancel_note = ?,
-        cancel_caller = ?, event_sequence = ?
-    WHERE account = ? AND id = ?"""
-_UPDATE_ACCOUNT: Final = """
-    UPDATE accounts SET slots_in_use = ?, charged_micros = ?, refunded_micros = ?,
-        last_sequence = ?
-    WHERE name = ?"""
 _DUE: Final = """
     SELECT passes.* FROM accounts
     CROSS JOIN timers ON timers.account = accounts.name AND timers.expire_time_us <= :now_us
@@ -128,24 +157,16 @@ class SqliteStore:
 
     def _load(self, commands: Sequence[Command], now_us: int) -> Batch:
         needs = Needs.of(commands)
-        accounts = [
-            Account._make(row)
-            for name in needs.accounts
-            if (row := self._one(_SELECT_ACCOUNT, (name,)))
-        ]
-        passes = [p for key in needs.passes if (p := self._pass(key))]
-        receipts: list[Event] = []
+        keys = {name: json.dumps(value) for name, value in needs._asdict().items()}
+        rows = [json.loads(array) for array in self._writer.execute(_LOAD, keys).fetchone()]
+        accounts = list(map(Account._make, rows[0]))
+        passes = list(map(Pass._make, rows[1]))
+        receipts = list(map(Event._make, rows[2]))
         preceding: list[Event] = []
-        for key in needs.receipts:
-            row = self._one(_SELECT_RECEIPT, key)
-            if row:
-                receipt = Event._make(row)
-                receipts.append(receipt)
-                if made := self._pass((receipt.account, receipt.id_pass_id)):
-                    passes.append(made)
-                row = self._one(_SELECT_EVENT, (receipt.account, receipt.sequence - 1))
-                if row:
-                    preceding.append(Event._make(row))
+        for receipt in receipts:
+            passes += map(Pass._make, self._rows(_SELECT_PASS, receipt.account, receipt.id_pass_id))
+            before = self._rows(_SELECT_EVENT, receipt.account, receipt.sequence - 1)
+            preceding += map(Event._make, before)
         return Batch(
             accounts, passes, receipts, preceding, self._make_room(accounts, commands, now_us)
         )
@@ -169,13 +190,14 @@ class SqliteStore:
         ]
 
     def _save(self, batch: Batch) -> None:
-        execute_many = self._writer.executemany
-        execute_many(_INSERT_PASS, batch.created.values())
-        execute_many(_INSERT_TIMER, [_timer(p) for p in batch.created.values()])
-        execute_many(
-            _UPDATE_PASS,
-            [
+        self._write(_INSERT_PASSES, batch.created.values())
+        self._write(_INSERT_TIMERS, map(_timer, batch.created.values()))
+        self._write(
+            _UPDATE_PASSES,
+            (
                 (
+                    p.account,
+                    p.id,
                     p.status,
                     p.fee_refunded,
                     p.superseded_by,
@@ -186,28 +208,26 @@ class SqliteStore:
                     p.cancel_note,
                     p.cancel_caller,
                     p.event_sequence,
-                    p.account,
-                    p.id,
                 )
                 for p in batch.changed.values()
-            ],
+            ),
         )
-        execute_many(_INSERT_EVENT, batch.events)
-        execute_many(_DELETE_TIMER, [_timer(p) for p in batch.rung])
-        execute_many(
-            _UPDATE_ACCOUNT,
-            [
-                (a.slots_in_use, a.charged_micros, a.refunded_micros, a.last_sequence, a.name)
+        self._write(_INSERT_EVENTS, batch.events)
+        self._write(_DELETE_TIMERS, map(_timer, batch.rung))
+        self._write(
+            _UPDATE_ACCOUNTS,
+            (
+                (a.name, a.slots_in_use, a.charged_micros, a.refunded_micros, a.last_sequence)
                 for a in batch.changed_accounts()
-            ],
+            ),
         )
 
-    def _pass(self, key: Key) -> Pass | None:
-        row = self._one(_SELECT_PASS, key)
-        return Pass._make(row) if row else None
+    def _write(self, sql: str, rows: Iterable[tuple[object, ...]]) -> None:
+        if listed := list(rows):
+            self._writer.execute(sql, (json.dumps(listed),))
 
-    def _one(self, sql: str, parameters: tuple[object, ...]) -> Any:
-        return self._writer.execute(sql, parameters).fetchone()
+    def _rows(self, sql: str, *parameters: object) -> list[Any]:
+        return list(self._writer.execute(sql, parameters))
 
     # -- accounts, for the operator
 
