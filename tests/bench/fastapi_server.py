@@ -92,7 +92,7 @@ class CancelResponse(BaseModel):
 
 def cancel(request: CancelRequest) -> CancelResponse:
     content = [str(request.id), request.reason, request.note, request.expected_status]
-    digest = hashlib.blake2b(json.dumps(content).encode(), digest_size=16).digest()
+    digest = hashlib.blake2b(json.dumps(content).encode(), digest_size=16).hexdigest()
     with LOCK, Session(ENGINE, expire_on_commit=False) as session, session.begin():
         made, currency = _cancel(session, request, digest)
     refund = None
@@ -109,7 +109,7 @@ def cancel(request: CancelRequest) -> CancelResponse:
     )
 
 
-def _cancel(session: Session, request: CancelRequest, digest: bytes) -> tuple[Any, str]:
+def _cancel(session: Session, request: CancelRequest, digest: str) -> tuple[Any, str]:
     id_pass: Any = session.get(Pass, (DEMO, str(request.id)))
     if id_pass is None:
         raise HTTPException(404, f"there is no pass {request.id}")

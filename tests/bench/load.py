@@ -142,7 +142,7 @@ class GrpcBatch(Grpc):
 
 def _request(id_: str) -> service_pb.CancelRequest:
     return service_pb.CancelRequest(
-        id=id_, request_id=str(uuid_utils.uuid4()), reason=pb.CANCEL_REASON_ABANDONED
+        id=id_, request_id=str(uuid_utils.uuid7()), reason=pb.CANCEL_REASON_ABANDONED
     )
 
 
@@ -167,7 +167,7 @@ class Http:
             _, connection = await loop.create_connection(_HttpConnection, self._host, self._port)
             self._connections[caller] = connection
         body = json.dumps(
-            {"id": ids[0], "request_id": str(uuid_utils.uuid4()), "reason": "abandoned"}
+            {"id": ids[0], "request_id": str(uuid_utils.uuid7()), "reason": "abandoned"}
         ).encode()
         await connection.post(body)
 

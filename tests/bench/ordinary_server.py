@@ -68,7 +68,7 @@ class OrdinaryServicer(IdPassServiceServicer):
         except ValueError:
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, "id is not a UUID")
         content = [id_, request.reason, request.note, request.expected_status]
-        digest = hashlib.blake2b(json.dumps(content).encode(), digest_size=16).digest()
+        digest = hashlib.blake2b(json.dumps(content).encode(), digest_size=16).hexdigest()
         reference = str(uuid_utils.uuid7())
         try:
             with self._lock:
@@ -91,7 +91,7 @@ class OrdinaryServicer(IdPassServiceServicer):
         return response
 
     def _cancel(
-        self, id_: str, request: service_pb.CancelRequest, digest: bytes, reference: str
+        self, id_: str, request: service_pb.CancelRequest, digest: str, reference: str
     ) -> tuple[str, str, int | None, int]:
         execute = self._connection.execute
         execute("BEGIN IMMEDIATE")
