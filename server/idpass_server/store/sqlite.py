@@ -23,7 +23,9 @@ from idpass_server.refusals import StoreUnavailable
 from idpass_server.store import Committed, ListQuery, Page, StoreBroken
 from idpass_server.store.sqlite_file import CannotOpen, cannot_open, connect, lock, migrate, sqlite3
 
-CHECKPOINT_PAGES: Final = 4_000
+CHECKPOINT_PAGES: Final = 16_000
+"""A WAL of 64 MB: the larger, the more commits share the writing of a page back to the file."""
+
 LIST_SCAN_ROWS: Final = 20_000
 """How many passes one page of a list may look at, so that a rare status costs no long scan."""
 
