@@ -19,8 +19,13 @@ function json(value) {
 }
 
 /** One line for people: what came of it. */
-export function outcome({ ok, path, answer, status }) {
+export function outcome({ ok, path, body, answer, status }) {
   if (!ok) return `Refused: ${status || "no answer"} ${reason(answer)}`;
+  const checked = (body.requests?.[0] ?? body).validate_only ? "Checked only, nothing changed. It would be: " : "";
+  return checked + said(path, answer);
+}
+
+function said(path, answer) {
   if (path === "/idpass/batch-cancel") return batch(answer);
   const again = answer.replayed ? "The first answer again, nothing changed now: " : "";
   if (path === "/idpass/cancel") {

@@ -21,7 +21,13 @@ export class Feed {
     byId("feed").replaceChildren();
     this.source?.close();
     this.source = new EventSource(`/idpass/events?after_sequence=${Math.max(0, before)}`);
-    this.source.addEventListener("open", () => this.live("live", true));
+    let opened = false;
+    this.source.addEventListener("open", () => {
+      this.live("live", true);
+      // Whoever was away may have missed a reset, after which old numbers stand for new events.
+      if (opened) this.lost();
+      opened = true;
+    });
     this.source.addEventListener("message", ({ data }) => this.take(JSON.parse(data)));
     this.source.addEventListener("error", () => {
       this.live("reconnecting", false);

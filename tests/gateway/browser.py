@@ -1,0 +1,153 @@
+"""A real, headless Chromium, as a person would use it."""
+
+import base64
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+from selenium import webdriver
+from selenium.webdriver.common.action_chains import ActionChains
+from selenium.webdriver.common.by import By
+from selenium.webdriver.remote.webelement import WebElement
+from selenium.webdriver.support.ui import WebDriverWait
+
+WAIT_S: Final = 15.0
+WIDE: Final = (1360, 1000)
+NARROW: Final = (390, 844)
+
+
+def chromium() -> webdriver.Chrome:
+    """Starts one, or skips the test where there is none."""
+    binary, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if binary is None or driver is None:
+        pytest.skip("no Chromium here: apt-get install chromium chromium-driver")
+    options = webdriver.ChromeOptions()
+    options.binary_location = binary
+    arguments = ["--headless=new", "--disable-dev-shm-usage", "--disable-gpu", "--no-first-run"]
+    if os.geteuid() == 0:
+        arguments.append("--no-sandbox")  # Chromium's own does not work for root
+    for argument in arguments:
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    return webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+
+
+def axe(folder: Path) -> str:
+    """The script that finds accessibility faults; skips the test where npm cannot get it."""
+    npm = shutil.which("npm")
+    if npm is None:
+        pytest.skip("no npm here, which gets axe-core: apt-get install npm")
+    packed = subprocess.run(
+        [npm, "pack", "axe-core@4", "--silent"],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if packed.returncode:
+        pytest.skip(f"npm cannot get axe-core: {packed.stderr[-300:]}")
+    archive = packed.stdout.split()[-1]
+    shutil.unpack_archive(folder / archive, folder, filter="data")
+    return (folder / "package/axe.min.js").read_text()
+
+
+class Page:
+    """The sandbox page, in words of what is on it."""
+
+    def __init__(self, driver: webdriver.Chrome, url: str) -> None:
+        self.driver = driver
+        self._url = url
+
+    def open(self, path: str = "/") -> None:
+        self.driver.get(self._url + path)
+        if path == "/":
+            self.until(lambda: self.rows() and self.text("live") == "live")
+
+    def until(self, condition: Any) -> Any:
+        return WebDriverWait(self.driver, WAIT_S, 0.02).until(lambda _: condition())
+
+    def by_id(self, name: str) -> WebElement:
+        return self.driver.find_element(By.ID, name)
+
+    def text(self, name: str) -> str:
+        return str(
+            self.driver.execute_script(
+                "return document.getElementById(arguments[0]).textContent", name
+            )
+        )
+
+    def rows(self) -> list[WebElement]:
+        return self.driver.find_elements(By.CSS_SELECTOR, "#rows tr")
+
+    def show(self, status: str) -> None:
+        """Filters by a status, and waits for its passes."""
+        name = status.replace("_", " ")
+        for button in self.driver.find_elements(By.CSS_SELECTOR, "#filters button"):
+            if button.text.startswith(name):
+                button.click()
+        self.until(lambda: self.statuses() <= {name})
+
+    def statuses(self) -> set[str]:
+        return set(
+            self.driver.execute_script(
+                "return [...document.querySelectorAll('#rows .status')].map((e) => e.textContent)"
+            )
+        )
+
+    def pick(self, *indices: int) -> list[str]:
+        """Ticks rows. Returns the ids of their passes."""
+        ids = []
+        for index in indices:
+            row = self.rows()[index]
+            box = row.find_element(By.CSS_SELECTOR, "input")
+            self.driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", box)
+            box.click()
+            ids.append(str(row.get_attribute("data-id")))
+        return ids
+
+    def click(self, name: str) -> None:
+        self.by_id(name).click()
+
+    def outcome(self, text: str) -> None:
+        """Waits for what is said of the latest request."""
+        self.until(lambda: text in self.text("outcome"))
+
+    def keys(self, *keys: str) -> None:
+        chain = ActionChains(self.driver)
+        for key in keys:
+            chain.send_keys(key)
+        chain.perform()
+
+    def focused(self) -> WebElement:
+        return self.driver.switch_to.active_element
+
+    def dark(self, on: bool) -> None:
+        features = [{"name": "prefers-color-scheme", "value": "dark" if on else "light"}]
+        self._cdp("Emulation.setEmulatedMedia", features=features)
+
+    def size(self, width: int, height: int) -> None:
+        self._cdp(
+            "Emulation.setDeviceMetricsOverride",
+            width=width,
+            height=height,
+            deviceScaleFactor=1,
+            mobile=width < 600,
+        )
+
+    def screenshot(self, path: Path) -> None:
+        shot = self._cdp("Page.captureScreenshot", captureBeyondViewport=True)
+        path.write_bytes(base64.b64decode(shot["data"]))
+
+    def complaints(self) -> list[str]:
+        """What the browser logged, but for answers that are no success: those are wanted."""
+        return [
+            str(entry["message"])
+            for entry in self.driver.get_log("browser")
+            if "Failed to load resource" not in entry["message"]
+        ]
+
+    def _cdp(self, command: str, **parameters: Any) -> Any:
+        return self.driver.execute_cdp_cmd(command, parameters)
