@@ -172,7 +172,7 @@ def _story(
     time_us = start_us
     for before, status in pairwise((Status.NEW, *story.way)):
         usual_us = rng.randint(2 * MINUTE_US, 20 * HOUR_US if before is Status.NEW else HOUR_US)
-        time_us += max(min(usual_us, longest_us), 1)
+        time_us += max(int(min(usual_us, longest_us) * rng.uniform(0.3, 1)), 1)
         if status is Status.EXPIRED:
             yield start_us + story.validity_days * DAY_US, Expire(who[0], new_uuid(), pass_id)
         elif status is Status.CANCELLED:

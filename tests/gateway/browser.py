@@ -145,7 +145,7 @@ class Page:
         """What the browser logged, but for answers that are no success: those are wanted."""
         return [
             str(entry["message"])
-            for entry in self.driver.get_log("browser")
+            for entry in self.driver.get_log("browser")  # type: ignore[no-untyped-call]
             if "Failed to load resource" not in entry["message"]
         ]
 

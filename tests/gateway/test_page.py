@@ -1,8 +1,8 @@
 """The sandbox page in a real browser, driven as a person would."""
 
 import json
+import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,8 @@ from selenium.webdriver.common.keys import Keys
 
 from gateway.browser import NARROW, WIDE, Page, axe, chromium
 from gateway.support import Http, served
-from support import set_slots
+from idpass_server.records import Register, new_uuid
+from idpass_server.store.sqlite import SqliteStore
 
 LOOKS = {"light": (WIDE, False), "dark": (WIDE, True), "narrow": (NARROW, False)}
 TYPED = """
@@ -270,11 +271,7 @@ def test_content_comes_at_once_and_ten_thousand_passes_do_not_slow_the_page(
 ) -> None:
     """Times are taken in the page; the bounds leave room for a machine with much else to do."""
     with served(tmp_path / "not-used.db", "--sandbox") as many:
-        set_slots(Path(many.wait_for("serving")["db"].removeprefix("sqlite:///")), 20_000)
-        with ThreadPoolExecutor(16) as pool:
-            names = (f"Applicant {number}" for number in range(10_000))
-            for _ in pool.map(lambda name: many.register(applicant_reference=name), names):
-                pass
+        _register_many(Path(many.wait_for("serving")["db"].removeprefix("sqlite:///")))
         page = Page(browser.driver, many.url)
         page.size(*WIDE)
         page.open()
@@ -288,3 +285,19 @@ def test_content_comes_at_once_and_ten_thousand_passes_do_not_slow_the_page(
         page.pick(0)
         page.click("cancel")
         page.outcome("Cancelled from new")
+
+
+def _register_many(db: Path) -> None:
+    """Ten thousand passes straight into the database of a running server."""
+    store = SqliteStore(db, exclusive=False)
+    store.set_account("demo", slot_limit=20_000, fee=None)
+    for start in range(0, 10_000, 1_000):
+        commands = [
+            Register(
+                *("demo", "demo", new_uuid(), None, new_uuid()),
+                applicant_reference=f"Applicant {n}",
+            )
+            for n in range(start, start + 1_000)
+        ]
+        store.commit(commands, time.time_ns() // 1_000)
+    store.close()
