@@ -93,9 +93,8 @@ class Blocking:
     def _iterate(self, iterator: Any) -> Iterator[Any]:
         try:
             while True:
-                try:
-                    yield self._loop.run_until_complete(anext(iterator))
-                except StopAsyncIteration:
-                    return
+                yield self._loop.run_until_complete(anext(iterator))
+        except StopAsyncIteration:
+            return
         finally:
             self._loop.run_until_complete(iterator.aclose())

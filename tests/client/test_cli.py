@@ -1,6 +1,7 @@
 """The command line, run as a program against the real service."""
 
 import asyncio
+import contextlib
 import json
 import os
 import pty
@@ -234,11 +235,9 @@ def on_terminal(command: list[str], address: str, answer: str) -> tuple[str, int
     os.close(theirs)
     os.write(ours, answer.encode())
     shown = b""
-    while select.select([ours], [], [], 30)[0]:
-        try:
+    with contextlib.suppress(OSError):  # the program has ended
+        while select.select([ours], [], [], 30)[0]:
             shown += os.read(ours, 4096)
-        except OSError:  # the program has ended
-            break
     os.close(ours)
     return shown.decode(), program.wait(30)
 
