@@ -31,6 +31,9 @@ REFERENCE_KEY: Final = "idpass-reference"
 QUIET_S: Final = 0.1
 """For so long no call may have come before a draining server hangs up."""
 
+LOG_WITHIN_S: Final = 0.05
+"""So long after a call has finished its line is written at the latest."""
+
 log = structlog.get_logger()
 
 
@@ -45,12 +48,12 @@ class Call(NamedTuple):
 class _Record:
     """What the log will say of one call."""
 
-    __slots__ = ("caller", "code", "method", "reason", "reference", "started_s")
+    __slots__ = ("caller", "code", "ended_s", "method", "reason", "reference", "started_s")
 
     def __init__(self, method: str) -> None:
         self.method = method
         self.reference = new_uuid()
-        self.started_s = time.monotonic()
+        self.started_s = self.ended_s = time.monotonic()
         self.caller: Caller | None = None
         self.code = grpc.StatusCode.OK
         self.reason: str | None = None
@@ -70,6 +73,7 @@ class Calls:
         self._max_calls = max_calls
         self._begun = 0
         self._draining = False
+        self._finished: list[_Record] = []
         self.in_flight = 0
 
     async def drain(self) -> None:
@@ -125,17 +129,31 @@ class Calls:
         raise AssertionError("abort raises")
 
     def finish(self, record: _Record) -> None:
-        """Writes a call's line and counts it."""
+        """Counts a call, and has its line written soon.
+
+        Lines are made many at a time: among the work of calls each took three times as long.
+        """
+        record.ended_s = time.monotonic()
         self._metrics.call(record.method, record.code)
-        log.info(
-            "call",
-            method=record.method,
-            code=record.code.name,
-            reason=record.reason,
-            reference=record.reference,
-            caller=record.caller.name if record.caller else None,
-            duration_ms=round((time.monotonic() - record.started_s) * 1000, 3),
-        )
+        if not self._finished:
+            asyncio.get_running_loop().call_later(LOG_WITHIN_S, self.write_log)
+        self._finished.append(record)
+
+    def write_log(self) -> None:
+        """Writes the lines of the calls that are finished."""
+        epoch_s = time.time() - time.monotonic()
+        for record in self._finished:
+            log.info(
+                "call",
+                method=record.method,
+                code=record.code.name,
+                reason=record.reason,
+                reference=record.reference,
+                caller=record.caller.name if record.caller else None,
+                duration_ms=round((record.ended_s - record.started_s) * 1000, 3),
+                time_s=epoch_s + record.ended_s,
+            )
+        self._finished.clear()
 
 
 class _HasCalls(Protocol):

@@ -9,9 +9,11 @@ import atexit
 import json
 import logging
 import sys
+from datetime import UTC, datetime
 from typing import TextIO, cast
 
 import structlog
+from structlog.typing import EventDict
 
 
 class _EachTurn:
@@ -41,6 +43,22 @@ class _EachTurn:
         self._stream.flush()
 
 
+_encode = json.JSONEncoder(default=repr).encode
+
+
+def _stamp(_logger: object, level: str, event: EventDict) -> EventDict:
+    """Adds the level, and the time where the caller has not said when it was."""
+    event["level"] = level
+    time_s = event.pop("time_s", None)
+    moment = datetime.now(UTC) if time_s is None else datetime.fromtimestamp(time_s, UTC)
+    event["timestamp"] = moment.isoformat().replace("+00:00", "Z")
+    return event
+
+
+def _json(_logger: object, _level: str, event: EventDict) -> str:
+    return _encode(event)
+
+
 def configure(level: str = "info") -> None:
     """Args: level: the least severe level that is written."""
     # A writer of its own, since sys.stderr writes at the end of every line.
@@ -48,19 +66,13 @@ def configure(level: str = "info") -> None:
         sys.stderr.fileno(), "w", encoding="utf-8", closefd=False, buffering=1 << 16
     )
     atexit.register(stream.flush)
-    processors: list[structlog.typing.Processor] = [
-        structlog.processors.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-    ]
-    if sys.stderr.isatty():
-        processors.append(structlog.dev.ConsoleRenderer())
-    else:
-        processors += [
-            structlog.processors.format_exc_info,
-            structlog.processors.JSONRenderer(serializer=json.dumps),
-        ]
+    people = sys.stderr.isatty()
     structlog.configure(
-        processors=processors,
+        processors=[
+            _stamp,
+            *([] if people else [structlog.processors.format_exc_info]),
+            structlog.dev.ConsoleRenderer() if people else _json,
+        ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(level.upper())),
         logger_factory=structlog.WriteLoggerFactory(file=cast("TextIO", _EachTurn(stream))),
         cache_logger_on_first_use=True,

@@ -168,6 +168,7 @@ class Server:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._calls.drain(), self._settings.drain_s)
         await self._grpc.stop(HANG_UP_S)
+        self._calls.write_log()
         for task in self._tasks:
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
