@@ -30,12 +30,14 @@ _ROWS: Final = (
     "INSERT INTO timers SELECT 'demo', :expire_time_us + n, id FROM ids ORDER BY n",
     """
     INSERT INTO events SELECT 'demo', n, id, NULL, 'new', :now_us, 'demo',
-        lower(hex(randomblob(16))), lower(hex(randomblob(16))), id, 'AUD', 4500000, NULL, '', NULL
+        lower(hex(randomblob(16))), lower(hex(randomblob(16))), id, 'AUD', 4500000, NULL, '',
+        NULL
     FROM ids ORDER BY n
     """,
     """
     INSERT INTO events SELECT 'demo', :total + n, id, 'new', 'cancelled', :now_us, 'demo',
-        lower(hex(randomblob(16))), lower(hex(randomblob(16))), id, 'AUD', NULL, 4500000, 'abandoned', n
+        lower(hex(randomblob(16))), lower(hex(randomblob(16))), id, 'AUD', NULL, 4500000,
+        'abandoned', n
     FROM ids WHERE n <= :history ORDER BY n
     """,
     """
