@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ import pytest
 from client.proxy import Cut, CuttingProxy
 from client.support import PutPass, ServerProcess
 from idpass import AsyncIdPassClient, CancelReason, IdPassClient, Status
+from idpass._cleanup import Cleanup
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 COMMAND = [sys.executable, "-m", "idpass.cli"]
@@ -212,6 +214,19 @@ def test_a_cleanup_is_shown_first_and_then_done_once(
     assert id_pass.cancellation
     assert id_pass.cancellation.reason is CancelReason.ABANDONED
     assert id_pass.cancellation.note == "swept"
+
+
+def test_a_pass_that_moves_on_while_it_is_cleaned_up_is_left_alone(
+    setup_client: IdPassClient, put_pass: PutPass, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pass_id = put_pass(Status.OPENED)
+    work = Cleanup(setup_client, [Status.OPENED], timedelta(), "")
+    work.survey()
+    monkeypatch.setattr(work, "_ids", lambda _status: iter([pass_id]))  # listed, and then:
+    setup_client.advance(pass_id, Status.IN_PROGRESS)
+    work.run(lambda: None)
+    assert (work.cancelled, work.moved_on, work.refused) == (0, 1, 0)
+    assert setup_client.get(pass_id).status is Status.IN_PROGRESS
 
 
 def test_a_person_is_asked_sees_colours_and_may_say_no(
