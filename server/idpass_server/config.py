@@ -55,6 +55,8 @@ class Settings:
             raise BadSetting("--sandbox is a page: say where with --http, such as 127.0.0.1:8080")
         if self.metrics is not None:
             address(self.metrics)
+            if self.sandbox:
+                raise BadSetting("--metrics is not for a --sandbox: its figures would be of no use")
         sqlite_path(self.db)
 
 

@@ -125,6 +125,10 @@ def test_files_outside_the_folder_are_not_served(sandbox: Http) -> None:
     ("arguments", "text"),
     [
         (("serve", "--sandbox"), "say where with --http"),
+        (
+            ("serve", "--sandbox", "--http", "127.0.0.1:0", "--metrics", "127.0.0.1:0"),
+            "not for a --sandbox",
+        ),
         (("serve", "--http", "0.0.0.0:8080"), "can be reached from other machines"),
         (("serve", "--http", "8080"), "is not HOST:PORT"),
         (("gateway", "--http", "0.0.0.0:8080"), "can be reached from other machines"),

@@ -32,7 +32,7 @@ export class Feed {
     this.source.addEventListener("error", () => {
       this.live("reconnecting", false);
       // The browser comes back by itself, but for a stream that it was refused.
-      if (this.source.readyState === EventSource.CLOSED) setTimeout(this.lost, 500);
+      if (this.source.readyState === EventSource.CLOSED) setTimeout(this.lost, 1000);
     });
   }
 
