@@ -50,7 +50,7 @@ def axe(folder: Path) -> str:
     if packed.returncode:
         pytest.skip(f"npm cannot get axe-core: {packed.stderr[-300:]}")
     archive = packed.stdout.split()[-1]
-    shutil.unpack_archive(folder / archive, folder, filter="data")
+    subprocess.run(["tar", "-xzf", archive], cwd=folder, check=True)
     return (folder / "package/axe.min.js").read_text()
 
 
