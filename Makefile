@@ -9,7 +9,7 @@ PROTOS := $(wildcard protos/idpass/v1/*.proto)
 PIP := -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test check format generate baseline bench build lock clean
+.PHONY: help setup demo serve test check format generate baseline matrix bench build lock clean
 
 help: ## Show what can be made
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -45,6 +45,9 @@ generate: $(GENERATE)/ready ## Generate the client's messages and stubs from pro
 
 baseline: $(GENERATE)/ready ## Take the protos as released: later ones must not break them
 	$(GENERATE)/bin/python protos/generate.py --baseline
+
+matrix: $(VENV)/dev ## Test the client's wheel with old and new dependencies and Pythons
+	$(BIN)/python tests/client/matrix.py
 
 bench: $(VENV)/bench ## Measure throughput, latency and memory beside other implementations
 	$(BIN)/python tests/bench/run.py

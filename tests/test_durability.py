@@ -17,6 +17,7 @@ from idpass.v1 import id_pass_pb2 as pb
 from support import STATUS, Calls, Service, cli, problems, process, refused, set_slots
 
 KILLS = 25
+CUTS = 60
 ANSWERS_BEFORE_KILL = 120
 
 
@@ -109,7 +110,7 @@ def test_a_call_retried_after_its_connection_was_cut_gets_the_first_answer(
     service: Service,
 ) -> None:
     replayed = 0
-    for number in range(150):
+    for number in range(CUTS):
         pass_id = service.register().id_pass.id
         fields = {"request_id": f"c-{number}", "reason": pb.CANCEL_REASON_ABANDONED}
         channel = grpc.insecure_channel(
@@ -128,7 +129,7 @@ def test_a_call_retried_after_its_connection_was_cut_gets_the_first_answer(
         assert again.fee_refunded
         assert first is None or (again.replayed and again.reference == first.reference)
     assert replayed > 0
-    assert service.account().fees_refunded.units == 150 * 9 // 2
+    assert service.account().fees_refunded.units == CUTS * 9 // 2
 
 
 @contextmanager
