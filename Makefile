@@ -51,6 +51,7 @@ matrix: $(VENV)/dev ## Test the client's wheel with old and new dependencies and
 
 bench: $(VENV)/bench ## Measure throughput, latency and memory beside other implementations
 	$(BIN)/python tests/bench/run.py
+	$(BIN)/python tests/client/bench_client.py
 
 build: $(VENV)/dev ## Build the two wheels into dist/
 	$(BIN)/python -m build --quiet --wheel --no-isolation --outdir dist clients/python

@@ -20,7 +20,7 @@ from bench import machine, report
 from bench.sections import EMPTY, Bench, Settings
 
 RESULTS = Path(__file__).with_name("results")
-SECTIONS = ("table", "flat", "startup", "slow-disk", "watchers")
+SECTIONS = ("table", "flat", "http", "startup", "slow-disk", "watchers")
 
 
 def _arguments() -> argparse.Namespace:
@@ -63,6 +63,7 @@ async def main(arguments: argparse.Namespace) -> None:
                 report.plot(results, RESULTS / "bench.png")
             others = {
                 "flat": bench.flat,
+                "http": bench.http,
                 "startup": bench.startup,
                 "slow-disk": bench.slow_disk,
                 "watchers": bench.watchers,

@@ -10,7 +10,7 @@ from bench import machine
 from bench.load import Grpc, GrpcBatch, Http, Round, serving
 from bench.report import Goal, at_least, at_most
 from bench.seed import Seeded, seed
-from bench.servers import Process, idpass_server, module
+from bench.servers import Process, idpass_server, idpass_server_http, module
 from bench.targets import Key, Results, Served, Target, interleaved
 
 IN_FLIGHT: Final = (1, 8, 32, 128)
@@ -108,6 +108,25 @@ class Bench:
             at_least(f"{CANCEL}, {passes} passes stored / few", ratio(many, few), 0.9, "x"),
             at_most("peak RSS, few passes stored", small.served.peak_rss_mb(), 150, "MB"),
             at_most(f"peak RSS, {passes} passes stored", large.served.peak_rss_mb(), 150, "MB"),
+        ]
+
+    async def http(self) -> None:
+        """POST /idpass/cancel against the gRPC call, and against the FastAPI peer."""
+        few = self._few()
+        hop = Served("http", self.folder, few, idpass_server_http, ready="gateway")
+        self._served["http"] = hop
+        peer = self._serve("http-peer", few, lambda db: module("fastapi_server", str(db)))
+        targets = [
+            Target("grpc", self._serve("few", few, idpass_server), Grpc()),
+            Target("http", hop, Http()),
+            Target("peer", peer, Http()),
+        ]
+        results = await self._rounds(targets, AT)
+        of = {key.target: rounds for key, rounds in results.items()}
+        post = "POST /idpass/cancel"
+        self.goals += [
+            at_least(f"{post} / {CANCEL}, {AT} in flight", ratio(of["http"], of["grpc"]), 0.5, "x"),
+            Goal(f"{post} / {FASTAPI}", "", f"{ratio(of['http'], of['peer']):.2f} x", None),
         ]
 
     async def startup(self) -> None:

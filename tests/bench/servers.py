@@ -20,7 +20,7 @@ class Process:
     Args:
         log: file that takes its standard error, where servers log.
         environment: what to add to this process's own.
-        ready: the "event" of that line; that of a server has its address as "listen".
+        ready: the "event" of that line; its address is there as "listen" or "http".
 
     Raises:
         RuntimeError: it does not come up; the message has the end of its log.
@@ -54,7 +54,8 @@ class Process:
         while time.perf_counter() - self.spawned_s < START_TIMEOUT_S:
             for line in self._log.read_bytes().splitlines(keepends=True):
                 if line.endswith(b"\n") and self._ready in line:
-                    return str(json.loads(line).get("listen"))
+                    said = json.loads(line)
+                    return str(said.get("listen", said.get("http")))
             if self._process.poll() is not None:
                 break
             time.sleep(0.002)
@@ -90,6 +91,11 @@ def idpass_server(db: Path) -> list[str]:
     """The command that serves a database as a user would."""
     program = str(Path(sys.executable).with_name("idpass-server"))
     return [program, "serve", "--listen", "127.0.0.1:0", "--db", f"sqlite:///{db.absolute()}"]
+
+
+def idpass_server_http(db: Path) -> list[str]:
+    """The same, with HTTP beside gRPC."""
+    return [*idpass_server(db), "--http", "127.0.0.1:0"]
 
 
 def module(name: str, *arguments: str) -> list[str]:

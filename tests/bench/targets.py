@@ -22,6 +22,7 @@ class Served:
         folder: for the database and the log.
         template: copied for the server; None for a server without a store.
         command: what starts the server on a database.
+        ready: the event in its log that has the address to call.
     """
 
     def __init__(
@@ -31,12 +32,15 @@ class Served:
         template: Seeded | None,
         command: Callable[[Path], list[str]],
         environment: Mapping[str, str] | None = None,
+        *,
+        ready: str = "serving",
     ) -> None:
         self.db = folder / f"{name}.db"
         self._log = folder / f"{name}.log"
         self._template = template
         self._command = command
         self._environment = environment
+        self._ready = ready
         self._ids: list[str] = []
         self._peak_rss_mb = 0.0
         self.process: Process | None = None
@@ -52,7 +56,9 @@ class Served:
                 shutil.copyfile(self._template.path, self.db)
                 self._ids = self._template.in_flight.copy()
                 random.Random(1).shuffle(self._ids)
-            self.process = Process(self._command(self.db), self._log, self._environment)
+            self.process = Process(
+                self._command(self.db), self._log, self._environment, self._ready
+            )
         return self.process
 
     def take(self, passes: int) -> list[str]:
