@@ -219,7 +219,7 @@ def _digest(method: str, **fields: object) -> str:
     Unset fields are left out, so that a field added later does not change the digest of
     requests that do not use it. Not the protobuf bytes, which are not canonical.
     """
-    content = [(name, str(value)) for name, value in sorted(fields.items()) if value]
+    content = [(name, str(value)) for name, value in fields.items() if value]
     text = ascii((method, content))  # and not repr, which differs between Unicode versions
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
