@@ -15,7 +15,6 @@ DAMAGE = [
     ("UPDATE accounts SET refunded_micros = refunded_micros - 1", "fees refunded"),
     ("DELETE FROM events WHERE sequence = 2", "event sequence has gaps"),
     ("UPDATE accounts SET last_sequence = last_sequence + 1", "event sequence has gaps"),
-    ("UPDATE events SET event_time_us = event_time_us - 10 WHERE sequence = 4", "older than"),
     (
         "INSERT INTO passes SELECT 'ghost', id, status, currency, fee_micros, fee_refunded, "
         "applicant_reference, NULL, NULL, create_time_us, update_time_us, expire_time_us, "

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 
 class Clock:
-    """Wall time in microseconds since the epoch that never runs backwards.
+    """Wall time in microseconds since the epoch that never runs backwards while it runs.
 
     Args:
         wall_time_us: where time comes from; tests give their own.

@@ -61,12 +61,6 @@ CHECKS: Final = (
             FROM accounts) WHERE newest <> last_sequence OR events <> last_sequence""",
     ),
     Check(
-        "event is older than the one before it",
-        """SELECT e.account, e.sequence FROM events e JOIN events b
-            ON b.account = e.account AND b.sequence = e.sequence - 1
-            WHERE e.event_time_us < b.event_time_us""",
-    ),
-    Check(
         "pass or event belongs to no account",
         """SELECT account, id FROM passes WHERE account NOT IN (SELECT name FROM accounts)
             UNION ALL SELECT account, sequence FROM events

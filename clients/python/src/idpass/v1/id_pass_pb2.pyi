@@ -265,7 +265,9 @@ class IdPassEvent(_message.Message):
     """Why the pass was cancelled; UNSPECIFIED for any other change."""
     @_builtins.property
     def event_time(self) -> _timestamp_pb2.Timestamp:
-        """When the change was decided. Never earlier than that of the event before."""
+        """When the change was decided, by the clock of the server. The order of events
+        is that of `sequence`: a clock may be set back.
+        """
 
     @_builtins.property
     def refund(self) -> _money_pb2.Money:
