@@ -63,12 +63,14 @@ async def demo() -> bool:
         server = Server(Settings(listen="127.0.0.1:0", db=f"sqlite:///{path}"))
         address = await server.start()
         print(f"Serving on {address} with a throw-away database.\n")
-        async with grpc.aio.insecure_channel(address) as channel:
-            stub = IdPassServiceStub(channel)
-            rows = [await _row(stub, before) for before in WAYS]
-            account = await stub.GetAccount(GetAccountRequest())
-        server.stop()
-        await server.wait()
+        try:
+            async with grpc.aio.insecure_channel(address) as channel:
+                stub = IdPassServiceStub(channel)
+                rows = [await _row(stub, before) for before in WAYS]
+                account = await stub.GetAccount(GetAccountRequest())
+        finally:
+            server.stop()
+            await server.wait()
         problems = list(audit(connect(path, read_only=True)))
     header = ("before", "CancelIdPass answers", "refund", "the same call again")
     print(tabulate([row[:4] for row in rows], header))
