@@ -85,14 +85,6 @@ class OneAccount(RuleBasedStateMachine):
             if model.status in NEXT and model.expire_us <= self.service.time.now_us:
                 model.status, model.end_us = "expired", model.expire_us
 
-    def _refused_by_receipt(self, request_id: str | None, content: tuple[Any, ...]) -> str | None:
-        receipt = self.ledger.receipts.get(request_id or "")
-        return "REQUEST_ID_REUSED" if receipt and receipt.content != content else None
-
-    def _replayed(self, request_id: str | None) -> Any:
-        receipt = self.ledger.receipts.get(request_id or "")
-        return receipt and receipt.answer
-
     def _call(self, method: Any, *args: Any, **fields: Any) -> tuple[Any, str | None]:
         try:
             return method(*args, **{k: v for k, v in fields.items() if v is not None}), None
@@ -103,10 +95,20 @@ class OneAccount(RuleBasedStateMachine):
         if request_id:
             self.ledger.receipts[request_id] = Receipt(content, answer)
 
-    def _check_replay(self, answer: Any, first: Any) -> None:
-        assert answer.replayed
-        answer.replayed = False
-        assert answer == first
+    def _told_by_receipt(
+        self, request_id: str | None, content: tuple[Any, ...], answer: Any, reason: str | None
+    ) -> bool:
+        """Whether the request_id was used before, and so settles what the answer must be."""
+        receipt = self.ledger.receipts.get(request_id or "")
+        if receipt is None:
+            return False
+        if receipt.content != content:
+            assert reason == "REQUEST_ID_REUSED"
+        else:
+            assert answer.replayed
+            answer.replayed = False
+            assert answer == receipt.answer
+        return True
 
     @rule(request_id=REQUEST_IDS, days=st.integers(1, 14), supersede=st.none() | st.integers(0, 99))
     def register(self, request_id: str | None, days: int, supersede: int | None) -> None:
@@ -114,19 +116,13 @@ class OneAccount(RuleBasedStateMachine):
         if supersede is not None and self.ledger.passes:
             prior_id = self._pass_id(supersede)
         content = ("register", days, prior_id)
-        reused = self._refused_by_receipt(request_id, content)
-        replay = self._replayed(request_id)
         answer, reason = self._call(
             self.service.register,
             request_id=request_id,
             link_validity_days=days,
             supersedes=prior_id,
         )
-        if reused:
-            assert reason == reused
-            return
-        if replay:
-            self._check_replay(answer, replay)
+        if self._told_by_receipt(request_id, content, answer, reason):
             return
         self._let_expire()
         prior = self.ledger.passes[prior_id] if prior_id else None
@@ -187,8 +183,6 @@ class OneAccount(RuleBasedStateMachine):
     ) -> None:
         pass_id = self._pass_id(index)
         content = ("cancel", pass_id, expected, require_refund)
-        reused = self._refused_by_receipt(request_id, content)
-        replay = self._replayed(request_id)
         request = CancelRequest(
             id=pass_id,
             request_id=request_id or "",
@@ -203,11 +197,7 @@ class OneAccount(RuleBasedStateMachine):
             reason = details_of(result.error)["ErrorInfo"].reason if refused else None
         else:
             answer, reason = self._call(self.service.stub.CancelIdPass, request)
-        if reused:
-            assert reason == reused
-            return
-        if replay:
-            self._check_replay(answer, replay)
+        if self._told_by_receipt(request_id, content, answer, reason):
             return
         self._let_expire()
         model = self.ledger.passes[pass_id]
@@ -228,8 +218,6 @@ class OneAccount(RuleBasedStateMachine):
     def advance(self, index: int, to: str, request_id: str | None, expected: str | None) -> None:
         pass_id = self._pass_id(index)
         content = ("advance", pass_id, to, expected)
-        reused = self._refused_by_receipt(request_id, content)
-        replay = self._replayed(request_id)
         expected_status = STATUS[expected] if expected else None
         answer, reason = self._call(
             self.service.advance,
@@ -238,11 +226,7 @@ class OneAccount(RuleBasedStateMachine):
             request_id=request_id,
             expected_status=expected_status,
         )
-        if reused:
-            assert reason == reused
-            return
-        if replay:
-            self._check_replay(answer, replay)
+        if self._told_by_receipt(request_id, content, answer, reason):
             return
         self._let_expire()
         model = self.ledger.passes[pass_id]

@@ -41,15 +41,20 @@ class _Money(click.ParamType[Money]):
             self.fail(str(error), param, ctx)
 
 
-def _db_option(command: Command) -> Command:
+def _setting(name: str, *names: str, **options: Any) -> Callable[[Command], Command]:
+    """An option that is read from the environment as well: --max-calls from IDPASS_MAX_CALLS."""
+    variable = f"IDPASS_{name.removeprefix('--').replace('-', '_').upper()}"
     return click.option(
-        "--db",
-        envvar="IDPASS_DB",
-        default=Settings.db,
-        show_default=True,
+        name,
+        *names,
+        envvar=variable,
         show_envvar=True,
-        help="Database URL.",
-    )(command)
+        show_default="default" in options,
+        **options,
+    )
+
+
+_db_option: Final = _setting("--db", default=Settings.db, help="Database URL.")
 
 
 def _account_name(_context: Any, _parameter: Any, value: str) -> str:
@@ -79,79 +84,55 @@ def main() -> None:
 
 
 @main.command()
-@click.option(
+@_setting(
     "--listen",
-    envvar="IDPASS_LISTEN",
     default=Settings.listen,
-    show_default=True,
-    show_envvar=True,
     help="HOST:PORT to serve; port 0 takes a free one. Loopback addresses only.",
 )
 @_db_option
-@click.option(
+@_setting(
     "--metrics",
-    envvar="IDPASS_METRICS",
-    show_envvar=True,
     help="HOST:PORT to answer Prometheus on; not given: nowhere.",
 )
-@click.option(
+@_setting(
     "--max-calls",
     type=click.IntRange(min=1),
-    envvar="IDPASS_MAX_CALLS",
     default=Settings.max_calls,
-    show_default=True,
-    show_envvar=True,
     help="Calls in flight; more are answered OVERLOADED.",
 )
-@click.option(
+@_setting(
     "--max-pending",
     type=click.IntRange(min=1_000),
-    envvar="IDPASS_MAX_PENDING",
     default=Settings.max_pending,
-    show_default=True,
-    show_envvar=True,
     help="Changes waiting for the disk; more are answered OVERLOADED.",
 )
-@click.option(
+@_setting(
     "--max-watchers",
     type=click.IntRange(min=0),
-    envvar="IDPASS_MAX_WATCHERS",
     default=Settings.max_watchers,
-    show_default=True,
-    show_envvar=True,
     help="Open WatchIdPasses streams; more are answered OVERLOADED.",
 )
-@click.option(
+@_setting(
     "--drain",
     "drain_s",
     type=click.FloatRange(min=0),
-    envvar="IDPASS_DRAIN",
     default=Settings.drain_s,
-    show_default=True,
-    show_envvar=True,
     help="Seconds that calls in flight get to finish on SIGTERM or Ctrl-C.",
 )
-@click.option(
+@_setting(
     "--http",
-    envvar="IDPASS_HTTP",
-    show_envvar=True,
     help="HOST:PORT for HTTP/JSON; not given: nowhere. Loopback addresses only.",
 )
-@click.option(
+@_setting(
     "--sandbox",
     is_flag=True,
     default=Settings.sandbox,
-    envvar="IDPASS_SANDBOX",
-    show_envvar=True,
     help="Serve mock data, in a throw-away database instead of --db, and a page to try it on.",
 )
-@click.option(
+@_setting(
     "--log-level",
     type=click.Choice(["debug", "info", "warning", "error"]),
-    envvar="IDPASS_LOG_LEVEL",
     default="info",
-    show_default=True,
-    show_envvar=True,
     help="The least severe lines to write to standard error.",
 )
 @click.pass_context

@@ -116,8 +116,9 @@ class Engine:
 
     def _write(self) -> None:
         while (groups := self._queue.get()) is not None:
+            size = _commands(groups)
             last = False
-            while sum(len(group.commands) for group in groups) < MAX_BATCH_COMMANDS and not last:
+            while size < MAX_BATCH_COMMANDS and not last:
                 try:
                     following = self._queue.get_nowait()
                 except queue.Empty:
@@ -125,7 +126,8 @@ class Engine:
                 if following is None:
                     last = True
                 else:
-                    groups = groups + following
+                    groups += following
+                    size += _commands(following)
             self._take(groups)
             if last:
                 return
@@ -194,3 +196,7 @@ class Engine:
                 group.answer.set_exception(
                     TimeoutError("the deadline passed before it was started")
                 )
+
+
+def _commands(groups: list[_Group]) -> int:
+    return sum(len(group.commands) for group in groups)
