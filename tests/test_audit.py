@@ -18,7 +18,7 @@ DAMAGE = [
     (
         "INSERT INTO passes SELECT 'ghost', id, status, currency, fee_micros, fee_refunded, "
         "applicant_reference, NULL, NULL, create_time_us, update_time_us, expire_time_us, "
-        "consent_time_us, end_time_us, cancel_reason, cancel_note, cancel_caller, event_sequence "
+        "consent_time_us, end_time_us, cancel_reason, cancel_note, caller, event_sequence "
         "FROM passes LIMIT 1",
         "belongs to no account",
     ),

@@ -63,7 +63,7 @@ def a_pass(status: Status) -> Pass:
         end_time_us=NOW_US - 50 if ended else None,
         cancel_reason="" if status is Status.CANCELLED else None,
         cancel_note="" if status is Status.CANCELLED else None,
-        cancel_caller="x" if status is Status.CANCELLED else None,
+        caller="x",
         event_sequence=41,
     )
 

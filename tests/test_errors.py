@@ -14,7 +14,7 @@ from support import Service, details_of, refused
 
 PASS = Pass(
     *("acme", "0198c0de-0000-7000-8000-000000000001", "new", "AUD", 1, 0, "", None, None),
-    *(1_000_000, 2_000_001, 3_000_000, None, None, None, None, None, 1),
+    *(1_000_000, 2_000_001, 3_000_000, None, None, None, None, "demo", 1),
 )
 
 

@@ -208,7 +208,7 @@ def _create(account: Account, command: Register, now_us: int) -> Decision:
         end_time_us=None,
         cancel_reason=None,
         cancel_note=None,
-        cancel_caller=None,
+        caller=command.caller,
         event_sequence=account.last_sequence + 1,
     )
     event = Event(
@@ -282,7 +282,7 @@ def _move(
         end_time_us=(now_us if end_time_us is None else end_time_us) if ended else None,
         cancel_reason=reason if cancelled else None,
         cancel_note=note if cancelled else None,
-        cancel_caller=command.caller if cancelled else None,
+        caller=command.caller,
         event_sequence=event.sequence,
     )
     account = account._replace(
@@ -319,5 +319,5 @@ def as_of(event: Event, id_pass: Pass) -> Pass:
         end_time_us=None,
         cancel_reason=None,
         cancel_note=None,
-        cancel_caller=None,
+        caller=event.caller,
     )

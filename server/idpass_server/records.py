@@ -73,7 +73,7 @@ class Pass(NamedTuple):
     end_time_us: int | None
     cancel_reason: str | None
     cancel_note: str | None
-    cancel_caller: str | None
+    caller: str  # who brought the pass into its status
     event_sequence: int  # of the event that made the pass what it is
 
     def overdue(self, now_us: int) -> bool:

@@ -79,6 +79,7 @@ def id_pass(record: records.Pass) -> pb.IdPass:
         create_time=timestamp(record.create_time_us),
         update_time=timestamp(record.update_time_us),
         expire_time=timestamp(record.expire_time_us),
+        caller=record.caller,
     )
     if record.consent_time_us is not None:
         message.consent_time.CopyFrom(timestamp(record.consent_time_us))
@@ -90,7 +91,7 @@ def id_pass(record: records.Pass) -> pb.IdPass:
                 reason=_reason(record.cancel_reason),
                 note=record.cancel_note or "",
                 cancel_time=message.end_time,
-                caller=record.cancel_caller or "",
+                caller=record.caller,
             )
         )
     return message

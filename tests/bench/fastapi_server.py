@@ -149,7 +149,7 @@ def _cancel(session: Session, request: CancelRequest, digest: str) -> tuple[Any,
     id_pass.end_time_us = now_us
     id_pass.cancel_reason = request.reason
     id_pass.cancel_note = request.note
-    id_pass.cancel_caller = DEMO
+    id_pass.caller = DEMO
     id_pass.event_sequence = account.last_sequence
     return made, id_pass.currency
 

@@ -125,7 +125,7 @@ class OrdinaryServicer(IdPassServiceServicer):
             ).fetchone()
             execute(
                 "UPDATE passes SET status = 'cancelled', fee_refunded = ?, update_time_us = ?,"
-                " end_time_us = ?, cancel_reason = ?, cancel_note = ?, cancel_caller = 'demo',"
+                " end_time_us = ?, cancel_reason = ?, cancel_note = ?, caller = 'demo',"
                 " event_sequence = ? WHERE account = 'demo' AND id = ?",
                 (refund_micros is not None, now_us, now_us, reason, request.note, sequence, id_),
             )

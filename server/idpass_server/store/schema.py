@@ -109,3 +109,15 @@ def initial(db: Database) -> None:
         INSERT INTO accounts VALUES ('demo', 1000, 0, 'AUD', 4500000, 0, 0, 0)
         """
     )
+
+
+@migrations()
+def caller_of_every_pass(db: Database) -> None:
+    # Who made the newest change, whatever it was, and not only who cancelled.
+    db.execute("ALTER TABLE passes RENAME COLUMN cancel_caller TO caller")
+    db.execute(
+        """
+        UPDATE passes SET caller = events.caller FROM events
+        WHERE events.account = passes.account AND events.sequence = passes.event_sequence
+        """
+    )

@@ -70,7 +70,7 @@ _UPDATE_PASSES: Final = """
     UPDATE passes SET status = value ->> 2, fee_refunded = value ->> 3,
         superseded_by = value ->> 4, update_time_us = value ->> 5, consent_time_us = value ->> 6,
         end_time_us = value ->> 7, cancel_reason = value ->> 8, cancel_note = value ->> 9,
-        cancel_caller = value ->> 10, event_sequence = value ->> 11
+        caller = value ->> 10, event_sequence = value ->> 11
     FROM jsonb_each(?) WHERE passes.account = value ->> 0 AND passes.id = value ->> 1"""
 _UPDATE_ACCOUNTS: Final = """
     UPDATE accounts SET slots_in_use = value ->> 1, charged_micros = value ->> 2,
@@ -211,7 +211,7 @@ class SqliteStore:
                     p.end_time_us,
                     p.cancel_reason,
                     p.cancel_note,
-                    p.cancel_caller,
+                    p.caller,
                     p.event_sequence,
                 )
                 for p in batch.changed.values()

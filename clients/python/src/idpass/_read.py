@@ -103,6 +103,7 @@ def id_pass(message: pb.IdPass) -> IdPass:
         time(message.consent_time) if message.HasField("consent_time") else None,
         time(message.end_time) if message.HasField("end_time") else None,
         cancellation,
+        message.caller,
     )
 
 

@@ -140,6 +140,8 @@ class IdPass:
         consent_time: when IN_PROGRESS was entered.
         end_time: when the pass became terminal.
         cancellation: set exactly when the pass is CANCELLED.
+        caller: who brought the pass into its status; `sweeper` where the service itself let it
+            expire.
     """
 
     id: str
@@ -156,6 +158,7 @@ class IdPass:
     consent_time: datetime | None
     end_time: datetime | None
     cancellation: Cancellation | None
+    caller: str
 
 
 @dataclass(frozen=True)

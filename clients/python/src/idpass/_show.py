@@ -131,11 +131,11 @@ def pass_rows(id_pass: IdPass) -> list[tuple[str, str]]:
         ("supersedes", id_pass.supersedes or ""),
         ("superseded by", id_pass.superseded_by or ""),
         ("registered", when(id_pass.create_time)),
-        ("last change", when(id_pass.update_time)),
+        ("last change", f"{when(id_pass.update_time)} by {id_pass.caller}"),
         ("expires", when(id_pass.expire_time)),
         ("consent", when(id_pass.consent_time)),
         ("ended", when(id_pass.end_time)),
-        ("cancelled by", f"{how.caller}, {how.reason}" if how else ""),
+        ("reason", str(how.reason) if how else ""),
         ("note", escaped(how.note) if how else ""),
     ]
 

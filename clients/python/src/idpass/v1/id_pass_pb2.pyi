@@ -130,6 +130,7 @@ class IdPass(_message.Message):
     CONSENT_TIME_FIELD_NUMBER: _builtins.int
     END_TIME_FIELD_NUMBER: _builtins.int
     CANCELLATION_FIELD_NUMBER: _builtins.int
+    CALLER_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """UUID in lower case, canonical form (RFC 9562)."""
     account: _builtins.str
@@ -144,6 +145,10 @@ class IdPass(_message.Message):
     """The pass that this one replaced, or empty."""
     superseded_by: _builtins.str
     """The pass that replaced this one, or empty."""
+    caller: _builtins.str
+    """The name of the caller that brought the pass into its status; `sweeper`
+    where the service itself let it expire.
+    """
     @_builtins.property
     def fee(self) -> _money_pb2.Money:
         """What registering the pass cost, copied from the account at that moment."""
@@ -189,10 +194,11 @@ class IdPass(_message.Message):
         consent_time: _timestamp_pb2.Timestamp | None = ...,
         end_time: _timestamp_pb2.Timestamp | None = ...,
         cancellation: Global___Cancellation | None = ...,
+        caller: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["cancellation", b"cancellation", "consent_time", b"consent_time", "create_time", b"create_time", "end_time", b"end_time", "expire_time", b"expire_time", "fee", b"fee", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "applicant_reference", b"applicant_reference", "cancellation", b"cancellation", "consent_time", b"consent_time", "create_time", b"create_time", "end_time", b"end_time", "expire_time", b"expire_time", "fee", b"fee", "fee_refunded", b"fee_refunded", "id", b"id", "status", b"status", "superseded_by", b"superseded_by", "supersedes", b"supersedes", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "applicant_reference", b"applicant_reference", "caller", b"caller", "cancellation", b"cancellation", "consent_time", b"consent_time", "create_time", b"create_time", "end_time", b"end_time", "expire_time", b"expire_time", "fee", b"fee", "fee_refunded", b"fee_refunded", "id", b"id", "status", b"status", "superseded_by", b"superseded_by", "supersedes", b"supersedes", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
