@@ -26,9 +26,8 @@ from idpass.v1.id_pass_service_pb2_grpc import IdPassServiceStub
 from idpass_server.clock import Clock
 from idpass_server.config import Settings
 from idpass_server.server import Server
-from idpass_server.store.audit import audit
+from idpass_server.store.opening import audit_store
 from idpass_server.store.sqlite import SqliteStore
-from idpass_server.store.sqlite_file import connect
 
 DAY_US = 86_400_000_000
 BUF = shutil.which("buf", path=str(Path(sys.executable).parent))
@@ -312,13 +311,10 @@ def process(db: Path, *options: str, env: dict[str, str] | None = None) -> Itera
         server.kill()
 
 
-def problems(db: Path) -> list[str]:
-    """What an audit finds."""
-    connection = connect(db, read_only=True)
-    try:
-        return list(audit(connection))
-    finally:
-        connection.close()
+def problems(db: Path | str) -> list[str]:
+    """What an audit finds. Args: db: the file, or the URL."""
+    found, _counts = audit_store(db if isinstance(db, str) else f"sqlite:///{db}")
+    return found
 
 
 def set_slots(db: Path, slots: int) -> None:
