@@ -49,6 +49,7 @@ DAMAGE = [
         "does not follow the one before",
     ),
     ("UPDATE passes SET status = 'failed' WHERE status = 'complete'", "newest event left it"),
+    ("UPDATE passes SET caller = 'x' WHERE status = 'complete'", "newest event left it"),
     (
         "UPDATE passes SET event_sequence = event_sequence - 1 WHERE status = 'complete'",
         "more events than its history",

@@ -61,10 +61,9 @@ def copy(source: Path, target: str, begin: Callable[[int], Callable[[int], None]
             or what was read back is not what was written.
     """
     with closing(SqliteStore(source)), closing(connect(source, read_only=True)) as reading:
-        rows = [
-            reading.execute(f"SELECT count(*) FROM {each.name}").fetchone()[0] for each in TABLES
-        ]
-        moved = begin(2 * sum(rows))
+        counts = [f"(SELECT count(*) FROM {table.name})" for table in TABLES]
+        (rows,) = reading.execute(f"SELECT {' + '.join(counts)}").fetchone()
+        moved = begin(2 * rows)
         with connected(target) as connection:
             with connection.transaction():
                 _take(connection)
@@ -86,7 +85,7 @@ def _take(connection: Connection) -> None:
     ).fetchone()
     if used != (False,):
         raise CannotOpen(
-            "the target holds accounts or passes already; copy to a database of its own, made with: "
+            "the target holds accounts or passes already; copy to a new database, made with: "
             "createdb NAME && idpass-server migrate --db postgresql://…/NAME"
         )
     connection.execute("DELETE FROM accounts")
