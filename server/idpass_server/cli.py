@@ -23,9 +23,11 @@ from idpass_server.store import StoreBroken
 from idpass_server.store.audit import audit
 from idpass_server.store.sqlite import SqliteStore
 from idpass_server.store.sqlite_file import CannotOpen, connect
+from idpass_server.tls import BadCertificates
 
 EXIT_STORE_BROKEN: Final = 74  # EX_IOERR
 MAX_SLOTS: Final = 2**31 - 1
+MAX_CONNECTION_AGE_S: Final = 7 * 86_400
 _ACCOUNT_NAME: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 
 Command = Callable[..., Any]
@@ -73,7 +75,7 @@ class _Group(click.Group):
             return super().invoke(ctx)
         except BadSetting as error:
             raise click.UsageError(str(error)) from error
-        except (CannotOpen, CannotListen, StoreBroken, StoreUnavailable) as error:
+        except (CannotOpen, CannotListen, BadCertificates, StoreBroken, StoreUnavailable) as error:
             raise click.ClickException(str(error)) from error
 
 
@@ -87,7 +89,23 @@ def main() -> None:
 @_setting(
     "--listen",
     default=Settings.listen,
-    help="HOST:PORT to serve; port 0 takes a free one. Loopback addresses only.",
+    help="HOST:PORT to serve; port 0 takes a free one. Without TLS loopback addresses only.",
+)
+@_setting(
+    "--tls-cert",
+    help="Speak TLS: PEM file of the certificate, and of those between it and its authority.",
+)
+@_setting("--tls-key", help="PEM file of its private key.")
+@_setting(
+    "--tls-client-ca",
+    help="Mutual TLS: PEM file of the authorities that callers' certificates come from.",
+)
+@_setting(
+    "--max-connection-age",
+    "max_connection_age_s",
+    type=click.FloatRange(1, MAX_CONNECTION_AGE_S),
+    default=Settings.max_connection_age_s,
+    help="Seconds after which a connection is made anew.",
 )
 @_db_option
 @_setting(
@@ -193,6 +211,50 @@ def audit_command(context: click.Context, db: str) -> None:
         for table in ("accounts", "passes", "events")
     ]
     click.echo("{}: all is well: {} accounts, {} passes, {} events".format(path, *counts))
+
+
+@main.command("dev-certs")
+@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path, file_okay=False))
+@click.option(
+    "--host", "hosts", multiple=True, help="Name or IP address of the server; may be repeated."
+)
+@click.option(
+    "--spiffe-id",
+    "spiffe_ids",
+    multiple=True,
+    help="Of a caller, such as spiffe://example.org/billing; may be repeated.",
+)
+@click.option(
+    "--days", type=click.IntRange(1, 3_650), default=90, show_default=True, help="Validity."
+)
+def dev_certs_command(
+    folder: Path, hosts: tuple[str, ...], spiffe_ids: tuple[str, ...], days: int
+) -> None:
+    """Make an authority and certificates to try TLS with, in DIR.
+
+    The server's is for localhost, 127.0.0.1, ::1 and each --host. Each --spiffe-id gets a client
+    certificate of its own.
+    """
+    try:
+        from idpass_server import dev_certs  # noqa: PLC0415 an extra may be missing
+    except ImportError as error:
+        raise click.ClickException(
+            f"dev-certs needs {error.name}, which is missing: "
+            "pip install 'idpass-server[dev-certs]'"
+        ) from error
+    try:
+        made = dev_certs.make(folder, hosts=hosts, spiffe_ids=spiffe_ids, days=days)
+    except dev_certs.CannotMake as error:
+        raise click.ClickException(str(error)) from error
+    for pair in (made.ca, made.server, *made.clients):
+        click.echo(f"{pair.cert}, {pair.key.name}: {', '.join(pair.names)}")
+    click.echo("\nServe:")
+    serve_ = f"  idpass-server serve --tls-cert {made.server.cert} --tls-key {made.server.key}"
+    click.echo(f"{serve_} --tls-client-ca {made.ca.cert}" if made.clients else serve_)
+    click.echo("Call:")
+    for client in made.clients or (None,):
+        mutual = f" --cert {client.cert} --key {client.key}" if client else ""
+        click.echo(f"  idpass --ca {made.ca.cert}{mutual} account")
 
 
 @main.group()

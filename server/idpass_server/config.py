@@ -24,6 +24,10 @@ class Settings:
     """
     Args:
         listen: HOST:PORT to serve; port 0 takes a free one.
+        tls_cert: PEM file of the server's certificate chain, or None for plain text.
+        tls_key: PEM file of its private key.
+        tls_client_ca: PEM file of the authorities of callers' certificates; None asks for none.
+        max_connection_age_s: after so long a connection is to be made anew.
         db: URL of the database.
         metrics: HOST:PORT for Prometheus, or None for none.
         max_calls: how many unary calls may be in flight.
@@ -38,6 +42,10 @@ class Settings:
     """
 
     listen: str = "127.0.0.1:50051"
+    tls_cert: str | None = None
+    tls_key: str | None = None
+    tls_client_ca: str | None = None
+    max_connection_age_s: float = 3_600.0
     db: str = "sqlite:///idpass.db"
     metrics: str | None = None
     max_calls: int = 1_000
@@ -48,7 +56,7 @@ class Settings:
     sandbox: bool = False
 
     def __post_init__(self) -> None:
-        loopback("--listen", self.listen)
+        self._check_tls()
         if self.http is not None:
             loopback("--http", self.http)
         elif self.sandbox:
@@ -59,6 +67,21 @@ class Settings:
                 raise BadSetting("--metrics is not for a --sandbox: its figures would be of no use")
         sqlite_path(self.db)
 
+    def _check_tls(self) -> None:
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise BadSetting("--tls-cert and --tls-key belong together: give both")
+        if self.tls_cert is None:
+            if self.tls_client_ca is not None:
+                raise BadSetting("--tls-client-ca needs --tls-cert and --tls-key")
+            loopback("--listen", self.listen, "Give --tls-cert, --tls-key and --callers")
+        elif self.sandbox:
+            raise BadSetting("--tls-cert is not for a --sandbox, which is for this machine only")
+        elif self.callers is None and not is_loopback(address(self.listen)[0]):
+            raise BadSetting(
+                f"--listen {self.listen} is refused: it can be reached from other machines, and "
+                "without a callers file everyone may cancel passes. Give --callers"
+            )
+
 
 def address(text: str) -> tuple[str, int]:
     """HOST:PORT as a pair; an IPv6 host stands in brackets. Raises: BadSetting."""
@@ -68,14 +91,22 @@ def address(text: str) -> tuple[str, int]:
     return match["host"], int(match["port"])
 
 
-def loopback(option: str, text: str) -> tuple[str, int]:
-    """As `address`, for one that only this machine can reach. Raises: BadSetting."""
+def loopback(
+    option: str, text: str, instead: str = "Put a proxy with TLS that knows its callers in front"
+) -> tuple[str, int]:
+    """As `address`, for one that only this machine can reach, since plain text is spoken there.
+
+    Args:
+        instead: what else to do so that others can get there.
+
+    Raises:
+        BadSetting: it is another.
+    """
     host, port = address(text)
     if not is_loopback(host):
         raise BadSetting(
-            f"{option} {text} is refused: it can be reached from other machines, and without a "
-            "callers file everyone may cancel passes. Listen on 127.0.0.1, and put a proxy "
-            "that authenticates callers in front if others need to get here"
+            f"{option} {text} is refused: it can be reached from other machines, and plain text "
+            f"could be read and changed on the way. {instead}, or use 127.0.0.1"
         )
     return host, port
 

@@ -1,9 +1,11 @@
 """Runs a server, with HTTP beside it where that is asked for, until it is told to stop."""
 
 import asyncio
+import contextlib
 import gc
 import signal
-from collections.abc import Callable, Coroutine
+import tempfile
+from collections.abc import Callable, Coroutine, Iterator
 from typing import TYPE_CHECKING, Any, Final
 
 from idpass_server.config import Settings, loopback
@@ -20,34 +22,49 @@ async def serve(settings: Settings) -> bool:
     """Serves until SIGTERM or SIGINT. Returns false if the store broke.
 
     Raises:
-        CannotListen, CannotOpen, StoreBroken: as Server.
+        CannotListen, CannotOpen, BadCertificates, StoreBroken: as Server.
     """
     gateway = _open("--http", settings.http) if settings.http else None
-    server = Sandbox(settings) if settings.sandbox else Server(settings)
+    with _way_in(settings) as way_in:
+        server = Sandbox(settings) if settings.sandbox else Server(settings, also_on=way_in)
 
-    started = asyncio.Event()
+        started = asyncio.Event()
 
-    async def stop() -> None:
-        await started.wait()
-        # Whoever is answered over HTTP still needs the service for it.
+        async def stop() -> None:
+            await started.wait()
+            # Whoever is answered over HTTP still needs the service for it.
+            if gateway is not None:
+                await gateway.stop()
+            server.stop()
+
+        _on_signal(stop)
+        address = await server.start()
+        if gateway is not None:
+            reset = server.reset if isinstance(server, Sandbox) else None
+            gateway.start(way_in or address, reset=reset, drain_s=settings.drain_s)
+        started.set()
+        # What is there now stays: looking at it again and again takes a twentieth of the time.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(20_000, 20, 50)
+        healthy = await server.wait()
         if gateway is not None:
             await gateway.stop()
-        server.stop()
+        return healthy
 
-    _on_signal(stop)
-    address = await server.start()
-    if gateway is not None:
-        reset = server.reset if isinstance(server, Sandbox) else None
-        gateway.start(address, reset=reset, drain_s=settings.drain_s)
-    started.set()
-    # What is there now stays: looking at it again and again takes a twentieth of the time.
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(20_000, 20, 50)
-    healthy = await server.wait()
-    if gateway is not None:
-        await gateway.stop()
-    return healthy
+
+@contextlib.contextmanager
+def _way_in(settings: Settings) -> Iterator[str | None]:
+    """A socket by which the gateway gets to a service that speaks TLS, without a certificate.
+
+    Only this user can open it, and it makes nobody a caller: the tokens that the gateway passes on
+    say who calls.
+    """
+    if settings.http is None or settings.tls_cert is None:
+        yield None
+        return
+    with tempfile.TemporaryDirectory(prefix="idpass-") as folder:  # of mode 0700
+        yield f"unix:{folder}/grpc.sock"
 
 
 async def serve_http(target: str, http: str) -> None:

@@ -31,12 +31,16 @@ from idpass_server.servicer import IdPassServicer
 from idpass_server.store import StoreBroken
 from idpass_server.store.sqlite import SqliteStore
 from idpass_server.sweeper import Sweeper
+from idpass_server.tls import Certificates
 from idpass_server.watch import Watchers
 
 SERVICE: Final = id_pass_service_pb2.DESCRIPTOR.services_by_name["IdPassService"].full_name
 READERS: Final = 2
 HANG_UP_S: Final = 0.5
 """For the last answers to be sent; streams of other services, such as health, end with it."""
+
+CONNECTION_GRACE_S: Final = 60.0
+"""So long calls on a connection that has had its time may take; watchers then come again."""
 
 OPTIONS: Final[list[tuple[str, Any]]] = [
     # A second server on the port would start silently and take half of the calls.
@@ -84,14 +88,19 @@ class Server:
     Args:
         settings: checked already.
         clock: what time it is.
+        also_on: another address to serve, in plain text: a `unix:` socket for the gateway.
 
     Raises:
         CannotOpen: the database cannot be served.
         CannotListen: the address cannot be served.
+        BadCertificates: TLS cannot be spoken with the files.
     """
 
-    def __init__(self, settings: Settings, clock: Clock | None = None) -> None:
+    def __init__(
+        self, settings: Settings, clock: Clock | None = None, *, also_on: str | None = None
+    ) -> None:
         self._settings = settings
+        self._also_on = also_on
         self._clock = clock or Clock()
         self._stopping = asyncio.Event()
         self._broken = False
@@ -99,6 +108,11 @@ class Server:
 
     async def start(self) -> str:
         """Begins to serve. Returns the address, with the port that was taken."""
+        tls = self._settings.tls_cert, self._settings.tls_key, self._settings.tls_client_ca
+        credentials = None
+        if tls[0] is not None and tls[1] is not None:
+            certificates = Certificates(tls[0], tls[1], tls[2])
+            credentials = certificates.credentials()
         self._store = await asyncio.to_thread(SqliteStore, sqlite_path(self._settings.db))
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="reader")
         metrics = Metrics()
@@ -133,7 +147,7 @@ class Server:
         metrics.gauge("pending_commands", "Changes waiting", lambda: self._engine.pending)
         # maximum_concurrent_rpcs is left alone: it costs each call 7 %, and `Calls` and `Watchers`
         # have limits whose refusals say more.
-        self._grpc = grpc.aio.server(options=OPTIONS)
+        self._grpc = grpc.aio.server(options=[*OPTIONS, *self._connection_age()])
         add_IdPassServiceServicer_to_server(servicer, self._grpc)
         self._health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
@@ -141,7 +155,9 @@ class Server:
         reflection.enable_server_reflection(names, self._grpc, _Pool(descriptor_pool.Default()))
         try:
             host, _ = address(self._settings.listen)
-            port = self._bind()
+            port = self._bind(self._settings.listen, credentials)
+            if self._also_on is not None:
+                self._bind(self._also_on)
             if self._settings.metrics is not None:
                 self._serve_metrics(metrics)
         except CannotListen:
@@ -204,10 +220,18 @@ class Server:
         self._readers.shutdown()
         self._store.close()
 
-    def _bind(self) -> int:
-        listen = self._settings.listen
+    def _connection_age(self) -> list[tuple[str, int]]:
+        """Whoever is no longer to be let in leaves, and clients find servers that are new."""
+        return [
+            ("grpc.max_connection_age_ms", int(self._settings.max_connection_age_s * 1_000)),
+            ("grpc.max_connection_age_grace_ms", int(CONNECTION_GRACE_S * 1_000)),
+        ]
+
+    def _bind(self, listen: str, credentials: grpc.ServerCredentials | None = None) -> int:
         try:
-            return self._grpc.add_insecure_port(listen)
+            if credentials is None:
+                return self._grpc.add_insecure_port(listen)
+            return self._grpc.add_secure_port(listen, credentials)
         except RuntimeError as error:
             raise CannotListen(
                 f"{listen} cannot be listened on; is another program using it? Give another "
