@@ -127,16 +127,20 @@ class Calls:
         return Call(caller, record.reference, deadline_s)
 
     def admit_stream(self, record: _Record, permission: Permission, context: Any) -> Call:
-        """As `admit`, and again whenever it is someone else who may call."""
+        """As `admit`; and whenever others may call, looks whether this caller still may."""
         call = self.admit(record, permission, context)
         version = self._identity.version
 
         def still_admitted() -> None:
             nonlocal version
-            if version != self._identity.version:
-                if self.admit(record, permission, context).caller.account != call.caller.account:
-                    raise Unauthenticated
-                version = self._identity.version
+            if version == self._identity.version:
+                return
+            caller = self._identity.caller(context)
+            if caller.account != call.caller.account:
+                raise Unauthenticated
+            if permission not in caller.permissions:
+                raise NotPermitted(permission)
+            version = self._identity.version
 
         return call._replace(still_admitted=still_admitted)
 
