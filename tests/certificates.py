@@ -62,9 +62,7 @@ class Authority:
             alternatives = x509.SubjectAlternativeName(map(_name, names))
             builder = builder.add_extension(alternatives, critical=True)
         self._issued += 1
-        made = Pair(
-            self._folder / f"{self._issued}.pem", self._folder / f"{self._issued}-key.pem"
-        )
+        made = Pair(self._folder / f"{self._issued}.pem", self._folder / f"{self._issued}-key.pem")
         made.cert.write_bytes(builder.sign(self._key, hashes.SHA256()).public_bytes(PEM))
         private = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         made.key.write_bytes(key.private_bytes(PEM, *private))
@@ -102,3 +100,10 @@ def channel_credentials(roots: bytes, pair: Pair | None = None) -> grpc.ChannelC
     if pair is None:
         return grpc.ssl_channel_credentials(roots)
     return grpc.ssl_channel_credentials(roots, pair.key.read_bytes(), pair.cert.read_bytes())
+
+
+def with_passphrase(key: Path) -> bytes:
+    """A private key, encrypted."""
+    loaded = serialization.load_pem_private_key(key.read_bytes(), None)
+    encryption = serialization.BestAvailableEncryption(b"secret")
+    return loaded.private_bytes(PEM, serialization.PrivateFormat.PKCS8, encryption)

@@ -133,7 +133,7 @@ def test_every_option_is_listed_with_its_environment_and_default() -> None:
         (
             option.opts[0],
             option.envvar,
-            "" if option.opts[0] in {"--metrics", "--http"} else str(option.default),
+            str(option.default) if option.show_default and option.default is not None else "",
         )
         for option in serve.params
         if isinstance(option, click.Option)

@@ -1,7 +1,6 @@
 """TLS and mutual TLS: who is let in, by which version, and what everyone else is told."""
 
 import json
-import os
 import socket
 import ssl
 import subprocess
@@ -10,11 +9,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import grpc
 import httpx
 import pytest
 
-from certificates import Authority, Pair, channel_credentials
+from certificates import Authority, Pair, channel_credentials, with_passphrase
 from idpass import IdPassClient, Unauthenticated, Unavailable
 from idpass_server.config import BadSetting, Settings
 from support import Service, bearer, cli, make_accounts, process
@@ -290,8 +288,7 @@ def test_certificates_that_cannot_be_used_stop_the_start(tmp_path: Path) -> None
     nonsense, missing = tmp_path / "nonsense.pem", tmp_path / "missing.pem"
     nonsense.write_text("nonsense")
     encrypted = tmp_path / "encrypted.pem"
-    key = load_key(good.key)
-    encrypted.write_bytes(key)
+    encrypted.write_bytes(with_passphrase(good.key))
     for cert, key_path, client_ca, reason in [
         (missing, good.key, None, f"{missing} cannot be read: No such file"),
         (good.cert, missing, None, f"{missing} cannot be read: No such file"),
@@ -311,17 +308,6 @@ def test_certificates_that_cannot_be_used_stop_the_start(tmp_path: Path) -> None
         assert reason in done.stderr
         assert "Traceback" not in done.stderr
     assert not (tmp_path / "idpass.db").exists()
-
-
-def load_key(path: Path) -> bytes:
-    """The key of a file, encrypted."""
-    from cryptography.hazmat.primitives import serialization
-
-    key = serialization.load_pem_private_key(path.read_bytes(), None)
-    encryption = serialization.BestAvailableEncryption(b"secret")
-    return key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption
-    )
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import contextlib
 import gc
 import signal
 import tempfile
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from idpass_server.config import Settings, loopback
@@ -15,42 +15,19 @@ from idpass_server.server import CannotListen, Server
 if TYPE_CHECKING:
     from idpass_server.gateway.serving import Gateway
 
-SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+STOP: Final = (signal.SIGTERM, signal.SIGINT)
 
 
 async def serve(settings: Settings) -> bool:
     """Serves until SIGTERM or SIGINT. Returns false if the store broke.
 
+    SIGHUP has the server read its files again.
+
     Raises:
-        CannotListen, CannotOpen, BadCertificates, StoreBroken: as Server.
+        CannotListen, CannotOpen, BadCallers, BadCertificates, StoreBroken: as Server.
     """
-    gateway = _open("--http", settings.http) if settings.http else None
     with _way_in(settings) as way_in:
-        server = Sandbox(settings) if settings.sandbox else Server(settings, also_on=way_in)
-
-        started = asyncio.Event()
-
-        async def stop() -> None:
-            await started.wait()
-            # Whoever is answered over HTTP still needs the service for it.
-            if gateway is not None:
-                await gateway.stop()
-            server.stop()
-
-        _on_signal(stop)
-        address = await server.start()
-        if gateway is not None:
-            reset = server.reset if isinstance(server, Sandbox) else None
-            gateway.start(way_in or address, reset=reset, drain_s=settings.drain_s)
-        started.set()
-        # What is there now stays: looking at it again and again takes a twentieth of the time.
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(20_000, 20, 50)
-        healthy = await server.wait()
-        if gateway is not None:
-            await gateway.stop()
-        return healthy
+        return await _serve(settings, way_in)
 
 
 @contextlib.contextmanager
@@ -65,6 +42,40 @@ def _way_in(settings: Settings) -> Iterator[str | None]:
         return
     with tempfile.TemporaryDirectory(prefix="idpass-") as folder:  # of mode 0700
         yield f"unix:{folder}/grpc.sock"
+
+
+async def _serve(settings: Settings, way_in: str | None) -> bool:
+    gateway = _open("--http", settings.http) if settings.http else None
+    server = Sandbox(settings) if settings.sandbox else Server(settings, also_on=way_in)
+
+    started = asyncio.Event()
+
+    async def stop() -> None:
+        await started.wait()
+        # Whoever is answered over HTTP still needs the service for it.
+        if gateway is not None:
+            await gateway.stop()
+        server.stop()
+
+    async def reload() -> None:
+        await started.wait()
+        await server.reload()
+
+    _on_signal(STOP, stop)
+    _on_signal((signal.SIGHUP,), reload)
+    address = await server.start()
+    if gateway is not None:
+        reset = server.reset if isinstance(server, Sandbox) else None
+        gateway.start(way_in or address, reset=reset, drain_s=settings.drain_s)
+    started.set()
+    # What is there now stays: looking at it again and again takes a twentieth of the time.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 50)
+    healthy = await server.wait()
+    if gateway is not None:
+        await gateway.stop()
+    return healthy
 
 
 async def serve_http(target: str, http: str) -> None:
@@ -85,7 +96,7 @@ async def serve_http(target: str, http: str) -> None:
     async def stop() -> None:
         stopping.set()
 
-    _on_signal(stop)
+    _on_signal(STOP, stop)
     gateway.start(target, drain_s=Settings.drain_s)
     await stopping.wait()
     await gateway.stop()
@@ -108,8 +119,16 @@ def _open(option: str, http: str) -> "Gateway":
         ) from error
 
 
-def _on_signal(stop: Callable[[], Coroutine[Any, Any, None]]) -> None:
+def _on_signal(
+    numbers: Sequence[signal.Signals], act: Callable[[], Coroutine[Any, Any, None]]
+) -> None:
     loop = asyncio.get_running_loop()
-    tasks: list[asyncio.Task[None]] = []
-    for number in SIGNALS:
-        loop.add_signal_handler(number, lambda: tasks.append(loop.create_task(stop())))
+    tasks: set[asyncio.Task[None]] = set()
+
+    def begin() -> None:
+        task = loop.create_task(act())
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+
+    for number in numbers:
+        loop.add_signal_handler(number, begin)

@@ -40,8 +40,8 @@ class Certificates:
         BadCertificates: they cannot be used.
     """
 
-    def __init__(self, cert: str, key: str, client_ca: str | None) -> None:
-        self.paths = [Path(path) for path in (cert, key, client_ca) if path is not None]
+    def __init__(self, cert: Path, key: Path, client_ca: Path | None = None) -> None:
+        self._paths = (cert, key) if client_ca is None else (cert, key, client_ca)
         self._mutual = client_ca is not None
         self._in_force = self._given = self._load()
 
@@ -69,15 +69,15 @@ class Certificates:
 
     def _load(self) -> _Loaded:
         """Raises: BadCertificates."""
-        pems = [_read(path) for path in self.paths]
-        not_after = _check(*self.paths)
-        if [_read(path) for path in self.paths] != pems:  # what was checked is what was read
-            raise BadCertificates(f"{self.paths[0].parent}: the files are just being written")
+        pems = [_read(path) for path in self._paths]
+        not_after = _check(*self._paths)
+        if [_read(path) for path in self._paths] != pems:  # what was checked is what was read
+            raise BadCertificates(f"{self._paths[0].parent}: the files are just being written")
         cert, key, *client_ca = pems
         configuration = grpc.ssl_server_certificate_configuration(
             [(key, cert)], client_ca[0] if client_ca else None
         )
-        log.info("certificates_loaded", cert=str(self.paths[0]), not_after=not_after.isoformat())
+        log.info("certificates_loaded", cert=str(self._paths[0]), not_after=not_after.isoformat())
         return _Loaded(configuration, not_after)
 
 
