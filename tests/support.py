@@ -327,6 +327,11 @@ class Process(Calls):
             raise AssertionError(f"no {event!r} in the log: {self.log}")
         return line
 
+    def wait_for_line(self, wanted: Callable[[dict[str, Any]], bool]) -> None:
+        """Waits for a line of the log."""
+        with self._logged:
+            assert self._logged.wait_for(lambda: any(map(wanted, self.log)), 30)
+
     def signal(self, number: int = signal.SIGTERM) -> None:
         self.process.send_signal(number)
 

@@ -78,13 +78,14 @@ class Settings:
     def _check_tls(self) -> None:
         if (self.tls_cert is None) != (self.tls_key is None):
             raise BadSetting("--tls-cert and --tls-key belong together: give both")
+        host, _ = address(self.listen)
         if self.tls_cert is None:
             if self.tls_client_ca is not None:
                 raise BadSetting("--tls-client-ca needs --tls-cert and --tls-key")
             loopback("--listen", self.listen, "Give --tls-cert, --tls-key and --callers")
         elif self.sandbox:
             raise BadSetting("--tls-cert is not for a --sandbox, which is for this machine only")
-        elif self.callers is None and not is_loopback(address(self.listen)[0]):
+        elif self.callers is None and not is_loopback(host):
             raise BadSetting(
                 f"--listen {self.listen} is refused: it can be reached from other machines, and "
                 "without a callers file everyone may cancel passes. Give --callers"
