@@ -67,11 +67,12 @@ def make(folder: Path, *, hosts: Sequence[str], spiffe_ids: Sequence[str], days:
         [_pair(folder, f"client-{_stem(spiffe_id)}", [spiffe_id]) for spiffe_id in spiffe_ids],
     )
     _check_free([path for pair in (made.ca, made.server, *made.clients) for path in pair[:2]])
+    server_names = [_host(name) for name in names]
     authority = _Authority(days)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         authority.write(made.ca)
-        authority.issue(made.server, [_host(name) for name in names])
+        authority.issue(made.server, server_names)
         for client in made.clients:
             authority.issue(client, [x509.UniformResourceIdentifier(client.names[0])])
     except OSError as error:
