@@ -177,7 +177,7 @@ def test_broken_new_files_leave_the_former_in_force(tmp_path: Path) -> None:
         def rejected(reason: str) -> None:
             server.signal(signal.SIGHUP)
             server.wait_for_line(
-                lambda line: line["event"] == "certificates_rejected" and reason in line["error"]
+                lambda line: line["event"] == "certificates_rejected" and reason in line["reason"]
             )
             assert new_certificate_is_served(server, servers, billing)
 

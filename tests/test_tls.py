@@ -198,7 +198,8 @@ def test_nothing_older_than_tls_1_2_is_spoken(secure: Secure, version: bytes, sp
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
 def test_tls_1_2_and_newer_are_spoken(secure: Secure, version: ssl.TLSVersion) -> None:
-    context = ssl.create_default_context(cafile=secure.servers.path)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.load_verify_locations(secure.servers.path)
     context.minimum_version = context.maximum_version = version
     context.load_cert_chain(*secure.billing)
     context.set_alpn_protocols(["h2"])

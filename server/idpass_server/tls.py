@@ -57,7 +57,7 @@ class Certificates:
             self._in_force = self._load()
         except BadCertificates as error:
             not_after = self._in_force.not_after.isoformat()
-            log.error("certificates_rejected", error=str(error), in_force_not_after=not_after)
+            log.error("certificates_rejected", reason=str(error), in_force_not_after=not_after)
 
     def _fetch(self) -> Any:
         """gRPC's question at each handshake: what is new, or None. It never asks twice at once."""
