@@ -264,15 +264,7 @@ def dev_certs_command(
         made = dev_certs.make(folder, hosts=hosts, spiffe_ids=spiffe_ids, days=days)
     except dev_certs.CannotMake as error:
         raise click.ClickException(str(error)) from error
-    for pair in (made.ca, made.server, *made.clients):
-        click.echo(f"{pair.cert}, {pair.key.name}: {', '.join(pair.names)}")
-    click.echo("\nServe:")
-    serve_ = f"  idpass-server serve --tls-cert {made.server.cert} --tls-key {made.server.key}"
-    click.echo(f"{serve_} --tls-client-ca {made.ca.cert}" if made.clients else serve_)
-    click.echo("Call:")
-    for client in made.clients or (None,):
-        mutual = f" --cert {client.cert} --key {client.key}" if client else ""
-        click.echo(f"  idpass --ca {made.ca.cert}{mutual} account")
+    click.echo(made.described())
 
 
 @main.group()

@@ -47,6 +47,16 @@ class DevCerts(NamedTuple):
     server: Pair
     clients: Sequence[Pair]
 
+    def described(self) -> str:
+        """The files, and the commands that use them."""
+        pairs = (self.ca, self.server, *self.clients)
+        lines = [f"{pair.cert}, {pair.key.name}: {', '.join(pair.names)}" for pair in pairs]
+        mutual = f" --tls-client-ca {self.ca.cert}" if self.clients else ""
+        serve = f"--tls-cert {self.server.cert} --tls-key {self.server.key}{mutual}"
+        own = [f" --cert {client.cert} --key {client.key}" for client in self.clients] or [""]
+        calls = [f"  idpass --ca {self.ca.cert}{options} account" for options in own]
+        return "\n".join([*lines, "", "Serve:", f"  idpass-server serve {serve}", "Call:", *calls])
+
 
 def make(folder: Path, *, hosts: Sequence[str], spiffe_ids: Sequence[str], days: int) -> DevCerts:
     """Makes an authority, a certificate for a server, and one for each SPIFFE ID.

@@ -89,7 +89,7 @@ async def serve_http(target: str, http: str) -> None:
         BadSetting: one of them is not on this machine.
         CannotListen: the address cannot be listened on.
     """
-    loopback("--target", target)
+    loopback("--target", target, "Run the gateway beside the service")
     gateway = _open("--http", http)
     stopping = asyncio.Event()
 
