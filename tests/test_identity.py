@@ -1,61 +1,23 @@
 """Who may call: the callers file, its mistakes, and what changes when it is read again."""
 
-import asyncio
 import hashlib
 import signal
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import grpc
 import pytest
 
+from guarded import Guarded, caller, digest
 from idpass.v1.id_pass_service_pb2 import GetAccountRequest
 from idpass_server import callers
 from idpass_server.callers import BadCallers
 from idpass_server.identity import Caller, Permission
-from support import STATUS, Service, bearer, cli, make_accounts, process, refused
+from support import STATUS, bearer, cli, make_accounts, process, refused
 
 UNAUTHENTICATED = grpc.StatusCode.UNAUTHENTICATED
 DIGEST = hashlib.sha256(b"open sesame").hexdigest()
 GOOD = f'account = "acme"\npermissions = ["read"]\ntoken_sha256 = "{DIGEST}"\n'
-
-
-def digest(token: str) -> str:
-    return hashlib.sha256(token.encode()).hexdigest()
-
-
-def caller(
-    name: str, account: str = "acme", permissions: str = "register read advance cancel watch"
-) -> str:
-    """A table of the file; the token is the name with -token behind it."""
-    listed = ", ".join(f'"{permission}"' for permission in permissions.split())
-    return (
-        f'[callers.{name}]\naccount = "{account}"\npermissions = [{listed}]\n'
-        f'token_sha256 = "{digest(f"{name}-token")}"\n'
-    )
-
-
-class Guarded(Service):
-    """A server with a callers file, and the accounts acme and beta."""
-
-    def __init__(self, folder: Path, *tables: str) -> None:
-        self.file = folder / "callers.toml"
-        self.file.write_text("\n".join(tables))
-        make_accounts(folder / "idpass.db", "acme", "beta")
-        super().__init__(folder / "idpass.db", callers=str(self.file))
-
-    def reload(self, *tables: str) -> None:
-        self.file.write_text("\n".join(tables))
-        done = asyncio.run_coroutine_threadsafe(self.server.reload(), self.loop)
-        done.result(timeout=30)
-
-
-@pytest.fixture
-def guarded(tmp_path: Path) -> Iterator[Guarded]:
-    running = Guarded(tmp_path, caller("ann"), caller("bob", "beta"), caller("eve", "acme", "read"))
-    yield running
-    running.stop()
 
 
 # -- the file
@@ -285,8 +247,7 @@ def test_a_broken_file_leaves_the_former_one_in_force(guarded: Guarded) -> None:
         guarded.reload(broken)
         assert ann.account().id == "acme"
     guarded.file.unlink()
-    done = asyncio.run_coroutine_threadsafe(guarded.server.reload(), guarded.loop)
-    done.result(timeout=30)
+    guarded.read_again()
     assert ann.account().id == "acme"
     guarded.reload(caller("zoe"))
     assert refused(ann.account).code == UNAUTHENTICATED
