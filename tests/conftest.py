@@ -6,6 +6,7 @@ from hypothesis import HealthCheck, settings
 
 from guarded import Guarded, caller
 from idpass_server import logs
+from secure import Secure
 from support import Service, problems
 
 settings.register_profile(
@@ -30,6 +31,17 @@ def service(tmp_path: Path) -> Iterator[Service]:
 def guarded(tmp_path: Path) -> Iterator[Guarded]:
     """A running server with callers: ann and eve of acme, bob of beta; eve may only read."""
     running = Guarded(tmp_path, caller("ann"), caller("bob", "beta"), caller("eve", "acme", "read"))
+    try:
+        yield running
+    finally:
+        running.stop()
+    assert problems(running.db) == []
+
+
+@pytest.fixture
+def secure(tmp_path: Path) -> Iterator[Secure]:
+    """A running server with mutual TLS, and the caller billing."""
+    running = Secure(tmp_path)
     try:
         yield running
     finally:

@@ -1,6 +1,5 @@
 """Certificates, authorities and connections that are replaced while calls go on."""
 
-import asyncio
 import contextlib
 import signal
 import threading
@@ -13,15 +12,15 @@ import grpc
 import pytest
 
 from certificates import Authority, Pair, channel_credentials, replace
+from guarded import caller
 from idpass import IdPassClient, Unauthenticated, Unavailable
 from idpass.v1.id_pass_service_pb2 import GetAccountRequest
 from idpass.v1.id_pass_service_pb2_grpc import IdPassServiceStub
 from idpass_server import server as server_module
 from idpass_server.identity import Caller, KnownCallers
 from idpass_server.watch import Watchers
+from secure import BILLING, LOCAL, Secure
 from support import Process, process
-from test_identity import caller
-from test_tls import BILLING, LOCAL, Secure
 
 WAIT_S = 30
 NEW_CONNECTION = [("grpc.use_local_subchannel_pool", 1)]
@@ -29,23 +28,14 @@ NEW_CONNECTION = [("grpc.use_local_subchannel_pool", 1)]
 
 
 @pytest.fixture
-def secure(tmp_path: Path) -> Iterator[Secure]:
-    running = Secure(tmp_path)
-    yield running
-    running.stop()
-
-
-@pytest.fixture
 def secure_soon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Secure]:
     """A server whose connections have had their time soon."""
     monkeypatch.setattr(server_module, "CONNECTION_GRACE_S", 0.1)
     running = Secure(tmp_path, max_connection_age_s=0.2)
-    yield running
-    running.stop()
-
-
-def reload(secure: Secure) -> None:
-    asyncio.run_coroutine_threadsafe(secure.server.reload(), secure.loop).result(WAIT_S)
+    try:
+        yield running
+    finally:
+        running.stop()
 
 
 class Load:
@@ -117,18 +107,18 @@ def test_certificates_and_authorities_rotate_under_load_without_a_failed_call(
     with lasting, Load(*calls) as load:
         load.go_on()
         secure.pair.replace(new_servers.issue(*LOCAL))
-        reload(secure)
+        secure.read_again()
         load.go_on()
         with secure.client(billing[0], tls=new_servers.pem) as client:
             assert client.account().id == "acme"
         # The authority of clients: the new one comes, the clients move, the old one goes.
         replace(secure.clients.path, secure.clients.pem + new_clients.pem)
-        reload(secure)
+        secure.read_again()
         load.go_on()
         billing[0] = new_clients.issue(BILLING)
         load.go_on()
         replace(secure.clients.path, new_clients.pem)
-        reload(secure)
+        secure.read_again()
         load.go_on()
     # The old ones count no more: neither of the server for the client, nor the other way round.
     for pair, roots in ((secure.billing, new_servers), (billing[0], secure.servers)):
@@ -210,8 +200,7 @@ def test_broken_new_files_leave_the_former_in_force(tmp_path: Path) -> None:
 def test_a_caller_that_is_removed_is_nobody_on_its_open_connection_too(secure: Secure) -> None:
     with secure.client(secure.billing) as client:
         assert client.account().id == "acme"
-        secure.callers.write_text(caller("other"))
-        reload(secure)
+        secure.reload(caller("other"))
         with pytest.raises(Unauthenticated):
             client.account()
 

@@ -5,7 +5,7 @@ import socket
 import ssl
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,51 +15,8 @@ import pytest
 from certificates import Authority, Pair, channel_credentials, with_passphrase
 from idpass import IdPassClient, Unauthenticated, Unavailable
 from idpass_server.config import BadSetting, Settings
+from secure import BILLING, CALLERS, LOCAL, Secure
 from support import Service, bearer, cli, make_accounts, process
-from test_identity import caller
-
-BILLING = "spiffe://example.org/billing"
-LOCAL = ("localhost", "127.0.0.1")
-CALLERS = caller("billing") + f'spiffe_id = "{BILLING}"\n'
-
-
-class Secure(Service):
-    """A server with mutual TLS that knows the caller billing; called by it."""
-
-    def __init__(self, folder: Path, **settings: Any) -> None:
-        self.servers = Authority(folder / "servers")
-        self.clients = Authority(folder / "clients")
-        self.pair = self.servers.issue(*LOCAL)
-        self.callers = folder / "callers.toml"
-        self.callers.write_text(CALLERS)
-        make_accounts(folder / "idpass.db", "acme")
-        self.billing = self.clients.issue(BILLING)
-        super().__init__(
-            folder / "idpass.db",
-            credentials=channel_credentials(self.servers.pem, self.billing),
-            tls_cert=str(self.pair.cert),
-            tls_key=str(self.pair.key),
-            tls_client_ca=str(self.clients.path),
-            callers=str(self.callers),
-            **settings,
-        )
-
-    def client(self, pair: Pair | None = None, **settings: Any) -> IdPassClient:
-        settings = {"tls": self.servers.pem, "client_certificate": pair} | settings
-        return IdPassClient(self.address, **settings)
-
-    def answers(self) -> bool:
-        """Whether it answers on a connection that is made now."""
-        with self.client(self.billing) as client:
-            return client.account().id == "acme"
-
-
-@pytest.fixture
-def secure(tmp_path: Path) -> Iterator[Secure]:
-    running = Secure(tmp_path)
-    yield running
-    running.stop()
-
 
 # -- who is let in
 
