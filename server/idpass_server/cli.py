@@ -4,6 +4,8 @@ Exit codes: 0 done; 1 it could not be done, or what was checked is not right; 2 
 is wrong; 74 the store broke while serving.
 """
 
+import hashlib
+import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -203,6 +205,17 @@ def audit_command(context: click.Context, db: str) -> None:
         for table in ("accounts", "passes", "events")
     ]
     click.echo("{}: all is well: {} accounts, {} passes, {} events".format(path, *counts))
+
+
+@main.command("token")
+def token_command() -> None:
+    """Make a token for a caller, and the line that its table in the callers file gets.
+
+    The token is for the caller alone; the service knows only what the line says.
+    """
+    token = secrets.token_urlsafe(32)
+    click.echo(token)
+    click.echo(f'token_sha256 = "{hashlib.sha256(token.encode()).hexdigest()}"', err=True)
 
 
 @main.group()
