@@ -1,5 +1,6 @@
 """Who may call: the callers file, its mistakes, and what changes when it is read again."""
 
+import asyncio
 import hashlib
 import signal
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +14,7 @@ from idpass.v1.id_pass_service_pb2 import GetAccountRequest
 from idpass_server import callers
 from idpass_server.callers import BadCallers
 from idpass_server.identity import Caller, Permission
+from idpass_server.refusals import Unauthenticated
 from support import STATUS, bearer, cli, make_accounts, process, refused
 
 UNAUTHENTICATED = grpc.StatusCode.UNAUTHENTICATED
@@ -180,6 +182,16 @@ def test_without_one_known_token_nobody_gets_in_and_nobody_is_told_why(
     assert "authorization: Bearer TOKEN" in error.message
 
 
+def test_a_token_is_made_with_the_line_for_the_file(tmp_path: Path) -> None:
+    made = cli("token")
+    token, line = made.stdout.strip(), made.stderr.strip()
+    assert len(token) == 43
+    assert token != cli("token").stdout.strip()
+    server = Guarded(tmp_path, f'[callers.ann]\naccount = "acme"\npermissions = ["read"]\n{line}\n')
+    assert server.with_token(token).account().id == "acme"
+    server.stop()
+
+
 # -- a file that is read again
 
 
@@ -229,6 +241,25 @@ def test_an_open_stream_ends_when_its_caller_may_no_longer_watch(
             pass
 
     assert refused(to_the_end).code == code
+
+
+def test_not_one_event_more_is_sent_to_whoever_may_no_longer_watch(guarded: Guarded) -> None:
+    for _ in range(10):
+        guarded.with_token("ann-token").register()
+    seen: list[int] = []
+
+    def still_admitted() -> None:
+        if len(seen) == 3:
+            raise Unauthenticated
+
+    async def watch() -> None:
+        watchers = guarded.server._watchers
+        async for event in watchers.follow("acme", 0, 10, None, still_admitted):
+            seen.append(event.sequence)  # noqa: PERF401 looked at meanwhile
+
+    with pytest.raises(Unauthenticated):
+        asyncio.run_coroutine_threadsafe(watch(), guarded.loop).result(timeout=30)
+    assert seen == [1, 2, 3]
 
 
 def test_an_open_stream_of_one_who_may_still_watch_goes_on(guarded: Guarded) -> None:

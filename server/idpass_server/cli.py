@@ -4,6 +4,8 @@ Exit codes: 0 done; 1 it could not be done, or what was checked is not right; 2 
 is wrong; 74 the store broke while serving.
 """
 
+import hashlib
+import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -265,6 +267,17 @@ def dev_certs_command(
     except dev_certs.CannotMake as error:
         raise click.ClickException(str(error)) from error
     click.echo(made.described())
+
+
+@main.command("token")
+def token_command() -> None:
+    """Make a token for a caller, and the line that its table in the callers file gets.
+
+    The token is for the caller alone; the service knows only what the line says.
+    """
+    token = secrets.token_urlsafe(32)
+    click.echo(token)
+    click.echo(f'token_sha256 = "{hashlib.sha256(token.encode()).hexdigest()}"', err=True)
 
 
 @main.group()
