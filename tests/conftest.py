@@ -6,9 +6,11 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from guarded import Guarded, caller
 from idpass_server import logs
 from idpass_server.store.opening import migrate_store
 from postgres import Postgres
+from secure import Secure
 from support import Service, problems
 
 settings.register_profile(
@@ -79,3 +81,26 @@ def service(db: Path | str) -> Iterator[Service]:
     finally:
         running.stop()
     assert problems(db) == []
+
+
+@pytest.fixture
+def guarded(tmp_path: Path, db: Path | str) -> Iterator[Guarded]:
+    """A running server with callers: ann and eve of acme, bob of beta; eve may only read."""
+    tables = caller("ann"), caller("bob", "beta"), caller("eve", "acme", "read")
+    running = Guarded(tmp_path, *tables, db=db)
+    try:
+        yield running
+    finally:
+        running.stop()
+    assert problems(running.url) == []
+
+
+@pytest.fixture
+def secure(tmp_path: Path) -> Iterator[Secure]:
+    """A running server with mutual TLS, and the caller billing."""
+    running = Secure(tmp_path)
+    try:
+        yield running
+    finally:
+        running.stop()
+    assert problems(running.url) == []

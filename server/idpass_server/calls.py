@@ -23,6 +23,7 @@ from idpass_server.refusals import (
     Overloaded,
     Refusal,
     StoreUnavailable,
+    Unauthenticated,
 )
 
 REFERENCE_KEY: Final = "idpass-reference"
@@ -37,12 +38,22 @@ LOG_WITHIN_S: Final = 0.05
 log = structlog.get_logger()
 
 
+def _once() -> None:
+    """A unary call is admitted once; what has begun is finished."""
+
+
 class Call(NamedTuple):
-    """What a method knows of its call beside the request."""
+    """What a method knows of its call beside the request.
+
+    Args:
+        still_admitted: raises Unauthenticated or NotPermitted from the moment on at which a stream
+            would not be admitted any more.
+    """
 
     caller: Caller
     reference: str
     deadline_s: float
+    still_admitted: Callable[[], None] = _once
 
 
 class _Record:
@@ -114,6 +125,24 @@ class Calls:
         remaining_s = context.time_remaining()
         deadline_s = float("inf") if remaining_s is None else record.started_s + remaining_s
         return Call(caller, record.reference, deadline_s)
+
+    def admit_stream(self, record: _Record, permission: Permission, context: Any) -> Call:
+        """As `admit`; and whenever others may call, looks whether this caller still may."""
+        call = self.admit(record, permission, context)
+        version = self._identity.version
+
+        def still_admitted() -> None:
+            nonlocal version
+            if version == self._identity.version:
+                return
+            caller = self._identity.caller(context)
+            if caller.account != call.caller.account:
+                raise Unauthenticated
+            if permission not in caller.permissions:
+                raise NotPermitted(permission)
+            version = self._identity.version
+
+        return call._replace(still_admitted=still_admitted)
 
     async def abort(self, record: _Record, exception: Exception, context: Any) -> NoReturn:
         """Ends a call with what an exception means for its caller."""
@@ -196,6 +225,7 @@ def unary(
                 calls.in_flight -= 1
                 calls.finish(record)
 
+        handle.permission = permission  # type: ignore[attr-defined]
         return handle
 
     return decorate
@@ -218,7 +248,7 @@ def stream(
         async def handle(self: Self, request: Request, context: Any) -> AsyncIterator[Response]:
             record = _Record(name)
             try:
-                call = self.calls.admit(record, permission, context)
+                call = self.calls.admit_stream(record, permission, context)
                 await context.send_initial_metadata(((REFERENCE_KEY, record.reference),))
                 async for response in method(self, request, call):
                     yield response
@@ -230,6 +260,7 @@ def stream(
             finally:
                 self.calls.finish(record)
 
+        handle.permission = permission  # type: ignore[attr-defined]
         return handle
 
     return decorate

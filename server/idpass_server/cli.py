@@ -4,17 +4,21 @@ Exit codes: 0 done; 1 it could not be done, or what was checked is not right; 2 
 is wrong; 74 the store broke while serving.
 """
 
-import re
+import hashlib
+import secrets
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any, Final
 
 import click
 import uvloop
 
 from idpass_server import logs, running
+from idpass_server.callers import BadCallers
 from idpass_server.config import (
+    NAME,
     BadSetting,
     Settings,
     parse_money,
@@ -27,10 +31,19 @@ from idpass_server.records import Account, Money
 from idpass_server.refusals import StoreUnavailable
 from idpass_server.server import CannotListen
 from idpass_server.store import CannotOpen, Store, StoreBroken, opening
+from idpass_server.tls import BadCertificates
 
 EXIT_STORE_BROKEN: Final = 74  # EX_IOERR
 MAX_SLOTS: Final = 2**31 - 1
-_ACCOUNT_NAME: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+MAX_CONNECTION_AGE_S: Final = 7 * 86_400
+CANNOT: Final = (
+    CannotOpen,
+    CannotListen,
+    BadCallers,
+    BadCertificates,
+    StoreBroken,
+    StoreUnavailable,
+)
 
 Command = Callable[..., Any]
 
@@ -47,7 +60,8 @@ class _Money(click.ParamType[Money]):
 
 def _setting(name: str, *names: str, **options: Any) -> Callable[[Command], Command]:
     """An option that is read from the environment as well: --max-calls from IDPASS_MAX_CALLS."""
-    variable = f"IDPASS_{name.removeprefix('--').replace('-', '_').upper()}"
+    word = name.removeprefix("--").partition("/")[0]
+    variable = f"IDPASS_{word.replace('-', '_').upper()}"
     return click.option(
         name,
         *names,
@@ -62,7 +76,7 @@ _db_option: Final = _setting("--db", default=Settings.db, help="Database URL.")
 
 
 def _account_name(_context: Any, _parameter: Any, value: str) -> str:
-    if not _ACCOUNT_NAME.fullmatch(value):
+    if not NAME.fullmatch(value):
         raise click.BadParameter(
             f"{value!r} is not 1 to 63 of a-z, 0-9 and -, with a letter or digit at both ends"
         )
@@ -77,7 +91,7 @@ class _Group(click.Group):
             return super().invoke(ctx)
         except BadSetting as error:
             raise click.UsageError(str(error)) from error
-        except (CannotOpen, CannotListen, StoreBroken, StoreUnavailable) as error:
+        except CANNOT as error:
             raise click.ClickException(str(error)) from error
 
 
@@ -91,7 +105,23 @@ def main() -> None:
 @_setting(
     "--listen",
     default=Settings.listen,
-    help="HOST:PORT to serve; port 0 takes a free one. Loopback addresses only.",
+    help="HOST:PORT to serve; port 0 takes a free one. Without TLS loopback addresses only.",
+)
+@_setting(
+    "--tls-cert",
+    help="Speak TLS: PEM file of the certificate, and of those between it and its authority.",
+)
+@_setting("--tls-key", help="PEM file of its private key.")
+@_setting(
+    "--tls-client-ca",
+    help="Mutual TLS: PEM file of the authorities that callers' certificates come from.",
+)
+@_setting(
+    "--max-connection-age",
+    "max_connection_age_s",
+    type=click.FloatRange(1, MAX_CONNECTION_AGE_S),
+    default=Settings.max_connection_age_s,
+    help="Seconds after which a connection is made anew.",
 )
 @_db_option
 @_setting(
@@ -134,6 +164,15 @@ def main() -> None:
     help="Serve mock data, in a throw-away database instead of --db, and a page to try it on.",
 )
 @_setting(
+    "--callers",
+    help="File of those who may call; not given: everyone, for the account `demo`.",
+)
+@_setting(
+    "--reflection/--no-reflection",
+    default=None,
+    help="Tell everyone the API; by default where there is no callers file.",
+)
+@_setting(
     "--log-level",
     type=click.Choice(["debug", "info", "warning", "error"]),
     default="info",
@@ -143,7 +182,8 @@ def main() -> None:
 def serve(context: click.Context, /, log_level: str, **values: Any) -> None:
     """Serve until SIGTERM or Ctrl-C, then finish what is in flight.
 
-    Everyone who can reach the address acts for the account `demo`.
+    Without --callers everyone who can reach the address acts for the account `demo`. On SIGHUP the
+    callers file is read again, as it is when it changes.
     """
     settings = Settings(**values)
     logs.configure(log_level)
@@ -222,6 +262,53 @@ def copy_command(source: str, target: str) -> None:
     for table, (rows, checksum) in copied.items():
         click.echo(f"{table:10}{rows:>12,} rows  {checksum}")
     click.echo(f"{shown_url(target)}: verified; audit it with: idpass-server audit --db ...")
+
+
+@main.command("dev-certs")
+@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path, file_okay=False))
+@click.option(
+    "--host", "hosts", multiple=True, help="Name or IP address of the server; may be repeated."
+)
+@click.option(
+    "--spiffe-id",
+    "spiffe_ids",
+    multiple=True,
+    help="Of a caller, such as spiffe://example.org/billing; may be repeated.",
+)
+@click.option(
+    "--days", type=click.IntRange(1, 3_650), default=90, show_default=True, help="Validity."
+)
+def dev_certs_command(
+    folder: Path, hosts: tuple[str, ...], spiffe_ids: tuple[str, ...], days: int
+) -> None:
+    """Make an authority and certificates to try TLS with, in DIR.
+
+    The server's is for localhost, 127.0.0.1, ::1 and each --host. Each --spiffe-id gets a client
+    certificate of its own.
+    """
+    try:
+        from idpass_server import dev_certs  # noqa: PLC0415 an extra may be missing
+    except ImportError as error:
+        raise click.ClickException(
+            f"dev-certs needs {error.name}, which is missing: "
+            "pip install 'idpass-server[dev-certs]'"
+        ) from error
+    try:
+        made = dev_certs.make(folder, hosts=hosts, spiffe_ids=spiffe_ids, days=days)
+    except dev_certs.CannotMake as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(made.described())
+
+
+@main.command("token")
+def token_command() -> None:
+    """Make a token for a caller, and the line that its table in the callers file gets.
+
+    The token is for the caller alone; the service knows only what the line says.
+    """
+    token = secrets.token_urlsafe(32)
+    click.echo(token)
+    click.echo(f'token_sha256 = "{hashlib.sha256(token.encode()).hexdigest()}"', err=True)
 
 
 @main.group()

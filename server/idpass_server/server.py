@@ -10,6 +10,7 @@ import contextlib
 import functools
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeVar
 
 import grpc
@@ -20,23 +21,29 @@ from grpc_reflection.v1alpha import reflection
 
 from idpass.v1 import id_pass_service_pb2
 from idpass.v1.id_pass_service_pb2_grpc import add_IdPassServiceServicer_to_server
+from idpass_server import callers
 from idpass_server.calls import Calls
 from idpass_server.clock import Clock
 from idpass_server.config import Settings, address, shown_url
 from idpass_server.engine import Engine
-from idpass_server.identity import EveryoneIsDemo
+from idpass_server.identity import Callers, EveryoneIsDemo, Identity, KnownCallers
 from idpass_server.metrics import Metrics
 from idpass_server.refusals import StoreUnavailable
+from idpass_server.reloading import Reloading
 from idpass_server.servicer import IdPassServicer
 from idpass_server.store import StoreBroken
 from idpass_server.store.opening import open_store
 from idpass_server.sweeper import Sweeper
+from idpass_server.tls import Certificates
 from idpass_server.watch import Watchers
 
 SERVICE: Final = id_pass_service_pb2.DESCRIPTOR.services_by_name["IdPassService"].full_name
 READERS: Final = 2
 HANG_UP_S: Final = 0.5
 """For the last answers to be sent; streams of other services, such as health, end with it."""
+
+CONNECTION_GRACE_S: Final = 60.0
+"""So long calls on a connection that has had its time may take; watchers then come again."""
 
 OPTIONS: Final[list[tuple[str, Any]]] = [
     # A second server on the port would start silently and take half of the calls.
@@ -84,23 +91,37 @@ class Server:
     Args:
         settings: checked already.
         clock: what time it is.
+        also_on: another address to serve, in plain text: a `unix:` socket for the gateway.
 
     Raises:
         CannotOpen: the database cannot be served.
         CannotListen: the address cannot be served.
+        BadCallers: the callers file cannot be used.
+        BadCertificates: TLS cannot be spoken with the files.
     """
 
-    def __init__(self, settings: Settings, clock: Clock | None = None) -> None:
+    def __init__(
+        self, settings: Settings, clock: Clock | None = None, *, also_on: str | None = None
+    ) -> None:
         self._settings = settings
+        self._also_on = also_on
         self._clock = clock or Clock()
         self._stopping = asyncio.Event()
         self._broken = False
         self._tasks: list[asyncio.Task[None]] = []
+        self._reloading = Reloading()
 
     async def start(self) -> str:
         """Begins to serve. Returns the address, with the port that was taken."""
+        credentials = self._credentials()
         self._store = await asyncio.to_thread(open_store, self._settings.db)
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="reader")
+        try:
+            identity = await self._identify()
+        except BaseException:
+            self._readers.shutdown()
+            self._store.close()
+            raise
         metrics = Metrics()
         self._engine = Engine(
             self._store,
@@ -109,7 +130,7 @@ class Server:
             on_commit=self._notify,
             on_broken=self._break,
         )
-        calls = Calls(EveryoneIsDemo(), metrics, max_calls=self._settings.max_calls)
+        calls = Calls(identity, metrics, max_calls=self._settings.max_calls)
         self._watchers = Watchers(
             self._store,
             self._read,
@@ -133,15 +154,18 @@ class Server:
         metrics.gauge("pending_commands", "Changes waiting", lambda: self._engine.pending)
         # maximum_concurrent_rpcs is left alone: it costs each call 7 %, and `Calls` and `Watchers`
         # have limits whose refusals say more.
-        self._grpc = grpc.aio.server(options=OPTIONS)
+        self._grpc = grpc.aio.server(options=[*OPTIONS, *self._connection_age()])
         add_IdPassServiceServicer_to_server(servicer, self._grpc)
         self._health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
-        names = (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
-        reflection.enable_server_reflection(names, self._grpc, _Pool(descriptor_pool.Default()))
+        if self._settings.reflects:
+            names = (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
+            reflection.enable_server_reflection(names, self._grpc, _Pool(descriptor_pool.Default()))
         try:
             host, _ = address(self._settings.listen)
-            port = self._bind()
+            port = self._bind(self._settings.listen, credentials)
+            if self._also_on is not None:
+                self._bind(self._also_on)
             if self._settings.metrics is not None:
                 self._serve_metrics(metrics)
         except CannotListen:
@@ -156,6 +180,7 @@ class Server:
         self._store.listen(self._watchers.accounts, tell)
         await self._set_health(health_pb2.HealthCheckResponse.SERVING)
         self._tasks.append(asyncio.create_task(sweeper.run()))
+        self._tasks.append(asyncio.create_task(self._reloading.run()))
         self.address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         log.info("serving", listen=self.address, db=shown_url(self._settings.db))
         return self.address
@@ -163,6 +188,10 @@ class Server:
     def stop(self) -> None:
         """Asks the server to stop; `wait` does it."""
         self._stopping.set()
+
+    async def reload(self) -> None:
+        """Reads again what is read while serving: the callers file and the certificates."""
+        await self._reloading.reload()
 
     async def wait(self) -> bool:
         """Serves until it is asked to stop, and stops. Returns false if the store broke."""
@@ -182,6 +211,55 @@ class Server:
         await self._close_store()
         log.info("stopped")
         return not self._broken
+
+    def _credentials(self) -> grpc.ServerCredentials | None:
+        """Raises: BadCertificates."""
+        settings = self._settings
+        files = (settings.tls_cert, settings.tls_key, settings.tls_client_ca)
+        paths = [Path(file) for file in files if file is not None]
+        if not paths:
+            return None
+
+        async def reload() -> None:
+            certificates.reload()
+
+        self._reloading.watch(paths, reload)
+        certificates = Certificates(*paths)
+        return certificates.credentials()
+
+    async def _identify(self) -> Identity:
+        """Raises: BadCallers."""
+        if self._settings.callers is None:
+            return EveryoneIsDemo()
+        path = Path(self._settings.callers)
+
+        async def reload() -> None:
+            try:
+                identity.replace(await self._read_callers(path))
+            except (callers.BadCallers, StoreUnavailable) as error:
+                log.error("callers_rejected", in_force="the former", reasons=str(error).split("\n"))
+            else:
+                self._watchers.recheck()
+
+        self._reloading.watch([path], reload)
+        identity = KnownCallers(
+            await self._read_callers(path),
+            client_certificates=self._settings.tls_client_ca is not None,
+        )
+        return identity
+
+    async def _read_callers(self, path: Path) -> Callers:
+        def account_exists(name: str) -> bool:
+            return self._store.get_account(name) is not None
+
+        found: Callers = await self._read(callers.read, path, account_exists)
+        log.info(
+            "callers_loaded",
+            callers=found.total,
+            tokens=len(found.by_token),
+            spiffe_ids=len(found.by_spiffe_id),
+        )
+        return found
 
     def _notify(self, last_sequences: Mapping[str, int]) -> None:
         self._watchers.notify(last_sequences)
@@ -210,10 +288,18 @@ class Server:
         self._readers.shutdown()
         await asyncio.to_thread(self._store.close)
 
-    def _bind(self) -> int:
-        listen = self._settings.listen
+    def _connection_age(self) -> list[tuple[str, int]]:
+        """Whoever is no longer to be let in leaves, and clients find servers that are new."""
+        return [
+            ("grpc.max_connection_age_ms", int(self._settings.max_connection_age_s * 1_000)),
+            ("grpc.max_connection_age_grace_ms", int(CONNECTION_GRACE_S * 1_000)),
+        ]
+
+    def _bind(self, listen: str, credentials: grpc.ServerCredentials | None = None) -> int:
         try:
-            return self._grpc.add_insecure_port(listen)
+            if credentials is None:
+                return self._grpc.add_insecure_port(listen)
+            return self._grpc.add_secure_port(listen, credentials)
         except RuntimeError as error:
             raise CannotListen(
                 f"{listen} cannot be listened on; is another program using it? Give another "
