@@ -68,6 +68,7 @@ MISTAKES = [
         8,
         "that of caller 'ann' (line 4) already",
     ),
+    (f"# \u2028 \x85\n[callers.ann]\n{GOOD}spiffe_id = 'sesame'\n", 6, "is no SPIFFE ID"),
     # What is written in another way is told the nearest line.
     ("[callers]\n\n'ann' = { account = 'x', permissions = ['read'] }\n", 3, "no account 'x'"),
     ("callers.ann.account = 'acme'\n", 1, "has no credential"),
