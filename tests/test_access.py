@@ -13,11 +13,12 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from guarded import ALL, Guarded, caller, rows
+from idpass import IdPassClient, PermissionDenied, Unauthenticated
 from idpass.v1 import id_pass_pb2 as pb
 from idpass.v1 import id_pass_service_pb2 as service_pb
 from idpass_server.identity import Permission
 from idpass_server.servicer import IdPassServicer
-from support import Told, bearer, cli, refused
+from support import Service, Told, bearer, cli, refused
 
 METHODS: list[MethodDescriptor] = list(
     service_pb.DESCRIPTOR.services_by_name["IdPassService"].methods
@@ -204,7 +205,7 @@ def told_in_all(error: Told) -> str:
 # -- what is open to all
 
 
-def reflect(server: Guarded) -> set[str]:
+def reflect(server: Service) -> set[str]:
     stub = reflection_pb2_grpc.ServerReflectionStub(server.channel)
     request = reflection_pb2.ServerReflectionRequest(list_services="")
     (answer,) = stub.ServerReflectionInfo(iter([request]), timeout=10)
@@ -225,6 +226,27 @@ def test_reflection_can_be_turned_on_for_everyone(tmp_path: Path) -> None:
     server = Guarded(tmp_path, caller("ann"), reflection=True)
     assert "idpass.v1.IdPassService" in reflect(server)
     server.stop()
+
+
+def test_reflection_can_be_turned_off_where_everyone_may_call(tmp_path: Path) -> None:
+    server = Service(tmp_path / "idpass.db", reflection=False)
+    with pytest.raises(grpc.RpcError) as caught:
+        reflect(server)
+    assert caught.value.code() == grpc.StatusCode.UNIMPLEMENTED
+    server.stop()
+
+
+def test_the_client_calls_with_its_token(guarded: Guarded) -> None:
+    with IdPassClient(guarded.address, token="ann-token") as client:
+        pass_id = client.register().id_pass.id
+        assert client.cancel(pass_id).fee_refunded
+    with (
+        IdPassClient(guarded.address, token="eve-token") as client,
+        pytest.raises(PermissionDenied),
+    ):
+        client.cancel(pass_id)
+    with IdPassClient(guarded.address) as client, pytest.raises(Unauthenticated):
+        client.cancel(pass_id)
 
 
 def test_mock_data_are_for_everyone(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from guarded import Guarded, caller, digest
 from idpass.v1.id_pass_service_pb2 import GetAccountRequest
 from idpass_server import callers
 from idpass_server.callers import BadCallers
-from idpass_server.identity import Caller, Permission
+from idpass_server.identity import Caller, KnownCallers, Permission
 from idpass_server.refusals import Unauthenticated
 from support import STATUS, bearer, cli, make_accounts, process, refused
 
@@ -68,6 +68,7 @@ MISTAKES = [
         8,
         "that of caller 'ann' (line 4) already",
     ),
+    (f"# \u2028 \x85\n[callers.ann]\n{GOOD}spiffe_id = 'sesame'\n", 6, "is no SPIFFE ID"),
     # What is written in another way is told the nearest line.
     ("[callers]\n\n'ann' = { account = 'x', permissions = ['read'] }\n", 3, "no account 'x'"),
     ("callers.ann.account = 'acme'\n", 1, "has no credential"),
@@ -180,6 +181,59 @@ def test_without_one_known_token_nobody_gets_in_and_nobody_is_told_why(
     unknown = refused(guarded.with_token("nobody").account)
     assert (error.message, error.metadata) == (unknown.message, unknown.metadata)
     assert "authorization: Bearer TOKEN" in error.message
+
+
+NAME = b"spiffe://example.org/ann"
+CERTIFICATE = {"x509_pem_cert": [b"-----BEGIN"], "transport_security_type": [b"ssl"]}
+
+
+class Context:
+    """A call, as far as identity looks at it, with gRPC's own names for what a certificate says."""
+
+    def __init__(self, names: list[bytes] | None, token: str | None) -> None:
+        self._peer: dict[str, list[bytes]] = {"transport_security_type": [b"ssl"]}
+        if names is not None:
+            self._peer = CERTIFICATE | ({"peer_uri": names} if names else {})
+        self._metadata = bearer(token) if token is not None else ()
+
+    def auth_context(self) -> dict[str, list[bytes]]:
+        return self._peer
+
+    def invocation_metadata(self) -> tuple[tuple[str, str], ...]:
+        return self._metadata
+
+
+@pytest.mark.parametrize(
+    ("names", "token", "who"),
+    [
+        ([NAME], None, "ann"),
+        ([NAME], "bob-token", "bob"),  # a token that is sent decides
+        ([NAME], "nobody", None),
+        ([b"spiffe://example.org/unknown"], None, None),
+        ([b"spiffe://example.com/ann"], None, None),  # another trust domain
+        ([b"https://example.org/ann"], None, None),
+        ([b"https://example.org/bob"], "bob-token", "bob"),
+        ([NAME, NAME], None, None),
+        ([NAME, b"spiffe://example.org/unknown"], None, None),
+        ([NAME, b"https://example.org"], "bob-token", None),  # nor with a token
+        ([], None, None),
+        ([], "bob-token", None),
+        (None, None, None),  # TLS without a client's certificate
+        (None, "bob-token", "bob"),
+    ],
+)
+def test_a_certificate_says_who_calls_by_its_one_uri_name(
+    tmp_path: Path, names: list[bytes] | None, token: str | None, who: str | None
+) -> None:
+    file = tmp_path / "callers.toml"
+    ann = caller("ann").replace("token_sha256", f"spiffe_id = '{NAME.decode()}'\ntoken_sha256")
+    file.write_text(ann + caller("bob", "beta"))
+    known = KnownCallers(callers.read(file, lambda _: True), client_certificates=True)
+    if who is None:
+        with pytest.raises(Unauthenticated):
+            known.caller(Context(names, token))
+    else:
+        assert known.caller(Context(names, token)).name == who
 
 
 def test_a_token_is_made_with_the_line_for_the_file(tmp_path: Path) -> None:

@@ -6,8 +6,8 @@
     spiffe_id = "spiffe://example.org/onboarding"
     token_sha256 = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
 
-All mistakes of a file are told at once, each with its line. A token's digest is never told: who
-takes the one for the other puts the token itself there.
+All mistakes of a file are told at once, each with its line. What stands where a credential belongs
+is never told: who takes the one for the other puts the token itself there.
 """
 
 import re
@@ -184,7 +184,7 @@ class _Reader:
                 self._tokens[bytes.fromhex(value)] = caller
         for line, value in self._values(name, fields, "spiffe_id"):
             if not SPIFFE_ID.fullmatch(value) or len(value) > MAX_SPIFFE_ID_CHARACTERS:
-                self._wrong(line, f"{value!r} is no SPIFFE ID such as spiffe://example.org/billing")
+                self._wrong(line, "spiffe_id is no SPIFFE ID such as spiffe://example.org/billing")
             elif self._is_new("spiffe_id", value, name, line):
                 self._spiffe_ids[value.encode()] = caller
 
@@ -217,7 +217,7 @@ class _Lines:
     """
 
     def __init__(self, text: str) -> None:
-        self._lines = text.splitlines()
+        self._lines = text.split("\n")  # TOML knows no other ends of lines
 
     def top(self, key: str) -> int:
         """The line of a key or a table at the top."""

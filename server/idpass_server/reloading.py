@@ -9,7 +9,11 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Final
 
+import structlog
+
 INTERVAL_S: Final = 0.5
+
+log = structlog.get_logger()
 
 Load = Callable[[], Awaitable[None]]
 Stamp = tuple[tuple[int, int, int] | None, ...]
@@ -36,7 +40,7 @@ class Reloading:
         async with self._one_at_a_time:
             for watched in self._watched:
                 watched.loaded = watched.seen = watched.stamp()
-                await watched.load()
+                await _load(watched)
 
     async def run(self) -> None:
         """Reads what has changed, for ever."""
@@ -45,7 +49,7 @@ class Reloading:
             async with self._one_at_a_time:
                 for watched in self._watched:
                     if watched.has_changed():
-                        await watched.load()
+                        await _load(watched)
 
 
 class _Watched:
@@ -67,6 +71,14 @@ class _Watched:
 
     def stamp(self) -> Stamp:
         return tuple(map(_stamp, self._paths))
+
+
+async def _load(watched: _Watched) -> None:
+    try:
+        await watched.load()
+    except Exception:
+        # A fault: what was in force still is, and other files are still looked at.
+        log.exception("reload_failed")
 
 
 def _stamp(path: Path) -> tuple[int, int, int] | None:
