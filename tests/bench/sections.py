@@ -134,9 +134,11 @@ class Bench:
         real = self._real()
         real.hold(0)
         real.stop()
+        db = real.db
+        assert db is not None
         taken_s = []
         for _ in range(STARTS):
-            process = Process(idpass_server(real.db), self.folder / "start.log")
+            process = Process(idpass_server(db), self.folder / "start.log")
             await serving(process.address)
             taken_s.append(time.perf_counter() - process.spawned_s)
             process.stop()

@@ -66,11 +66,8 @@ class Process:
         return self._log.read_text(errors="replace")[-2_000:]
 
     def cpu_s(self) -> float:
-        """Processor time of all its threads so far, in user and kernel mode."""
-        stat = Path(f"/proc/{self._process.pid}/stat").read_text()
-        # The fields after the name, which may hold anything, count from the third.
-        fields = stat.rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / _TICKS_PER_S
+        """Processor time so far of it and of all that it started."""
+        return cpu_s(self._process.pid)
 
     def peak_rss_mb(self) -> float:
         status = Path(f"/proc/{self._process.pid}/status").read_text()
@@ -87,10 +84,25 @@ class Process:
                 self._process.wait()
 
 
-def idpass_server(db: Path) -> list[str]:
-    """The command that serves a database as a user would."""
+def cpu_s(pid: int) -> float:
+    """Processor time so far of a process and of all that it started, in user and kernel mode."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+        children = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/children")]
+    except FileNotFoundError:
+        return 0.0  # it has ended, and counts with its parent's children
+    # The fields after the name, which may hold anything, count from the third: its own time in
+    # user and kernel mode, and that of its children that have ended.
+    ticks = sum(map(int, stat.rpartition(")")[2].split()[11:15]))
+    living = (int(child) for line in children for child in line.split())
+    return ticks / _TICKS_PER_S + sum(map(cpu_s, living))
+
+
+def idpass_server(db: Path | str, *options: str) -> list[str]:
+    """The command that serves a database, a file or a URL, as a user would."""
     program = str(Path(sys.executable).with_name("idpass-server"))
-    return [program, "serve", "--listen", "127.0.0.1:0", "--db", f"sqlite:///{db.absolute()}"]
+    url = db if isinstance(db, str) else f"sqlite:///{db.absolute()}"
+    return [program, "serve", "--listen", "127.0.0.1:0", "--db", url, *options]
 
 
 def idpass_server_http(db: Path) -> list[str]:
