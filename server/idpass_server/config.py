@@ -31,6 +31,7 @@ class Settings:
         max_watchers: how many streams may be open.
         drain_s: how long calls in flight may take to finish when the server stops.
         http: HOST:PORT for HTTP/JSON, or None for none.
+        workers: how many processes serve.
         sandbox: whether to serve mock data, in a database of their own, with a page to try it on.
 
     Raises:
@@ -45,6 +46,7 @@ class Settings:
     max_watchers: int = 1_000
     drain_s: float = 10.0
     http: str | None = None
+    workers: int = 1
     sandbox: bool = False
 
     def __post_init__(self) -> None:
@@ -57,7 +59,24 @@ class Settings:
             address(self.metrics)
             if self.sandbox:
                 raise BadSetting("--metrics is not for a --sandbox: its figures would be of no use")
-        sqlite_path(self.db)
+        if self.workers > 1:
+            self._check_workers()
+        if not self.db.startswith("postgresql://"):
+            sqlite_path(self.db)
+
+    def _check_workers(self) -> None:
+        if self.sandbox:
+            raise BadSetting("--workers is not for a --sandbox: one process serves it")
+        if self.db.startswith(_SQLITE):
+            raise BadSetting(
+                f"--workers {self.workers} needs PostgreSQL: one process serves a SQLite file, "
+                "and two were no faster. Leave --workers out, or give --db postgresql://..."
+            )
+        if self.metrics is not None and address(self.metrics)[1] + self.workers - 1 > MAX_PORT:
+            raise BadSetting(
+                f"--metrics {self.metrics} leaves no ports for {self.workers} workers: each has "
+                "the next one"
+            )
 
 
 def address(text: str) -> tuple[str, int]:

@@ -3,26 +3,37 @@
 import asyncio
 import gc
 import signal
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Final
 
 from idpass_server.config import Settings, loopback
+from idpass_server.refusals import StoreUnavailable
 from idpass_server.sandbox import Sandbox
 from idpass_server.server import CannotListen, Server
+from idpass_server.store import StoreBroken
+from idpass_server.store.sqlite_file import CannotOpen
 
 if TYPE_CHECKING:
     from idpass_server.gateway.serving import Gateway
 
 SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+CANNOT_SERVE: Final = (CannotListen, CannotOpen, StoreBroken, StoreUnavailable)
+"""Why a server may not start; the message is for people."""
+EXIT_STORE_BROKEN: Final = 74  # EX_IOERR
 
 
-async def serve(settings: Settings) -> bool:
+async def serve(settings: Settings, ready: Callable[[], Awaitable[None]] | None = None) -> bool:
     """Serves until SIGTERM or SIGINT. Returns false if the store broke.
+
+    Args:
+        settings: checked already.
+        ready: as Server.start; none in a sandbox.
 
     Raises:
         CannotListen, CannotOpen, StoreBroken: as Server.
     """
-    gateway = _open("--http", settings.http) if settings.http else None
+    shared = settings.workers > 1
+    gateway = _open("--http", settings.http, reuse_port=shared) if settings.http else None
     server = Sandbox(settings) if settings.sandbox else Server(settings)
 
     started = asyncio.Event()
@@ -35,7 +46,7 @@ async def serve(settings: Settings) -> bool:
         server.stop()
 
     _on_signal(stop)
-    address = await server.start()
+    address = await (server.start() if isinstance(server, Sandbox) else server.start(ready))
     if gateway is not None:
         reset = server.reset if isinstance(server, Sandbox) else None
         gateway.start(address, reset=reset, drain_s=settings.drain_s)
@@ -74,7 +85,7 @@ async def serve_http(target: str, http: str) -> None:
     await gateway.stop()
 
 
-def _open(option: str, http: str) -> "Gateway":
+def _open(option: str, http: str, *, reuse_port: bool = False) -> "Gateway":
     host, port = loopback(option, http)
     try:
         from idpass_server.gateway.serving import Gateway  # noqa: PLC0415 an extra may be missing
@@ -83,7 +94,7 @@ def _open(option: str, http: str) -> "Gateway":
             f"{option} needs {error.name}, which is missing: pip install 'idpass-server[http]'"
         ) from error
     try:
-        return Gateway(host, port)
+        return Gateway(host, port, reuse_port=reuse_port)
     except OSError as error:
         raise CannotListen(
             f"{http} cannot be listened on ({error.strerror}); give another {option} HOST:PORT, "

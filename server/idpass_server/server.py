@@ -8,7 +8,7 @@ closed.
 import asyncio
 import contextlib
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, NamedTuple, TypeVar
 
@@ -39,8 +39,6 @@ HANG_UP_S: Final = 0.5
 """For the last answers to be sent; streams of other services, such as health, end with it."""
 
 OPTIONS: Final[list[tuple[str, Any]]] = [
-    # A second server on the port would start silently and take half of the calls.
-    ("grpc.so_reuseport", 0),
     # A batch of 1,000 cancellations with the longest notes and ids fits.
     ("grpc.max_receive_message_length", 2_500_000),
     # A page of 1,000 passes with the longest notes fits.
@@ -97,8 +95,12 @@ class Server:
         self._broken = False
         self._tasks: list[asyncio.Task[None]] = []
 
-    async def start(self) -> str:
-        """Begins to serve. Returns the address, with the port that was taken."""
+    async def start(self, ready: Callable[[], Awaitable[None]] | None = None) -> str:
+        """Begins to serve. Returns the address, with the port that was taken.
+
+        Args:
+            ready: called when everything is open; calls are answered once it returns.
+        """
         self._store = await asyncio.to_thread(SqliteStore, sqlite_path(self._settings.db))
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="reader")
         metrics = Metrics()
@@ -133,7 +135,10 @@ class Server:
         metrics.gauge("pending_commands", "Changes waiting", lambda: self._engine.pending)
         # maximum_concurrent_rpcs is left alone: it costs each call 7 %, and `Calls` and `Watchers`
         # have limits whose refusals say more.
-        self._grpc = grpc.aio.server(options=OPTIONS)
+        # But among workers, a second server on the port would start silently and take half of
+        # the calls.
+        reuse_port = ("grpc.so_reuseport", int(self._settings.workers > 1))
+        self._grpc = grpc.aio.server(options=[*OPTIONS, reuse_port])
         add_IdPassServiceServicer_to_server(servicer, self._grpc)
         self._health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
@@ -144,14 +149,17 @@ class Server:
             port = self._bind()
             if self._settings.metrics is not None:
                 self._serve_metrics(metrics)
-        except CannotListen:
+            if ready is not None:
+                await ready()
+        except BaseException:
             await self._close_store()
             raise
-        await self._grpc.start()
         await self._set_health(health_pb2.HealthCheckResponse.SERVING)
+        await self._grpc.start()
         self._tasks.append(asyncio.create_task(sweeper.run()))
         self.address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        log.info("serving", listen=self.address, db=self._settings.db)
+        if ready is None:
+            log.info("serving", listen=self.address, db=self._settings.db)
         return self.address
 
     def stop(self) -> None:
