@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,9 +27,8 @@ from idpass.v1.id_pass_service_pb2_grpc import IdPassServiceStub
 from idpass_server.clock import Clock
 from idpass_server.config import Settings
 from idpass_server.server import Server
-from idpass_server.store.audit import audit
+from idpass_server.store.opening import audit_store
 from idpass_server.store.sqlite import SqliteStore
-from idpass_server.store.sqlite_file import connect
 
 DAY_US = 86_400_000_000
 BUF = shutil.which("buf", path=str(Path(sys.executable).parent))
@@ -243,12 +243,13 @@ class Service(Calls):
 
 
 class Process(Calls):
-    """A server in a process of its own."""
+    """A server in a process of its own. Args: db: the file, or the URL."""
 
-    def __init__(self, db: Path, *options: str, env: dict[str, str] | None = None) -> None:
-        self.db = db
-        command = [sys.executable, "-m", "idpass_server", "serve", "--db", f"sqlite:///{db}"]
+    def __init__(self, db: Path | str, *options: str, env: dict[str, str] | None = None) -> None:
+        self.url = db if isinstance(db, str) else f"sqlite:///{db}"
+        command = [sys.executable, "-m", "idpass_server", "serve", "--db", self.url]
         self.log: list[dict[str, Any]] = []
+        self._by_event: dict[str, list[dict[str, Any]]] = defaultdict(list)
         self.process = subprocess.Popen(
             [*command, "--listen", "127.0.0.1:0", *options],
             stderr=subprocess.PIPE,
@@ -265,27 +266,40 @@ class Process(Calls):
     def _read_log(self) -> None:
         assert self.process.stderr
         for line in self.process.stderr:
-            with self._logged:
-                try:
-                    self.log.append(json.loads(line))
-                except ValueError:
-                    self.log.append({"event": "", "text": line})
-                self._logged.notify_all()
+            try:
+                self._keep(json.loads(line))
+            except ValueError:
+                self._keep({"event": "", "text": line})
+        self._keep({"event": "end"})
+
+    def _keep(self, line: dict[str, Any]) -> None:
         with self._logged:
-            self.log.append({"event": "end"})
+            self.log.append(line)
+            self._by_event[line["event"]].append(line)
             self._logged.notify_all()
 
-    def wait_for(self, event: str, timeout_s: float = 30) -> dict[str, Any]:
-        """The first log line with an event."""
+    def wait_for(self, event: str, timeout_s: float = 30, *, count: int = 1) -> dict[str, Any]:
+        """The first log line with an event, or the one that makes the count full."""
 
         def found() -> dict[str, Any] | None:
-            return next((line for line in self.log if line["event"] in {event, "end"}), None)
+            lines = self._by_event[event]
+            return (
+                lines[count - 1] if len(lines) >= count else next(iter(self._by_event["end"]), None)
+            )
 
         with self._logged:
             line = self._logged.wait_for(found, timeout_s)
         if line is None or line["event"] != event:
             raise AssertionError(f"no {event!r} in the log: {self.log}")
         return line
+
+    def workers(self) -> dict[int, int]:
+        """The process ids of the workers that serve, by number."""
+        serving: dict[int, int] = {}
+        for line in self._by_event["worker_started"]:
+            serving[line["worker"]] = line["pid"]
+        dead = {line["pid"] for line in self._by_event["worker_died"]}
+        return {number: pid for number, pid in serving.items() if pid not in dead}
 
     def signal(self, number: int = signal.SIGTERM) -> None:
         self.process.send_signal(number)
@@ -304,7 +318,7 @@ class Process(Calls):
 
 
 @contextlib.contextmanager
-def process(db: Path, *options: str, env: dict[str, str] | None = None) -> Iterator[Process]:
+def process(db: Path | str, *options: str, env: dict[str, str] | None = None) -> Iterator[Process]:
     server = Process(db, *options, env=env)
     try:
         yield server
@@ -312,13 +326,10 @@ def process(db: Path, *options: str, env: dict[str, str] | None = None) -> Itera
         server.kill()
 
 
-def problems(db: Path) -> list[str]:
-    """What an audit finds."""
-    connection = connect(db, read_only=True)
-    try:
-        return list(audit(connection))
-    finally:
-        connection.close()
+def problems(db: Path | str) -> list[str]:
+    """What an audit finds. Args: db: the file, or the URL."""
+    found, _counts = audit_store(db if isinstance(db, str) else f"sqlite:///{db}")
+    return found
 
 
 def set_slots(db: Path, slots: int) -> None:

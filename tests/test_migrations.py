@@ -4,9 +4,9 @@ from pathlib import Path
 
 from sqlite_utils import Database
 
-from idpass_server.store.schema import migrations
 from idpass_server.store.sqlite import SqliteStore
 from idpass_server.store.sqlite_file import connect
+from idpass_server.store.sqlite_schema import migrations
 from support import Service, problems
 
 INITIAL = """

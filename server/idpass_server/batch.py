@@ -4,6 +4,7 @@ A store loads what `Needs` asks for, runs the batch and writes what it changed. 
 `domain`: a store can be swapped without a rule moving.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -47,6 +48,21 @@ class Needs(NamedTuple):
             if command.request_id:
                 receipts[command.account, command.request_id] = None
         return cls(sorted(accounts), list(passes), list(receipts))
+
+
+def short_of_slots(accounts: Iterable[Account], commands: Iterable[Command]) -> dict[str, int]:
+    """The accounts in which overdue passes may have to give way, with how many slots are wanted."""
+    wanted = Counter(
+        command.account
+        for command in commands
+        if isinstance(command, Register) and not command.supersedes
+    )
+    return {
+        account.name: wanted[account.name]
+        for account in accounts
+        if account.name in wanted
+        and account.slots_in_use + wanted[account.name] > account.slot_limit
+    }
 
 
 class Batch:

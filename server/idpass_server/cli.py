@@ -8,19 +8,23 @@ import asyncio
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, Final
 
 import click
 import uvloop
 
 from idpass_server import logs, running, workers
-from idpass_server.config import BadSetting, Settings, parse_money, show_money, sqlite_path
+from idpass_server.config import (
+    BadSetting,
+    Settings,
+    parse_money,
+    show_money,
+    shown_url,
+    sqlite_path,
+)
 from idpass_server.demo import demo
 from idpass_server.records import Account, Money
-from idpass_server.store.audit import audit
-from idpass_server.store.sqlite import SqliteStore
-from idpass_server.store.sqlite_file import connect
+from idpass_server.store import Store, opening
 
 MAX_SLOTS: Final = 2**31 - 1
 _ACCOUNT_NAME: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
@@ -186,19 +190,27 @@ def demo_command(context: click.Context) -> None:
 @click.pass_context
 def audit_command(context: click.Context, db: str) -> None:
     """Check every invariant of a database, which may be in use meanwhile."""
-    path = _existing(db)
-    connection = connect(path, read_only=True)
-    problems = 0
-    for problem in audit(connection):
-        problems += 1
+    _existing(db)
+    problems, counts = opening.audit_store(db)
+    for problem in problems:
         click.echo(problem, err=True)
     if problems:
         context.exit(1)
-    counts = [
-        connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
-        for table in ("accounts", "passes", "events")
-    ]
-    click.echo("{}: all is well: {} accounts, {} passes, {} events".format(path, *counts))
+    found = ", ".join(f"{count} {table}" for table, count in counts.items())
+    click.echo(f"{shown_url(db)}: all is well: {found}")
+
+
+@main.command("migrate")
+@_db_option
+def migrate_command(db: str) -> None:
+    """Bring a database's schema up to date, also while older servers use it.
+
+    A SQLite file is brought up to date by whoever opens it.
+    """
+    applied = opening.migrate_store(db)
+    click.echo(
+        f"{shown_url(db)}: {'applied ' + ', '.join(applied) if applied else 'is up to date'}"
+    )
 
 
 @main.group()
@@ -213,7 +225,7 @@ def account() -> None:
 @_db_option
 def create(name: str, slots: int, fee: Money, db: str) -> None:
     """Make an account."""
-    with _opened(sqlite_path(db)) as store:
+    with _opened(db) as store:
         if not store.create_account(Account(name, slots, 0, *fee, 0, 0, 0)):
             raise click.ClickException(
                 f"account {name} exists; change it with: idpass-server account set {name}"
@@ -249,23 +261,23 @@ def set_account(name: str, slots: int | None, fee: Money | None, db: str) -> Non
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[SqliteStore]:
+def _opened(db: str) -> Iterator[Store]:
     """A store beside a server that may be running."""
-    store = SqliteStore(path, exclusive=False)
+    store = opening.open_store(db, exclusive=False)
     try:
         yield store
     finally:
         store.close()
 
 
-def _existing(db: str) -> Path:
+def _existing(db: str) -> str:
     path = sqlite_path(db)
-    if not path.exists():
+    if path is not None and not path.exists():
         raise click.ClickException(f"there is no database {path}; say which with --db")
-    return path
+    return db
 
 
-def _account(store: SqliteStore, name: str) -> Account:
+def _account(store: Store, name: str) -> Account:
     found = store.get_account(name)
     if found is None:
         raise click.ClickException(
@@ -275,7 +287,7 @@ def _account(store: SqliteStore, name: str) -> Account:
     return found
 
 
-def _show(store: SqliteStore, name: str) -> None:
+def _show(store: Store, name: str) -> None:
     found = _account(store, name)
     click.echo(f"account        {found.name}")
     click.echo(f"fee            {show_money(Money(found.currency, found.fee_micros))}")

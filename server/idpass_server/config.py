@@ -13,6 +13,8 @@ _MONEY: Final = re.compile(r"([A-Z]{3}) (\d{1,9})(?:\.(\d{1,6}))?")
 MAX_PORT: Final = 65_535
 _ADDRESS: Final = re.compile(r"\[?(?P<host>[^\[\]]+)\]?:(?P<port>\d{1,5})")
 _SQLITE: Final = "sqlite:///"
+_POSTGRESQL: Final = ("postgresql://", "postgres://")
+_PASSWORD: Final = re.compile(r"(?<=:)[^:/@]*(?=@)|(?<=[?&]password=)[^&]*")
 
 
 class BadSetting(ValueError):
@@ -24,7 +26,7 @@ class Settings:
     """
     Args:
         listen: HOST:PORT to serve; port 0 takes a free one.
-        db: URL of the database.
+        db: URL of the database: sqlite:///FILE, or postgresql://… as libpq takes it.
         metrics: HOST:PORT for Prometheus, or None for none.
         max_calls: how many unary calls may be in flight.
         max_pending: how many changes may wait for the store.
@@ -61,13 +63,12 @@ class Settings:
                 raise BadSetting("--metrics is not for a --sandbox: its figures would be of no use")
         if self.workers > 1:
             self._check_workers()
-        if not self.db.startswith("postgresql://"):
-            sqlite_path(self.db)
+        sqlite_path(self.db)
 
     def _check_workers(self) -> None:
         if self.sandbox:
             raise BadSetting("--workers is not for a --sandbox: one process serves it")
-        if self.db.startswith(_SQLITE):
+        if sqlite_path(self.db) is not None:
             raise BadSetting(
                 f"--workers {self.workers} needs PostgreSQL: one process serves a SQLite file, "
                 "and two were no faster. Leave --workers out, or give --db postgresql://..."
@@ -108,18 +109,26 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def sqlite_path(url: str) -> Path:
-    """The file of a sqlite:///FILE (relative) or sqlite:////FILE (absolute) URL.
+def sqlite_path(url: str) -> Path | None:
+    """The file of a sqlite:///FILE (relative) or sqlite:////FILE (absolute) URL; None where the
+    URL is PostgreSQL's.
 
     Raises:
         BadSetting: the URL is of another form.
     """
+    if url.startswith(_POSTGRESQL):
+        return None
     if not url.startswith(_SQLITE) or url == _SQLITE:
         raise BadSetting(
-            f"{url!r} is not a database URL such as sqlite:///idpass.db (relative) or "
-            "sqlite:////var/lib/idpass.db (absolute)"
+            f"{shown_url(url)!r} is not a database URL such as sqlite:///idpass.db (relative), "
+            "sqlite:////var/lib/idpass.db (absolute) or postgresql://host/database"
         )
     return Path(url.removeprefix(_SQLITE))
+
+
+def shown_url(url: str) -> str:
+    """A database URL without its password."""
+    return _PASSWORD.sub("***", url)
 
 
 def parse_money(text: str) -> Money:

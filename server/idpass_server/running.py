@@ -10,8 +10,7 @@ from idpass_server.config import Settings, loopback
 from idpass_server.refusals import StoreUnavailable
 from idpass_server.sandbox import Sandbox
 from idpass_server.server import CannotListen, Server
-from idpass_server.store import StoreBroken
-from idpass_server.store.sqlite_file import CannotOpen
+from idpass_server.store import CannotOpen, StoreBroken
 
 if TYPE_CHECKING:
     from idpass_server.gateway.serving import Gateway

@@ -22,14 +22,14 @@ from idpass.v1 import id_pass_service_pb2
 from idpass.v1.id_pass_service_pb2_grpc import add_IdPassServiceServicer_to_server
 from idpass_server.calls import Calls
 from idpass_server.clock import Clock
-from idpass_server.config import Settings, address, sqlite_path
+from idpass_server.config import Settings, address, shown_url
 from idpass_server.engine import Engine
 from idpass_server.identity import EveryoneIsDemo
 from idpass_server.metrics import Metrics
 from idpass_server.refusals import StoreUnavailable
 from idpass_server.servicer import IdPassServicer
 from idpass_server.store import StoreBroken
-from idpass_server.store.sqlite import SqliteStore
+from idpass_server.store.opening import open_store
 from idpass_server.sweeper import Sweeper
 from idpass_server.watch import Watchers
 
@@ -101,7 +101,7 @@ class Server:
         Args:
             ready: called when everything is open; calls are answered once it returns.
         """
-        self._store = await asyncio.to_thread(SqliteStore, sqlite_path(self._settings.db))
+        self._store = await asyncio.to_thread(open_store, self._settings.db)
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="reader")
         metrics = Metrics()
         self._engine = Engine(
@@ -154,12 +154,18 @@ class Server:
         except BaseException:
             await self._close_store()
             raise
+        loop = asyncio.get_running_loop()
+
+        def tell(news: Mapping[str, int]) -> None:
+            loop.call_soon_threadsafe(self._watchers.notify, news)
+
+        self._store.listen(self._watchers.accounts, tell)
         await self._set_health(health_pb2.HealthCheckResponse.SERVING)
         await self._grpc.start()
         self._tasks.append(asyncio.create_task(sweeper.run()))
         self.address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         if ready is None:
-            log.info("serving", listen=self.address, db=self._settings.db)
+            log.info("serving", listen=self.address, db=shown_url(self._settings.db))
         return self.address
 
     def stop(self) -> None:
@@ -210,7 +216,7 @@ class Server:
     async def _close_store(self) -> None:
         await self._engine.stop()
         self._readers.shutdown()
-        self._store.close()
+        await asyncio.to_thread(self._store.close)
 
     def _bind(self) -> int:
         listen = self._settings.listen

@@ -6,13 +6,13 @@ that nobody touches, and makes sure that a list or a count never tells of an ove
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Final
+from typing import Any, Final
 
 import structlog
 
 from idpass_server.clock import Clock
 from idpass_server.engine import Engine
-from idpass_server.records import Expire, Pass, new_uuid
+from idpass_server.records import Expire, new_uuid
 from idpass_server.refusals import Refusal
 from idpass_server.store import Store
 
@@ -30,7 +30,7 @@ class Sweeper:
         engine: Engine,
         store: Store,
         clock: Clock,
-        read: Callable[..., Awaitable[list[Pass]]],
+        read: Callable[..., Awaitable[Any]],
     ) -> None:
         self._engine = engine
         self._store = store
@@ -58,7 +58,8 @@ class Sweeper:
         """Sweeps for ever."""
         while True:
             try:
-                await self.sweep()
+                if await self._read(self._store.claim_sweep, self._clock.now_us()):
+                    await self.sweep()
             except Refusal as refusal:
                 log.warning("sweep_postponed", error=str(refusal))
             except Exception:

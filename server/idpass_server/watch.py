@@ -59,11 +59,16 @@ class Watchers:
         """How many streams are open now."""
         return self._open
 
+    def accounts(self) -> list[str]:
+        """The accounts that are being watched."""
+        return list(self._news)
+
     def notify(self, last_sequences: Mapping[str, int]) -> None:
-        """Wakes the watchers of the accounts that have new events."""
-        self._latest.update(last_sequences)
-        for account in last_sequences:
-            self._wake(account)
+        """Wakes the watchers of the accounts that have new events; news may come twice."""
+        for account, sequence in last_sequences.items():
+            if sequence > self._latest.get(account, 0):
+                self._latest[account] = sequence
+                self._wake(account)
 
     def close(self) -> None:
         """Ends every stream with StoreUnavailable; each can be resumed elsewhere."""

@@ -4,10 +4,16 @@ A store is synchronous: `commit` is called by the engine's one writer thread, th
 thread. It keeps records and makes transactions; every rule is in `domain` and `batch`.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Final, NamedTuple, Protocol
 
-from idpass_server.records import Account, Command, Event, Outcome, Pass
+from idpass_server.records import Account, Command, Event, Money, Outcome, Pass
+
+LIST_SCAN_ROWS: Final = 20_000
+"""How many passes one page of a list may look at, so that a rare status costs no long scan."""
+
+Tell = Callable[[Mapping[str, int]], None]
+"""Takes the newest sequence of each account that has new events."""
 
 
 class Committed(NamedTuple):
@@ -37,6 +43,10 @@ class Page(NamedTuple):
     passes: list[Pass]
     next_before_id: str | None
     """Where the next page begins; None after the last."""
+
+
+class CannotOpen(Exception):
+    """The database cannot be served; the message says why and what to do."""
 
 
 class StoreBroken(Exception):
@@ -74,5 +84,21 @@ class Store(Protocol):
     def due(self, now_us: int, limit: int, account: str | None = None) -> list[Pass]:
         """Passes past their expire_time that no `Expire` has been committed for; of one account
         or of all. Some of them may have ended in another way."""
+
+    def claim_sweep(self, now_us: int) -> bool:
+        """Whether this process is the one to expire overdue passes, for the next seconds."""
+
+    def listen(self, watched: Callable[[], Collection[str]], tell: Tell) -> None:
+        """Begins to tell of events that other processes commit, from another thread.
+
+        Args:
+            watched: gives the accounts of interest.
+        """
+
+    def create_account(self, account: Account) -> bool:
+        """Stores a new account; false when the name is taken."""
+
+    def set_account(self, name: str, *, slot_limit: int | None, fee: Money | None) -> bool:
+        """Changes what is given; false when the account has events in another currency."""
 
     def close(self) -> None: ...

@@ -11,23 +11,27 @@ its outcome open, and a malformed file cannot be trusted: both are StoreBroken.
 import json
 import os
 import threading
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from idpass_server.batch import Batch, Needs
-from idpass_server.records import Account, Command, Event, Money, Pass, Register
+from idpass_server.batch import Batch, Needs, short_of_slots
+from idpass_server.records import Account, Command, Event, Money, Pass
 from idpass_server.refusals import StoreUnavailable
-from idpass_server.store import Committed, ListQuery, Page, StoreBroken
-from idpass_server.store.sqlite_file import CannotOpen, cannot_open, connect, lock, migrate, sqlite3
+from idpass_server.store import (
+    LIST_SCAN_ROWS,
+    CannotOpen,
+    Committed,
+    ListQuery,
+    Page,
+    StoreBroken,
+    Tell,
+)
+from idpass_server.store.sqlite_file import cannot_open, connect, lock, migrate, sqlite3
 
 CHECKPOINT_PAGES: Final = 16_000
 """A WAL of 64 MB: the larger, the more commits share the writing of a page back to the file."""
-
-LIST_SCAN_ROWS: Final = 20_000
-"""How many passes one page of a list may look at, so that a rare status costs no long scan."""
 
 # Each time a statement yields a row or ends, the interpreter's lock is let go and must be won
 # back from the event loop. So the hot path runs one statement for each table and not one for each
@@ -96,6 +100,9 @@ class SqliteStore:
         exclusive: refuse to share the file with another exclusive store. False is for commands
             that make one short change beside a running server.
 
+    Attributes:
+        migrated: the migrations that opening the file has applied.
+
     Raises:
         CannotOpen: another process serves the file, or it is not fit to be served.
     """
@@ -107,7 +114,7 @@ class SqliteStore:
             self._writer = connect(path)
             try:
                 self._writer.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
-                migrate(self._writer)
+                self.migrated = migrate(self._writer)
             except BaseException as error:
                 self._writer.close()
                 if isinstance(error, sqlite3.Error):
@@ -172,27 +179,12 @@ class SqliteStore:
             passes += map(Pass._make, self._rows(_SELECT_PASS, receipt.account, receipt.id_pass_id))
             before = self._rows(_SELECT_EVENT, receipt.account, receipt.sequence - 1)
             preceding += map(Event._make, before)
-        return Batch(
-            accounts, passes, receipts, preceding, self._make_room(accounts, commands, now_us)
-        )
-
-    def _make_room(
-        self, accounts: Sequence[Account], commands: Sequence[Command], now_us: int
-    ) -> list[Pass]:
-        """Overdue passes that still hold slots which registrations of this batch may need."""
-        wanted = Counter(
-            command.account
-            for command in commands
-            if isinstance(command, Register) and not command.supersedes
-        )
-        return [
+        overdue = [
             late
-            for account in accounts
-            if account.slots_in_use + wanted[account.name] > account.slot_limit
-            for late in _due(
-                self._writer, now_us, wanted[account.name], account.name, in_flight=True
-            )
+            for account, wanted in short_of_slots(accounts, commands).items()
+            for late in _due(self._writer, now_us, wanted, account, in_flight=True)
         ]
+        return Batch(accounts, passes, receipts, preceding, overdue)
 
     def _save(self, batch: Batch) -> None:
         self._write(_INSERT_PASSES, batch.created.values())
@@ -234,10 +226,17 @@ class SqliteStore:
     def _rows(self, sql: str, *parameters: object) -> list[Any]:
         return list(self._writer.execute(sql, parameters))
 
+    # -- other processes: none serve the same file
+
+    def claim_sweep(self, now_us: int) -> bool:  # noqa: ARG002
+        return True
+
+    def listen(self, watched: Callable[[], Collection[str]], tell: Tell) -> None:
+        pass
+
     # -- accounts, for the operator
 
     def create_account(self, account: Account) -> bool:
-        """Stores a new account; false when the name is taken."""
         with self._errors():
             marks = ", ".join("?" * len(account))
             cursor = self._writer.execute(
@@ -246,7 +245,6 @@ class SqliteStore:
         return bool(cursor.rowcount)
 
     def set_account(self, name: str, *, slot_limit: int | None, fee: Money | None) -> bool:
-        """Changes what is given; false when the account has events in another currency."""
         with self._errors():
             cursor = self._writer.execute(
                 """UPDATE accounts SET slot_limit = coalesce(?, slot_limit),

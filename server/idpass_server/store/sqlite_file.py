@@ -2,23 +2,22 @@
 
 import fcntl
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
 from sqlite_utils import Database
 from sqlite_utils.utils import sqlite3 as sqlite3  # type: ignore[attr-defined]  # noqa: PLC0414
 
-from idpass_server.store.schema import APPLICATION_ID, migrations
+from idpass_server.store import CannotOpen
+from idpass_server.store.sqlite_schema import APPLICATION_ID, migrations
 
 # Older versions can lose commits when a checkpoint races with a writer (the WAL-reset fault,
 # fixed in 3.51.3).
 SQLITE_MINIMUM: Final = (3, 51, 3)
 BUSY_TIMEOUT_S: Final = 5.0
 CACHE_KIB: Final = 16_000
-
-
-class CannotOpen(Exception):
-    """The database cannot be served; the message says why and what to do."""
 
 
 def connect(path: Path, *, read_only: bool = False) -> Any:
@@ -67,8 +66,39 @@ def cannot_open(path: Path, error: Exception) -> str:
     return f"{path} cannot be opened: {error}"
 
 
-def migrate(connection: Any) -> None:
+class Damaged(Exception):
+    """The file is damaged. Args: lines: in what way."""
+
+    def __init__(self, lines: list[str]) -> None:
+        super().__init__("; ".join(lines))
+        self.lines = lines
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[Any]:
+    """A connection in a read transaction on a file that is whole.
+
+    Raises:
+        CannotOpen, Damaged: see there.
+    """
+    connection = connect(path, read_only=True)
+    try:
+        connection.execute("BEGIN")
+        damage = [row[0] for row in connection.execute("PRAGMA integrity_check(5)")]
+        if damage != ["ok"]:
+            raise Damaged([f"the file is damaged: {line}" for line in damage])
+        yield connection
+    except sqlite3.DatabaseError as error:
+        raise Damaged([f"the file is damaged: {error}"]) from error
+    finally:
+        connection.close()
+
+
+def migrate(connection: Any) -> list[str]:
     """Brings the schema up to date, once however many processes start at the same time.
+
+    Returns:
+        the names of the migrations that were applied.
 
     Raises:
         CannotOpen: the schema is newer than this program.
@@ -77,8 +107,9 @@ def migrate(connection: Any) -> None:
     db = Database(connection, execute_plugins=False)
     connection.execute("BEGIN IMMEDIATE")
     try:
-        known = {migration.name for migration in migrations._migrations}  # noqa: SLF001 no accessor
-        unknown = {applied.name for applied in migrations.applied(db)} - known
+        known = [migration.name for migration in migrations._migrations]  # noqa: SLF001 no accessor
+        before = {applied.name for applied in migrations.applied(db)}
+        unknown = before - set(known)
         if unknown:
             raise CannotOpen(
                 "the database was written by a newer idpass-server (it has "
@@ -90,6 +121,7 @@ def migrate(connection: Any) -> None:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise
+    return [name for name in known if name not in before]
 
 
 def lock(path: Path) -> int:

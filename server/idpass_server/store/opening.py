@@ -1,0 +1,67 @@
+"""Which store a database URL means."""
+
+import importlib
+from types import ModuleType
+
+from idpass_server.config import sqlite_path
+from idpass_server.store import CannotOpen, Store, sqlite_file
+from idpass_server.store.audit import audit, count
+from idpass_server.store.sqlite import SqliteStore
+
+
+def open_store(url: str, *, exclusive: bool = True) -> Store:
+    """
+    Args:
+        url: of the database, as in Settings.
+        exclusive: to serve it; false is for one short change beside a running server.
+
+    Raises:
+        BadSetting: the URL is none.
+        CannotOpen: the database cannot be used.
+    """
+    path = sqlite_path(url)
+    if path is not None:
+        return SqliteStore(path, exclusive=exclusive)
+    store: Store = _postgres().PostgresStore(url)
+    return store
+
+
+def migrate_store(url: str) -> list[str]:
+    """Brings a database's schema up to date. Returns the names of the migrations applied.
+
+    Raises: as open_store.
+    """
+    path = sqlite_path(url)
+    if path is None:
+        applied: list[str] = _postgres().migrate(url)
+        return applied
+    store = SqliteStore(path, exclusive=False)
+    store.close()
+    return store.migrated
+
+
+def audit_store(url: str) -> tuple[list[str], dict[str, int]]:
+    """Checks every invariant of a database, which may be in use.
+
+    Returns:
+        what is wrong, a line each, and the number of rows of each table.
+
+    Raises: as open_store.
+    """
+    path = sqlite_path(url)
+    reading = _postgres().reading(url) if path is None else sqlite_file.reading(path)
+    try:
+        with reading as connection:
+            return list(audit(connection)), count(connection)
+    except sqlite_file.Damaged as damage:
+        return damage.lines, {}
+
+
+def _postgres() -> ModuleType:
+    try:
+        return importlib.import_module("idpass_server.store.postgres")
+    except ImportError as error:
+        raise CannotOpen(
+            f"PostgreSQL needs {error.name}, which is missing: "
+            "pip install 'idpass-server[postgresql]'"
+        ) from error

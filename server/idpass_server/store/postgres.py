@@ -1,0 +1,196 @@
+"""The store for many processes on many hosts: a PostgreSQL database.
+
+`postgres_writer` commits, on whichever thread calls `commit`; every reading thread has a
+connection of its own; `postgres_news` carries word of events from process to process.
+"""
+
+import threading
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Final
+
+import psycopg
+from psycopg.types.string import TextLoader
+
+from idpass_server.config import shown_url
+from idpass_server.records import Account, Command, Event, Money, Pass, new_uuid
+from idpass_server.store import (
+    LIST_SCAN_ROWS,
+    CannotOpen,
+    Committed,
+    ListQuery,
+    Page,
+    Tell,
+    postgres_schema,
+)
+from idpass_server.store import postgres_sql as sql
+from idpass_server.store.postgres_link import Connection, Link, cannot_connect, conninfo
+from idpass_server.store.postgres_news import Announcer, Listener
+from idpass_server.store.postgres_writer import Writer
+
+SWEEP_LEASE_US: Final = 5_000_000
+
+Parameters = Sequence[object] | Mapping[str, object]
+
+
+class PostgresStore:
+    """
+    Args:
+        url: postgresql://… as libpq takes it; with several hosts the one that can be written to
+            is found.
+
+    Raises:
+        CannotOpen: the database is out of reach, or its schema is not that of this program.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._link = Link(url)
+        self._writer = Writer(self._link)
+        self._local = threading.local()
+        self._readers: list[Link] = []
+        self._readers_lock = threading.Lock()
+        self._announcer: Announcer | None = None
+        self._listener: Listener | None = None
+        self._holder = new_uuid()
+        self._lease_until_us = 0
+        try:
+            postgres_schema.check(self._link.connection(), shown_url(url))
+        except BaseException as error:
+            self._link.close()
+            if isinstance(error, psycopg.Error):
+                raise CannotOpen(cannot_connect(url, error)) from error
+            raise
+
+    def close(self) -> None:
+        for thread in (self._announcer, self._listener):
+            if thread is not None:
+                thread.close()
+        for reader in self._readers:
+            reader.close()
+        self._link.close()
+
+    # -- writing
+
+    def commit(self, commands: Sequence[Command], now_us: int) -> Committed:
+        committed = self._writer.commit(commands, now_us)
+        if self._announcer is not None and committed.last_sequences:
+            self._announcer.announce(committed.last_sequences)
+        return committed
+
+    # -- accounts, for the operator
+
+    def create_account(self, account: Account) -> bool:
+        return self._changed(sql.INSERT_ACCOUNT, account)
+
+    def set_account(self, name: str, *, slot_limit: int | None, fee: Money | None) -> bool:
+        currency, fee_micros = fee or (None, None)
+        return self._changed(
+            sql.SET_ACCOUNT,
+            {
+                "name": name,
+                "slot_limit": slot_limit,
+                "currency": currency,
+                "fee_micros": fee_micros,
+            },
+        )
+
+    def _changed(self, statement: str, parameters: Parameters) -> bool:
+        return self._reader.run(lambda it: bool(it.execute(statement, parameters).rowcount))
+
+    # -- reading
+
+    def get_pass(self, account: str, pass_id: str) -> Pass | None:
+        row = self._one(sql.SELECT_PASS, (account, pass_id))
+        return Pass._make(row) if row else None
+
+    def get_account(self, name: str) -> Account | None:
+        row = self._one(sql.SELECT_ACCOUNT, (name,))
+        return Account._make(row) if row else None
+
+    def list_passes(self, query: ListQuery) -> Page:
+        parameters = query._asdict() | {"scan": LIST_SCAN_ROWS}
+        parameters["statuses"] = list(query.statuses) or None
+        start = "AND id < %(before_id)s" if query.before_id else ""
+        passes = [Pass._make(row) for row in self._all(sql.LIST.format(start=start), parameters)]
+        if len(passes) > query.limit:
+            del passes[query.limit :]
+            return Page(passes, passes[-1].id)
+        last_scanned = self._one(sql.LAST_SCANNED.format(start=start), parameters)
+        return Page(passes, last_scanned[0] if last_scanned else None)
+
+    def events(
+        self, account: str, after_sequence: int, limit: int, pass_id: str | None = None
+    ) -> list[Event]:
+        if pass_id is None:
+            rows = self._all(sql.SELECT_EVENTS, (account, after_sequence, limit))
+        else:
+            values = {"account": account, "after_sequence": after_sequence, "limit": limit}
+            rows = self._all(sql.HISTORY, values | {"id": pass_id})
+        return list(map(Event._make, rows))
+
+    def due(self, now_us: int, limit: int, account: str | None = None) -> list[Pass]:
+        values = {"now_us": now_us, "limit": limit, "account": account}
+        rows = self._all(sql.DUE if account is None else sql.DUE_OF_ACCOUNT, values)
+        return list(map(Pass._make, rows))
+
+    def claim_sweep(self, now_us: int) -> bool:
+        if now_us < self._lease_until_us - SWEEP_LEASE_US // 2:
+            return True
+        until_us = now_us + SWEEP_LEASE_US
+        values = {"holder": self._holder, "until_us": until_us, "now_us": now_us}
+        claimed = self._changed(sql.LEASE, values)
+        self._lease_until_us = until_us if claimed else 0
+        return claimed
+
+    def listen(self, watched: Callable[[], Collection[str]], tell: Tell) -> None:
+        self._announcer = Announcer(Link(self._url))
+        self._listener = Listener(Link(self._url), watched, tell)
+
+    def _one(self, statement: str, parameters: Parameters) -> Any:
+        return self._reader.run(lambda it: it.execute(statement, parameters).fetchone())
+
+    def _all(self, statement: str, parameters: Parameters) -> list[Any]:
+        return self._reader.run(lambda it: it.execute(statement, parameters).fetchall())
+
+    @property
+    def _reader(self) -> Link:
+        """This thread's own connection."""
+        reader: Link | None = getattr(self._local, "reader", None)
+        if reader is None:
+            reader = self._local.reader = Link(self._url)
+            with self._readers_lock:
+                self._readers.append(reader)
+        return reader
+
+
+def migrate(url: str) -> list[str]:
+    """Brings a database's schema up to date; see `postgres_schema.migrate`.
+
+    Raises:
+        CannotOpen: it is out of reach, newer than this program, or not fit for it.
+    """
+    link = Link(url)
+    try:
+        return postgres_schema.migrate(link.connection())
+    except psycopg.Error as error:
+        raise CannotOpen(cannot_connect(url, error)) from error
+    finally:
+        link.close()
+
+
+@contextmanager
+def reading(url: str) -> Iterator[Connection]:
+    """A connection in a read transaction that sees one moment of the database.
+
+    Raises:
+        CannotOpen: it is out of reach, or its schema is not that of this program.
+    """
+    try:
+        with psycopg.connect(conninfo(url), autocommit=True) as connection:
+            connection.adapters.register_loader("uuid", TextLoader)
+            postgres_schema.check(connection, shown_url(url))
+            connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+            yield connection
+    except psycopg.OperationalError as error:
+        raise CannotOpen(cannot_connect(url, error)) from error

@@ -1,0 +1,152 @@
+"""The PostgreSQL schema, as migrations: each is applied once, in order, and never edited.
+
+The tables are those of SQLite, and so are the reasons for their form: see `sqlite_schema`. The
+account leads every key, so that an engine that is spread over machines and speaks PostgreSQL's
+protocol can keep an account's rows together (co-locate or partition all tables by `account`, or
+by `name` in accounts): a transaction then stays on one machine unless it has commands of several
+accounts. Nothing here needs an extension, a trigger, a function or a sequence.
+
+Ids are of type uuid, which sorts as their text does; names sort by their bytes on every server.
+Room is left in the pages for new versions of a row, so that an update touches no index.
+"""
+
+import time
+from collections.abc import Mapping
+from typing import Any, Final
+
+from idpass_server.store import CannotOpen
+
+_LOCK_KEY: Final = 0x49445053  # "IDPS": one process migrates at a time
+
+MIGRATIONS: Final[Mapping[str, str]] = {
+    "initial": """
+        CREATE TABLE accounts (
+            name            text COLLATE "C" NOT NULL PRIMARY KEY,
+            slot_limit      bigint NOT NULL CHECK (slot_limit >= 0),
+            slots_in_use    bigint NOT NULL CHECK (slots_in_use >= 0),
+            currency        text   NOT NULL,
+            fee_micros      bigint NOT NULL CHECK (fee_micros >= 0),
+            charged_micros  bigint NOT NULL,
+            refunded_micros bigint NOT NULL CHECK (refunded_micros <= charged_micros),
+            last_sequence   bigint NOT NULL
+        ) WITH (fillfactor = 10);
+
+        CREATE TABLE passes (
+            account             text COLLATE "C" NOT NULL,
+            id                  uuid   NOT NULL,
+            status              text   NOT NULL,
+            currency            text   NOT NULL,
+            fee_micros          bigint NOT NULL,
+            fee_refunded        integer NOT NULL,
+            applicant_reference text   NOT NULL,
+            supersedes          uuid,
+            superseded_by       uuid,
+            create_time_us      bigint NOT NULL,
+            update_time_us      bigint NOT NULL,
+            expire_time_us      bigint NOT NULL,
+            consent_time_us     bigint,
+            end_time_us         bigint,
+            cancel_reason       text,
+            cancel_note         text,
+            caller              text   NOT NULL,
+            event_sequence      bigint NOT NULL,
+            PRIMARY KEY (account, id)
+        ) WITH (fillfactor = 75);
+
+        CREATE TABLE timers (
+            account        text COLLATE "C" NOT NULL,
+            expire_time_us bigint NOT NULL,
+            id_pass_id     uuid   NOT NULL,
+            PRIMARY KEY (account, expire_time_us, id_pass_id)
+        );
+
+        CREATE TABLE events (
+            account           text COLLATE "C" NOT NULL,
+            sequence          bigint NOT NULL,
+            id_pass_id        uuid   NOT NULL,
+            from_status       text,
+            to_status         text   NOT NULL,
+            event_time_us     bigint NOT NULL,
+            caller            text   NOT NULL,
+            request_id        text COLLATE "C",
+            request_digest    text,
+            reference         uuid   NOT NULL,
+            currency          text   NOT NULL,
+            charge_micros     bigint,
+            refund_micros     bigint CHECK (refund_micros IS NULL OR to_status = 'cancelled'),
+            reason            text   NOT NULL,
+            previous_sequence bigint,
+            PRIMARY KEY (account, sequence)
+        );
+        CREATE UNIQUE INDEX events_request_id ON events (account, request_id)
+            WHERE request_id IS NOT NULL;
+        CREATE UNIQUE INDEX events_refund ON events (account, id_pass_id)
+            WHERE refund_micros IS NOT NULL;
+
+        CREATE TABLE sweep_lease (
+            name     text PRIMARY KEY,
+            holder   uuid   NOT NULL,
+            until_us bigint NOT NULL
+        );
+        INSERT INTO sweep_lease VALUES ('sweep', '00000000-0000-0000-0000-000000000000', 0);
+
+        INSERT INTO accounts VALUES ('demo', 1000, 0, 'AUD', 4500000, 0, 0, 0);
+        """,
+}
+
+
+def migrate(connection: Any) -> list[str]:
+    """Brings the schema up to date, once however many processes start at the same time.
+
+    Returns:
+        the names of the migrations that were applied.
+
+    Raises:
+        CannotOpen: the schema is newer than this program, or the database is not fit for it.
+    """
+    with connection.transaction():
+        connection.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK_KEY,))
+        (encoding,) = connection.execute("SELECT current_setting('server_encoding')").fetchone()
+        if encoding != "UTF8":
+            raise CannotOpen(
+                f"the database is encoded in {encoding}; make one with: createdb --encoding UTF8"
+            )
+        connection.execute(
+            "CREATE TABLE IF NOT EXISTS schema_migrations "
+            "(name text PRIMARY KEY, applied_time_us bigint NOT NULL)"
+        )
+        missing = _missing(connection)
+        for name in missing:
+            connection.execute(MIGRATIONS[name], prepare=False)
+            connection.execute(
+                "INSERT INTO schema_migrations VALUES (%s, %s)", (name, time.time_ns() // 1000)
+            )
+    return missing
+
+
+def check(connection: Any, url: str) -> None:
+    """
+    Args:
+        url: of the database, as it may be shown.
+
+    Raises:
+        CannotOpen: the schema is not that of this program; the message has the command to run.
+    """
+    (known,) = connection.execute("SELECT to_regclass('schema_migrations') IS NOT NULL").fetchone()
+    missing = _missing(connection) if known else list(MIGRATIONS)
+    if missing:
+        raise CannotOpen(
+            f"the database lacks {', '.join(missing)}; bring it up to date with: "
+            f"idpass-server migrate --db '{url}'"
+        )
+
+
+def _missing(connection: Any) -> list[str]:
+    applied = {name for (name,) in connection.execute("SELECT name FROM schema_migrations")}
+    unknown = applied - set(MIGRATIONS)
+    if unknown:
+        raise CannotOpen(
+            "the database was written by a newer idpass-server (it has "
+            f"{', '.join(sorted(unknown))}); run that version"
+        )
+    return [name for name in MIGRATIONS if name not in applied]
