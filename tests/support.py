@@ -246,8 +246,9 @@ class Process(Calls):
     """A server in a process of its own. Args: db: the file, or the URL."""
 
     def __init__(self, db: Path | str, *options: str, env: dict[str, str] | None = None) -> None:
-        self.url = db if isinstance(db, str) else f"sqlite:///{db}"
-        command = [sys.executable, "-m", "idpass_server", "serve", "--db", self.url]
+        self.db = db
+        self.db_url = db if isinstance(db, str) else f"sqlite:///{db}"
+        command = [sys.executable, "-m", "idpass_server", "serve", "--db", self.db_url]
         self.log: list[dict[str, Any]] = []
         self._by_event: dict[str, list[dict[str, Any]]] = defaultdict(list)
         self.process = subprocess.Popen(

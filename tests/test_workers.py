@@ -149,13 +149,13 @@ def test_workers_end_by_themselves_when_their_supervisor_is_killed(server: Proce
     server.process.kill()
     server.wait_for("end")  # of the pipe that they all write to
     assert sum(line["event"] == "stopped" for line in server.log) == WORKERS
-    with process(server.url) as again:
+    with process(server.db_url) as again:
         assert again.get(pass_id)
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_a_second_server_on_the_port_is_refused(server: Process, workers: str) -> None:
-    options = ("--listen", server.address, "--db", server.url, "--workers", workers)
+    options = ("--listen", server.address, "--db", server.db_url, "--workers", workers)
     done = cli("serve", *options)
     assert done.returncode == 1
     assert f"{server.address} cannot be listened on" in done.stderr
@@ -242,7 +242,7 @@ def children_of(pid: int) -> list[int]:
 def test_a_worker_that_cannot_be_replaced_now_is_replaced_later(
     server: Process, postgres: Postgres
 ) -> None:
-    name = server.url.rpartition("/")[2]
+    name = server.db_url.rpartition("/")[2]
     postgres.execute("ALTER TABLE schema_migrations RENAME TO hidden", database=name)
     number, pid = next(iter(server.workers().items()))
     os.kill(pid, signal.SIGKILL)

@@ -22,7 +22,7 @@ STATIC = sorted(app.STATIC.iterdir())
 def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Http]:
     with served(tmp_path_factory.mktemp("sandbox") / "not-used.db", "--sandbox") as running:
         yield running
-        assert not running.db.exists()
+        assert not Path(running.db).exists()
 
 
 def passes(server: Http) -> list[dict[str, Any]]:
