@@ -1,5 +1,6 @@
 """`serve --workers`: several processes on one port, as one service."""
 
+import contextlib
 import json
 import os
 import signal
@@ -16,7 +17,9 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from idpass.v1.id_pass_service_pb2 import CancelRequest
+from idpass_server import workers
 from idpass_server.config import BadSetting, Settings
+from idpass_server.server import CannotListen
 from idpass_server.store.opening import migrate_store
 from postgres import PORTS, Postgres
 from support import Calls, Process, cli, problems, process
@@ -46,6 +49,24 @@ def account_by_connections(address: str, count: int) -> None:
     for _ in range(count):
         with grpc.insecure_channel(address, CHANNEL_OPTIONS) as channel:
             Calls(channel).account()
+
+
+@contextlib.contextmanager
+def supervisor(*options: str) -> Iterator["subprocess.Popen[str]"]:
+    """One that may not serve yet, in a process group of its own."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "idpass_server", "serve", "--workers", "2", *options],
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as running:
+        try:
+            yield running
+        finally:
+            children = children_of(running.pid)
+            running.kill()
+            for child in children:  # which may be stopped
+                os.kill(child, signal.SIGCONT)
 
 
 def end(server: Process) -> None:
@@ -126,13 +147,7 @@ def test_a_signal_drains_all_workers(database: str, number: int) -> None:
 
 def test_ctrl_c_in_a_terminal_drains_all_workers(database: str) -> None:
     """There it goes to the whole process group."""
-    command = [sys.executable, "-m", "idpass_server", "serve", "--listen", "127.0.0.1:0"]
-    with subprocess.Popen(
-        [*command, "--db", database, "--workers", "2"],
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    ) as server:
+    with supervisor("--listen", "127.0.0.1:0", "--db", database) as server:
         assert server.stderr
         lines = []
         for line in server.stderr:
@@ -153,14 +168,23 @@ def test_workers_end_by_themselves_when_their_supervisor_is_killed(server: Proce
         assert again.get(pass_id)
 
 
-@pytest.mark.parametrize("workers", ["1", "2"])
-def test_a_second_server_on_the_port_is_refused(server: Process, workers: str) -> None:
-    options = ("--listen", server.address, "--db", server.db_url, "--workers", workers)
+@pytest.mark.parametrize("count", ["1", "2"])
+def test_a_second_server_on_the_port_is_refused(server: Process, count: str) -> None:
+    options = ("--listen", server.address, "--db", server.db_url, "--workers", count)
     done = cli("serve", *options)
     assert done.returncode == 1
     assert f"{server.address} cannot be listened on" in done.stderr
     assert "Traceback" not in done.stderr
     account_by_connections(server.address, 20)
+
+
+def test_a_port_is_taken_before_any_worker_listens(database: str) -> None:
+    """Two supervisors that start at the same time do not share it."""
+    with contextlib.ExitStack() as first, contextlib.ExitStack() as second:
+        place = workers._reserve("--listen", "127.0.0.1:0", first)
+        with pytest.raises(CannotListen):
+            workers._reserve("--listen", place, second)
+        assert cli("serve", "--listen", place, "--db", database).returncode == 1
 
 
 @pytest.mark.parametrize("option", ["--listen", "--http"])
@@ -211,9 +235,8 @@ def test_if_one_worker_cannot_start_none_serves(database: str) -> None:
 def test_no_worker_serves_before_all_are_ready(database: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         listen = f"127.0.0.1:{free.getsockname()[1]}"
-    command = [sys.executable, "-m", "idpass_server", "serve", "--listen", listen]
-    more = ["--db", database, "--workers", "2", "--metrics", "127.0.0.1:0"]
-    with subprocess.Popen([*command, *more], stderr=subprocess.PIPE, text=True) as server:
+    options = ("--listen", listen, "--db", database, "--metrics", "127.0.0.1:0")
+    with supervisor(*options) as server:
         assert server.stderr
         while len(children := children_of(server.pid)) < 2:
             pass
@@ -235,7 +258,10 @@ def test_no_worker_serves_before_all_are_ready(database: str) -> None:
 
 def children_of(pid: int) -> list[int]:
     """Its child processes, oldest first."""
-    found = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii")
+    try:
+        found = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii")
+    except OSError:
+        return []
     return [int(child) for child in found.split()]
 
 
