@@ -1,11 +1,13 @@
+import contextlib
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 from idpass_server import logs
+from idpass_server.store.opening import migrate_store
 from postgres import Postgres
 from support import Service, problems
 
@@ -14,17 +16,6 @@ settings.register_profile(
 )
 settings.load_profile("default")
 logs.configure("critical")
-
-
-@pytest.fixture
-def service(tmp_path: Path) -> Iterator[Service]:
-    """A running server; its database passes an audit in the end."""
-    running = Service(tmp_path / "idpass.db")
-    try:
-        yield running
-    finally:
-        running.stop()
-    assert problems(running.db) == []
 
 
 @pytest.fixture(scope="session")
@@ -40,6 +31,51 @@ _numbers = itertools.count(1)
 @pytest.fixture
 def postgres_url(postgres: Postgres) -> Iterator[str]:
     """The URL of an empty database, the test's own."""
+    yield from _database(postgres, "template1")
+
+
+@pytest.fixture(scope="session")
+def _migrated(postgres: Postgres) -> str:
+    """The name of a database with an up-to-date schema, to make others from."""
+    migrate_store(postgres.create_database("migrated"))
+    return "migrated"
+
+
+def _database(postgres: Postgres, template: str) -> Iterator[str]:
     name = f"test{next(_numbers)}"
-    yield postgres.create_database(name)
+    yield postgres.create_database(name, template)
     postgres.drop_database(name)
+
+
+@pytest.fixture(scope="session")
+def postgres_databases(
+    postgres: Postgres, _migrated: str
+) -> Callable[[], contextlib.AbstractContextManager[str]]:
+    """Makes databases ready to be served, each gone when its context ends."""
+    return contextlib.contextmanager(lambda: _database(postgres, _migrated))
+
+
+@pytest.fixture
+def postgres_db(postgres: Postgres, _migrated: str) -> Iterator[str]:
+    """The URL of a database ready to be served, the test's own."""
+    yield from _database(postgres, _migrated)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def db(request: pytest.FixtureRequest, tmp_path: Path) -> Path | str:
+    """A database of the test's own: a file, or a URL of PostgreSQL. Each test runs with both."""
+    if request.param == "sqlite":
+        return tmp_path / "idpass.db"
+    url: str = request.getfixturevalue("postgres_db")
+    return url
+
+
+@pytest.fixture
+def service(db: Path | str) -> Iterator[Service]:
+    """A running server; its database passes an audit in the end."""
+    running = Service(db)
+    try:
+        yield running
+    finally:
+        running.stop()
+    assert problems(db) == []

@@ -27,8 +27,7 @@ from idpass.v1.id_pass_service_pb2_grpc import IdPassServiceStub
 from idpass_server.clock import Clock
 from idpass_server.config import Settings
 from idpass_server.server import Server
-from idpass_server.store.opening import audit_store
-from idpass_server.store.sqlite import SqliteStore
+from idpass_server.store.opening import audit_store, open_store
 
 DAY_US = 86_400_000_000
 BUF = shutil.which("buf", path=str(Path(sys.executable).parent))
@@ -202,13 +201,18 @@ class Calls:
         return pass_id
 
 
+def url_of(db: Path | str) -> str:
+    """The URL of a database that is named by its file, or by its URL."""
+    return db if isinstance(db, str) else f"sqlite:///{db}"
+
+
 class Service(Calls):
     """A server in this process, on a thread of its own, with time in the test's hands."""
 
-    def __init__(self, db: Path, **settings: Any) -> None:
-        self.db = db
+    def __init__(self, db: Path | str, **settings: Any) -> None:
+        self.url = url_of(db)
         self.time = FakeTime()
-        self._settings = Settings(listen="127.0.0.1:0", db=f"sqlite:///{db}", **settings)
+        self._settings = Settings(listen="127.0.0.1:0", db=self.url, **settings)
         ready: queue.SimpleQueue[str | BaseException] = queue.SimpleQueue()
         self.healthy: bool | None = None
         self._thread = threading.Thread(target=self._run, args=(ready,), daemon=True)
@@ -246,9 +250,8 @@ class Process(Calls):
     """A server in a process of its own. Args: db: the file, or the URL."""
 
     def __init__(self, db: Path | str, *options: str, env: dict[str, str] | None = None) -> None:
-        self.db = db
-        self.db_url = db if isinstance(db, str) else f"sqlite:///{db}"
-        command = [sys.executable, "-m", "idpass_server", "serve", "--db", self.db_url]
+        self.url = url_of(db)
+        command = [sys.executable, "-m", "idpass_server", "serve", "--db", self.url]
         self.log: list[dict[str, Any]] = []
         self._by_event: dict[str, list[dict[str, Any]]] = defaultdict(list)
         self.process = subprocess.Popen(
@@ -328,14 +331,14 @@ def process(db: Path | str, *options: str, env: dict[str, str] | None = None) ->
 
 
 def problems(db: Path | str) -> list[str]:
-    """What an audit finds. Args: db: the file, or the URL."""
-    found, _counts = audit_store(db if isinstance(db, str) else f"sqlite:///{db}")
+    """What an audit finds."""
+    found, _counts = audit_store(url_of(db))
     return found
 
 
-def set_slots(db: Path, slots: int) -> None:
+def set_slots(db: Path | str, slots: int) -> None:
     """Gives the account `demo` another slot limit, beside the server that may be running."""
-    store = SqliteStore(db, exclusive=False)
+    store = open_store(url_of(db), exclusive=False)
     store.set_account("demo", slot_limit=slots, fee=None)
     store.close()
 

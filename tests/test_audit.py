@@ -49,6 +49,7 @@ DAMAGE = [
         "does not follow the one before",
     ),
     ("UPDATE passes SET status = 'failed' WHERE status = 'complete'", "newest event left it"),
+    ("UPDATE passes SET caller = 'x' WHERE status = 'complete'", "newest event left it"),
     (
         "UPDATE passes SET event_sequence = event_sequence - 1 WHERE status = 'complete'",
         "more events than its history",
@@ -63,7 +64,8 @@ DAMAGE = [
 @pytest.fixture(scope="module")
 def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A database with every transition in it."""
-    service = Service(tmp_path_factory.mktemp("sound") / "idpass.db")
+    db = tmp_path_factory.mktemp("sound") / "idpass.db"
+    service = Service(db)
     for status in ("new", "opened", "in_progress", "complete", "expired", "failed"):
         service.pass_in(status)
     service.cancel(service.pass_in("in_progress"))
@@ -72,7 +74,7 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
     service.time.advance(us=2 * DAY_US)
     service.account()
     service.stop()
-    return service.db
+    return db
 
 
 def damaged(sound: Path, folder: Path, sql: str) -> Path:

@@ -74,7 +74,7 @@ def test_an_account_changes_while_it_is_served(tmp_path: Path) -> None:
 
 def test_an_account_that_has_charged_keeps_its_currency(service: Service) -> None:
     service.register()
-    done = cli("account", "set", "demo", "--fee", "USD 1", "--db", f"sqlite:///{service.db}")
+    done = cli("account", "set", "demo", "--fee", "USD 1", "--db", service.url)
     assert done.returncode == 1
     assert "keeps that currency" in done.stderr
 
@@ -112,7 +112,7 @@ def test_what_cannot_be_done_is_said_in_a_line(
 
 
 def test_showing_an_account_that_is_not_there_says_how_to_make_it(service: Service) -> None:
-    done = cli("account", "show", "acme", "--db", f"sqlite:///{service.db}")
+    done = cli("account", "show", "acme", "--db", service.url)
     assert done.returncode == 1
     assert "idpass-server account create acme" in done.stderr
 
@@ -131,17 +131,18 @@ def test_a_database_of_another_program_is_left_alone(tmp_path: Path) -> None:
     assert db.read_bytes() == before
 
 
-def test_a_database_of_a_newer_version_is_left_alone(service: Service) -> None:
-    service.stop()
+def test_a_database_of_a_newer_version_is_left_alone(tmp_path: Path) -> None:
     from idpass_server.store.sqlite_file import connect  # noqa: PLC0415
 
-    connection = connect(service.db)
+    service = Service(tmp_path / "idpass.db")
+    service.stop()
+    connection = connect(tmp_path / "idpass.db")
     connection.execute(
         "INSERT INTO _sqlite_migrations (migration_set, name, applied_at) "
         "VALUES ('idpass', 'from_the_future', '')"
     )
     connection.close()
-    done = cli("serve", "--listen", "127.0.0.1:0", "--db", f"sqlite:///{service.db}")
+    done = cli("serve", "--listen", "127.0.0.1:0", "--db", service.url)
     assert done.returncode == 1
     assert "newer idpass-server (it has from_the_future)" in done.stderr
 

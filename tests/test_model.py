@@ -3,15 +3,24 @@
 The model knows the lifecycle only as the contract tells it, and shares no code with the server.
 """
 
+import contextlib
 import tempfile
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import grpc
 import hypothesis.strategies as st
+import pytest
 from hypothesis import settings
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from idpass.v1 import id_pass_pb2 as pb
 from idpass.v1.id_pass_service_pb2 import CancelRequest
@@ -19,6 +28,7 @@ from support import DAY_US, STATUS, Service, details_of, problems, set_slots, to
 
 NAME = {number: name for name, number in STATUS.items()}
 SLOTS = 5
+Databases = Callable[[], contextlib.AbstractContextManager[str]]
 FEE = 4.5
 NEXT = {
     "new": {"opened", "expired", "cancelled"},
@@ -63,18 +73,21 @@ class Ledger:
 
 
 class OneAccount(RuleBasedStateMachine):
+    databases: Databases
+
     @initialize()
     def start(self) -> None:
-        self.folder = tempfile.TemporaryDirectory()
-        self.service = Service(Path(self.folder.name) / "idpass.db")
-        set_slots(self.service.db, SLOTS)
+        self.close = contextlib.ExitStack()
+        db = self.close.enter_context(self.databases())
+        set_slots(db, SLOTS)
+        self.service = Service(db)
         self.ledger = Ledger()
 
     def teardown(self) -> None:
         if hasattr(self, "service"):
             self.service.stop()
-            assert problems(self.service.db) == []
-            self.folder.cleanup()
+            assert problems(self.service.url) == []
+            self.close.close()
 
     def _pass_id(self, index: int) -> str:
         ids = list(self.ledger.passes)
@@ -307,5 +320,20 @@ class OneAccount(RuleBasedStateMachine):
         assert refunded.units + refunded.nanos / 1e9 == self.ledger.refunded
 
 
-TestOneAccount = OneAccount.TestCase
-TestOneAccount.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)
+@contextlib.contextmanager
+def sqlite_file() -> Iterator[str]:
+    with tempfile.TemporaryDirectory() as folder:
+        yield f"sqlite:///{folder}/idpass.db"
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+def test_one_account_is_as_its_model(kind: str, request: pytest.FixtureRequest) -> None:
+    class OneAccountOfThisKind(OneAccount):
+        databases = staticmethod(
+            sqlite_file if kind == "sqlite" else request.getfixturevalue("postgres_databases")
+        )
+
+    run_state_machine_as_test(
+        OneAccountOfThisKind,
+        settings=settings(max_examples=40, stateful_step_count=40, deadline=None),
+    )

@@ -20,7 +20,6 @@ from idpass.v1.id_pass_service_pb2 import CancelRequest
 from idpass_server import workers
 from idpass_server.config import BadSetting, Settings
 from idpass_server.server import CannotListen
-from idpass_server.store.opening import migrate_store
 from postgres import PORTS, Postgres
 from support import Calls, Process, cli, problems, process
 from witness import CHANNEL_OPTIONS, Witness, callers, check
@@ -31,11 +30,10 @@ WORKERS = 3
 
 
 @pytest.fixture
-def database(postgres_url: str) -> Iterator[str]:
+def database(postgres_db: str) -> Iterator[str]:
     """A database to serve; it passes an audit in the end."""
-    migrate_store(postgres_url)
-    yield postgres_url
-    assert problems(postgres_url) == []
+    yield postgres_db
+    assert problems(postgres_db) == []
 
 
 @pytest.fixture
@@ -164,13 +162,13 @@ def test_workers_end_by_themselves_when_their_supervisor_is_killed(server: Proce
     server.process.kill()
     server.wait_for("end")  # of the pipe that they all write to
     assert sum(line["event"] == "stopped" for line in server.log) == WORKERS
-    with process(server.db_url) as again:
+    with process(server.url) as again:
         assert again.get(pass_id)
 
 
 @pytest.mark.parametrize("count", ["1", "2"])
 def test_a_second_server_on_the_port_is_refused(server: Process, count: str) -> None:
-    options = ("--listen", server.address, "--db", server.db_url, "--workers", count)
+    options = ("--listen", server.address, "--db", server.url, "--workers", count)
     done = cli("serve", *options)
     assert done.returncode == 1
     assert f"{server.address} cannot be listened on" in done.stderr
@@ -268,7 +266,7 @@ def children_of(pid: int) -> list[int]:
 def test_a_worker_that_cannot_be_replaced_now_is_replaced_later(
     server: Process, postgres: Postgres
 ) -> None:
-    name = server.db_url.rpartition("/")[2]
+    name = server.url.rpartition("/")[2]
     postgres.execute("ALTER TABLE schema_migrations RENAME TO hidden", database=name)
     number, pid = next(iter(server.workers().items()))
     os.kill(pid, signal.SIGKILL)

@@ -6,8 +6,9 @@ is wrong; 74 the store broke while serving.
 
 import asyncio
 import re
+import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, Final
 
 import click
@@ -211,6 +212,23 @@ def migrate_command(db: str) -> None:
     click.echo(
         f"{shown_url(db)}: {'applied ' + ', '.join(applied) if applied else 'is up to date'}"
     )
+
+
+@main.command("copy")
+@click.option("--from", "source", required=True, help="sqlite:///FILE, which nobody serves now.")
+@click.option("--to", "target", required=True, help="postgresql://…, migrated and empty.")
+def copy_command(source: str, target: str) -> None:
+    """Move everything from a SQLite file to PostgreSQL: all of it, verified, or nothing."""
+    with ExitStack() as stack:
+
+        def begin(steps: int) -> Callable[[int], None]:
+            bar = click.progressbar(length=steps, label="copy and verify", file=sys.stderr)
+            return stack.enter_context(bar).update
+
+        copied = opening.copy_store(source, target, begin)
+    for table, (rows, checksum) in copied.items():
+        click.echo(f"{table:10}{rows:>12,} rows  {checksum}")
+    click.echo(f"{shown_url(target)}: verified; audit it with: idpass-server audit --db ...")
 
 
 @main.group()

@@ -23,7 +23,7 @@ _ROWS: Final = (
     INSERT INTO passes SELECT 'demo', id, iif(n <= :history, 'cancelled', 'new'), 'AUD', 4500000,
         n <= :history, 'application-' || n, NULL, NULL, :now_us, :now_us, :expire_time_us + n,
         NULL, iif(n <= :history, :now_us, NULL), iif(n <= :history, 'abandoned', NULL),
-        iif(n <= :history, '', NULL), iif(n <= :history, 'demo', NULL),
+        iif(n <= :history, '', NULL), 'demo',
         iif(n <= :history, :total + n, n)
     FROM ids ORDER BY n
     """,

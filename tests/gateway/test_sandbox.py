@@ -20,9 +20,10 @@ STATIC = sorted(app.STATIC.iterdir())
 
 @pytest.fixture(scope="module")
 def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Http]:
-    with served(tmp_path_factory.mktemp("sandbox") / "not-used.db", "--sandbox") as running:
+    not_used = tmp_path_factory.mktemp("sandbox") / "not-used.db"
+    with served(not_used, "--sandbox") as running:
         yield running
-        assert not Path(running.db).exists()
+        assert not not_used.exists()
 
 
 def passes(server: Http) -> list[dict[str, Any]]:

@@ -111,7 +111,8 @@ CHECKS: Final = (
         """SELECT p.account, p.id, p.status FROM passes p LEFT JOIN events e
             ON e.account = p.account AND e.sequence = p.event_sequence AND e.id_pass_id = p.id
             WHERE p.status IS DISTINCT FROM e.to_status
-                OR p.update_time_us IS DISTINCT FROM e.event_time_us""",
+                OR p.update_time_us IS DISTINCT FROM e.event_time_us
+                OR p.caller IS DISTINCT FROM e.caller""",
     ),
     Check(
         "pass has more events than its history",

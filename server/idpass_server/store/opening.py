@@ -1,9 +1,10 @@
 """Which store a database URL means."""
 
 import importlib
+from collections.abc import Callable
 from types import ModuleType
 
-from idpass_server.config import sqlite_path
+from idpass_server.config import BadSetting, sqlite_path
 from idpass_server.store import CannotOpen, Store, sqlite_file
 from idpass_server.store.audit import audit, count
 from idpass_server.store.sqlite import SqliteStore
@@ -55,6 +56,30 @@ def audit_store(url: str) -> tuple[list[str], dict[str, int]]:
             return list(audit(connection)), count(connection)
     except sqlite_file.Damaged as damage:
         return damage.lines, {}
+
+
+def copy_store(
+    source: str, target: str, begin: Callable[[int], Callable[[int], None]]
+) -> dict[str, tuple[int, str]]:
+    """Moves everything from a SQLite file to a PostgreSQL database; see `copying.copy`.
+
+    Returns:
+        the number of rows and their checksum, by table.
+
+    Raises:
+        BadSetting: a URL is not of that kind.
+        CannotOpen: see `copying.copy`.
+    """
+    path = sqlite_path(source)
+    if path is None or sqlite_path(target) is not None:
+        raise BadSetting("copy goes --from sqlite:///FILE --to postgresql://host/database")
+    if not path.exists():
+        raise CannotOpen(f"there is no database {path}; say which with --from")
+    _postgres()
+    from idpass_server.store import copying  # noqa: PLC0415 it needs the extra
+
+    copied = copying.copy(path, target, begin)
+    return {table.name: each for table, each in zip(copying.TABLES, copied, strict=True)}
 
 
 def _postgres() -> ModuleType:

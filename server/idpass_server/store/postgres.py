@@ -180,17 +180,24 @@ def migrate(url: str) -> list[str]:
 
 
 @contextmanager
-def reading(url: str) -> Iterator[Connection]:
-    """A connection in a read transaction that sees one moment of the database.
+def connected(url: str) -> Iterator[Connection]:
+    """A connection for the work of operators, whose plans are the database's own.
 
     Raises:
-        CannotOpen: it is out of reach, or its schema is not that of this program.
+        CannotOpen: it is out of reach or gets lost, or its schema is not that of this program.
     """
     try:
         with psycopg.connect(conninfo(url), autocommit=True) as connection:
             connection.adapters.register_loader("uuid", TextLoader)
             postgres_schema.check(connection, shown_url(url))
-            connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
             yield connection
-    except psycopg.OperationalError as error:
+    except psycopg.Error as error:
         raise CannotOpen(cannot_connect(url, error)) from error
+
+
+@contextmanager
+def reading(url: str) -> Iterator[Connection]:
+    """A connection in a read transaction that sees one moment of the database; as `connected`."""
+    with connected(url) as connection:
+        connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        yield connection

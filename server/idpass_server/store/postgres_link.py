@@ -85,7 +85,8 @@ def unavailable(error: Exception) -> StoreUnavailable | StoreBroken | None:
 
 
 def cannot_connect(url: str, error: psycopg.Error) -> str:
-    why = " ".join(str(error).split())
+    # A server's error has details of rows; one about connecting has only its text.
+    why = " ".join((error.diag.message_primary or str(error)).split())
     return f"{shown_url(url)} cannot be used: {why}"
 
 

@@ -1,0 +1,130 @@
+"""Moving everything from a SQLite file to PostgreSQL: all of it, verified, or nothing.
+
+The copy is one transaction: whatever ends it early leaves the target as empty as it was. Every
+row is read back and compared before it is committed. Both databases are kept from everybody
+else meanwhile, so that no change is left behind.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from idpass_server.records import Account, Event, Pass
+from idpass_server.store import CannotOpen
+from idpass_server.store.postgres import connected
+from idpass_server.store.postgres_link import Connection
+from idpass_server.store.sqlite import SqliteStore
+from idpass_server.store.sqlite_file import connect
+
+MOVED_ROWS: Final = 1_000
+
+
+class _Table(NamedTuple):
+    name: str
+    columns: tuple[str, ...]
+    key: str
+
+    def select(self) -> str:
+        return f"SELECT {', '.join(self.columns)} FROM {self.name} ORDER BY {self.key}"
+
+
+_TIMER: Final = ("account", "expire_time_us", "id_pass_id")
+TABLES: Final = (
+    _Table("accounts", Account._fields, "name"),
+    _Table("passes", Pass._fields, "account, id"),
+    _Table("timers", _TIMER, ", ".join(_TIMER)),
+    _Table("events", Event._fields, "account, sequence"),
+)
+
+
+class Copied(NamedTuple):
+    """Args: checksum: of the rows in the order of their key, each as text."""
+
+    rows: int
+    checksum: str
+
+
+def copy(source: Path, target: str, begin: Callable[[int], Callable[[int], None]]) -> list[Copied]:
+    """
+    Args:
+        source: the SQLite file; its schema is brought up to date.
+        target: URL of a PostgreSQL database with an up-to-date schema and nothing in it.
+        begin: is told how many steps there are, and gives what is told of steps that are done.
+
+    Returns:
+        what was copied, for each of TABLES.
+
+    Raises:
+        CannotOpen: a database cannot be used, the source is being served, the target holds data,
+            or what was read back is not what was written.
+    """
+    with closing(SqliteStore(source)), closing(connect(source, read_only=True)) as reading:
+        counts = [f"(SELECT count(*) FROM {table.name})" for table in TABLES]
+        (rows,) = reading.execute(f"SELECT {' + '.join(counts)}").fetchone()
+        moved = begin(2 * rows)
+        with connected(target) as connection:
+            with connection.transaction():
+                _take(connection)
+                written = [_write(reading, connection, table, moved) for table in TABLES]
+                for table, expected in zip(TABLES, written, strict=True):
+                    _verify(connection, table, expected, moved)
+            # Or the planner would take the tables for empty.
+            connection.execute("ANALYZE")
+    return written
+
+
+def _take(connection: Connection) -> None:
+    """Keeps everybody else from the target, which must be as it was made."""
+    for table in TABLES:
+        connection.execute(f"LOCK TABLE {table.name} IN ACCESS EXCLUSIVE MODE")
+    used = connection.execute(
+        "SELECT EXISTS (SELECT 1 FROM passes) OR EXISTS (SELECT 1 FROM events) "
+        "OR EXISTS (SELECT 1 FROM accounts WHERE name <> 'demo')"
+    ).fetchone()
+    if used != (False,):
+        raise CannotOpen(
+            "the target holds accounts or passes already; copy to a new database, made with: "
+            "createdb NAME && idpass-server migrate --db postgresql://…/NAME"
+        )
+    connection.execute("DELETE FROM accounts")
+
+
+def _write(
+    reading: Any, connection: Connection, table: _Table, moved: Callable[[int], None]
+) -> Copied:
+    statement = f"COPY {table.name} ({', '.join(table.columns)}) FROM STDIN"
+    with connection.cursor() as cursor, cursor.copy(statement) as target:
+
+        def each() -> Iterator[Any]:
+            for row in reading.execute(table.select()):
+                target.write_row(row)
+                yield row
+
+        return _checksum(each(), moved)
+
+
+def _verify(
+    connection: Connection, table: _Table, written: Copied, moved: Callable[[int], None]
+) -> None:
+    with connection.cursor(name=f"verify_{table.name}") as cursor:
+        cursor.itersize = MOVED_ROWS
+        found = _checksum(cursor.execute(table.select()), moved)
+    if found != written:
+        raise CannotOpen(
+            f"{table.name}: {written.rows} rows were written and {found.rows} read back, or not "
+            "as they were; nothing was copied"
+        )
+
+
+def _checksum(rows: Iterable[Any], moved: Callable[[int], None]) -> Copied:
+    digest = hashlib.blake2b(digest_size=16)
+    count = 0
+    for row in rows:
+        digest.update(repr(tuple(row)).encode())
+        count += 1
+        if count % MOVED_ROWS == 0:
+            moved(MOVED_ROWS)
+    moved(count % MOVED_ROWS)
+    return Copied(count, digest.hexdigest())
