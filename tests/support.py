@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -295,6 +296,7 @@ class Process(Calls):
         self.url = url_of(db)
         command = [sys.executable, "-m", "idpass_server", "serve", "--db", self.url]
         self.log: list[dict[str, Any]] = []
+        self._by_event: dict[str, list[dict[str, Any]]] = defaultdict(list)
         self.process = subprocess.Popen(
             [*command, "--listen", "127.0.0.1:0", *options],
             stderr=subprocess.PIPE,
@@ -310,23 +312,26 @@ class Process(Calls):
     def _read_log(self) -> None:
         assert self.process.stderr
         for line in self.process.stderr:
-            with self._logged:
-                try:
-                    self.log.append(json.loads(line))
-                except ValueError:
-                    self.log.append({"event": "", "text": line})
-                self._logged.notify_all()
+            try:
+                self._keep(json.loads(line))
+            except ValueError:
+                self._keep({"event": "", "text": line})
+        self._keep({"event": "end"})
+
+    def _keep(self, line: dict[str, Any]) -> None:
         with self._logged:
-            self.log.append({"event": "end"})
+            self.log.append(line)
+            self._by_event[line["event"]].append(line)
             self._logged.notify_all()
 
     def wait_for(self, event: str, timeout_s: float = 30, *, count: int = 1) -> dict[str, Any]:
-        """The first log line with an event, or a later one."""
+        """The first log line with an event, or the one that makes the count full."""
 
         def found() -> dict[str, Any] | None:
-            lines = [line for line in self.log if line["event"] == event]
-            ended = [line for line in self.log if line["event"] == "end"]
-            return next(iter([*lines[count - 1 :], *ended]), None)
+            lines = self._by_event[event]
+            return (
+                lines[count - 1] if len(lines) >= count else next(iter(self._by_event["end"]), None)
+            )
 
         with self._logged:
             line = self._logged.wait_for(found, timeout_s)
@@ -338,6 +343,14 @@ class Process(Calls):
         """Waits for a line of the log."""
         with self._logged:
             assert self._logged.wait_for(lambda: any(map(wanted, self.log)), 30)
+
+    def workers(self) -> dict[int, int]:
+        """The process ids of the workers that serve, by number."""
+        serving: dict[int, int] = {}
+        for line in self._by_event["worker_started"]:
+            serving[line["worker"]] = line["pid"]
+        dead = {line["pid"] for line in self._by_event["worker_died"]}
+        return {number: pid for number, pid in serving.items() if pid not in dead}
 
     def signal(self, number: int = signal.SIGTERM) -> None:
         self.process.send_signal(number)

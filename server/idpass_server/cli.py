@@ -4,6 +4,7 @@ Exit codes: 0 done; 1 it could not be done, or what was checked is not right; 2 
 is wrong; 74 the store broke while serving.
 """
 
+import asyncio
 import hashlib
 import secrets
 import sys
@@ -15,8 +16,7 @@ from typing import Any, Final
 import click
 import uvloop
 
-from idpass_server import logs, running
-from idpass_server.callers import BadCallers
+from idpass_server import logs, running, workers
 from idpass_server.config import (
     NAME,
     BadSetting,
@@ -28,22 +28,10 @@ from idpass_server.config import (
 )
 from idpass_server.demo import demo
 from idpass_server.records import Account, Money
-from idpass_server.refusals import StoreUnavailable
-from idpass_server.server import CannotListen
-from idpass_server.store import CannotOpen, Store, StoreBroken, opening
-from idpass_server.tls import BadCertificates
+from idpass_server.store import Store, opening
 
-EXIT_STORE_BROKEN: Final = 74  # EX_IOERR
 MAX_SLOTS: Final = 2**31 - 1
 MAX_CONNECTION_AGE_S: Final = 7 * 86_400
-CANNOT: Final = (
-    CannotOpen,
-    CannotListen,
-    BadCallers,
-    BadCertificates,
-    StoreBroken,
-    StoreUnavailable,
-)
 
 Command = Callable[..., Any]
 
@@ -91,7 +79,7 @@ class _Group(click.Group):
             return super().invoke(ctx)
         except BadSetting as error:
             raise click.UsageError(str(error)) from error
-        except CANNOT as error:
+        except (*running.CANNOT_SERVE, workers.CannotStart) as error:
             raise click.ClickException(str(error)) from error
 
 
@@ -158,6 +146,12 @@ def main() -> None:
     help="HOST:PORT for HTTP/JSON; not given: nowhere. Loopback addresses only.",
 )
 @_setting(
+    "--workers",
+    type=click.IntRange(1, 256),
+    default=Settings.workers,
+    help="Processes that serve together, each with the limits above; PostgreSQL only.",
+)
+@_setting(
     "--sandbox",
     is_flag=True,
     default=Settings.sandbox,
@@ -187,8 +181,11 @@ def serve(context: click.Context, /, log_level: str, **values: Any) -> None:
     """
     settings = Settings(**values)
     logs.configure(log_level)
-    if not uvloop.run(running.serve(settings)):
-        context.exit(EXIT_STORE_BROKEN)
+    if settings.workers > 1:
+        if not asyncio.run(workers.serve(settings, log_level)):
+            context.exit(1)
+    elif not uvloop.run(running.serve(settings)):
+        context.exit(running.EXIT_STORE_BROKEN)
 
 
 @main.command("gateway")

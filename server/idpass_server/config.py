@@ -39,6 +39,7 @@ class Settings:
         max_watchers: how many streams may be open.
         drain_s: how long calls in flight may take to finish when the server stops.
         http: HOST:PORT for HTTP/JSON, or None for none.
+        workers: how many processes serve.
         sandbox: whether to serve mock data, in a database of their own, with a page to try it on.
         callers: file of those who may call, or None where everyone acts for the account `demo`.
         reflection: whether to tell everyone the API; None means where there is no callers file.
@@ -59,6 +60,7 @@ class Settings:
     max_watchers: int = 1_000
     drain_s: float = 10.0
     http: str | None = None
+    workers: int = 1
     sandbox: bool = False
     callers: str | None = None
     reflection: bool | None = None
@@ -75,7 +77,23 @@ class Settings:
                 raise BadSetting("--metrics is not for a --sandbox: its figures would be of no use")
         if self.callers is not None and self.sandbox:
             raise BadSetting("--callers is not for a --sandbox: its mock data are for everyone")
+        if self.workers > 1:
+            self._check_workers()
         sqlite_path(self.db)
+
+    def _check_workers(self) -> None:
+        if self.sandbox:
+            raise BadSetting("--workers is not for a --sandbox: one process serves it")
+        if sqlite_path(self.db) is not None:
+            raise BadSetting(
+                f"--workers {self.workers} needs PostgreSQL: one process serves a SQLite file, "
+                "and two were no faster. Leave --workers out, or give --db postgresql://..."
+            )
+        if self.metrics is not None and address(self.metrics)[1] + self.workers - 1 > MAX_PORT:
+            raise BadSetting(
+                f"--metrics {self.metrics} leaves no ports for {self.workers} workers: each has "
+                "the next one"
+            )
 
     def _check_tls(self) -> None:
         if (self.tls_cert is None) != (self.tls_key is None):

@@ -5,29 +5,42 @@ import contextlib
 import gc
 import signal
 import tempfile
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
+from idpass_server.callers import BadCallers
 from idpass_server.config import Settings, loopback
+from idpass_server.refusals import StoreUnavailable
 from idpass_server.sandbox import Sandbox
 from idpass_server.server import CannotListen, Server
+from idpass_server.store import CannotOpen, StoreBroken
+from idpass_server.tls import BadCertificates
 
 if TYPE_CHECKING:
     from idpass_server.gateway.serving import Gateway
 
 STOP: Final = (signal.SIGTERM, signal.SIGINT)
+CANNOT_SERVE: Final = (
+    *(CannotListen, CannotOpen, BadCallers, BadCertificates, StoreBroken, StoreUnavailable),
+)
+"""Why a server may not start; the message is for people."""
+EXIT_STORE_BROKEN: Final = 74  # EX_IOERR
 
 
-async def serve(settings: Settings) -> bool:
+async def serve(settings: Settings, ready: Callable[[], Awaitable[None]] | None = None) -> bool:
     """Serves until SIGTERM or SIGINT. Returns false if the store broke.
 
     SIGHUP has the server read its files again.
+
+    Args:
+        settings: checked already.
+        ready: as Server.start; none in a sandbox.
 
     Raises:
         CannotListen, CannotOpen, BadCallers, BadCertificates, StoreBroken: as Server.
     """
     with _way_in(settings) as way_in:
-        return await _serve(settings, way_in)
+        return await _serve(settings, way_in, ready)
 
 
 @contextlib.contextmanager
@@ -44,8 +57,11 @@ def _way_in(settings: Settings) -> Iterator[str | None]:
         yield f"unix:{folder}/grpc.sock"
 
 
-async def _serve(settings: Settings, way_in: str | None) -> bool:
-    gateway = _open("--http", settings.http) if settings.http else None
+async def _serve(
+    settings: Settings, way_in: str | None, ready: Callable[[], Awaitable[None]] | None
+) -> bool:
+    shared = settings.workers > 1
+    gateway = _open("--http", settings.http, reuse_port=shared) if settings.http else None
     server = Sandbox(settings) if settings.sandbox else Server(settings, also_on=way_in)
 
     started = asyncio.Event()
@@ -63,7 +79,7 @@ async def _serve(settings: Settings, way_in: str | None) -> bool:
 
     _on_signal(STOP, stop)
     _on_signal((signal.SIGHUP,), reload)
-    address = await server.start()
+    address = await (server.start() if isinstance(server, Sandbox) else server.start(ready))
     if gateway is not None:
         reset = server.reset if isinstance(server, Sandbox) else None
         gateway.start(way_in or address, reset=reset, drain_s=settings.drain_s)
@@ -102,7 +118,7 @@ async def serve_http(target: str, http: str) -> None:
     await gateway.stop()
 
 
-def _open(option: str, http: str) -> "Gateway":
+def _open(option: str, http: str, *, reuse_port: bool = False) -> "Gateway":
     host, port = loopback(option, http)
     try:
         from idpass_server.gateway.serving import Gateway  # noqa: PLC0415 an extra may be missing
@@ -111,7 +127,7 @@ def _open(option: str, http: str) -> "Gateway":
             f"{option} needs {error.name}, which is missing: pip install 'idpass-server[http]'"
         ) from error
     try:
-        return Gateway(host, port)
+        return Gateway(host, port, reuse_port=reuse_port)
     except OSError as error:
         raise CannotListen(
             f"{http} cannot be listened on ({error.strerror}); give another {option} HOST:PORT, "

@@ -8,7 +8,7 @@ closed.
 import asyncio
 import contextlib
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeVar
@@ -46,8 +46,6 @@ CONNECTION_GRACE_S: Final = 60.0
 """So long calls on a connection that has had its time may take; watchers then come again."""
 
 OPTIONS: Final[list[tuple[str, Any]]] = [
-    # A second server on the port would start silently and take half of the calls.
-    ("grpc.so_reuseport", 0),
     # A batch of 1,000 cancellations with the longest notes and ids fits.
     ("grpc.max_receive_message_length", 2_500_000),
     # A page of 1,000 passes with the longest notes fits.
@@ -111,8 +109,12 @@ class Server:
         self._tasks: list[asyncio.Task[None]] = []
         self._reloading = Reloading()
 
-    async def start(self) -> str:
-        """Begins to serve. Returns the address, with the port that was taken."""
+    async def start(self, ready: Callable[[], Awaitable[None]] | None = None) -> str:
+        """Begins to serve. Returns the address, with the port that was taken.
+
+        Args:
+            ready: called when everything is open; calls are answered once it returns.
+        """
         credentials = self._credentials()
         self._store = await asyncio.to_thread(open_store, self._settings.db)
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="reader")
@@ -154,7 +156,10 @@ class Server:
         metrics.gauge("pending_commands", "Changes waiting", lambda: self._engine.pending)
         # maximum_concurrent_rpcs is left alone: it costs each call 7 %, and `Calls` and `Watchers`
         # have limits whose refusals say more.
-        self._grpc = grpc.aio.server(options=[*OPTIONS, *self._connection_age()])
+        # But among workers, a second server on the port would start silently and take half of
+        # the calls.
+        reuse_port = ("grpc.so_reuseport", int(self._settings.workers > 1))
+        self._grpc = grpc.aio.server(options=[*OPTIONS, reuse_port, *self._connection_age()])
         add_IdPassServiceServicer_to_server(servicer, self._grpc)
         self._health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
@@ -168,10 +173,11 @@ class Server:
                 self._bind(self._also_on)
             if self._settings.metrics is not None:
                 self._serve_metrics(metrics)
-        except CannotListen:
+            if ready is not None:
+                await ready()
+        except BaseException:
             await self._close_store()
             raise
-        await self._grpc.start()
         loop = asyncio.get_running_loop()
 
         def tell(news: Mapping[str, int]) -> None:
@@ -179,10 +185,12 @@ class Server:
 
         self._store.listen(self._watchers.accounts, tell)
         await self._set_health(health_pb2.HealthCheckResponse.SERVING)
+        await self._grpc.start()
         self._tasks.append(asyncio.create_task(sweeper.run()))
         self._tasks.append(asyncio.create_task(self._reloading.run()))
         self.address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        log.info("serving", listen=self.address, db=shown_url(self._settings.db))
+        if ready is None:
+            log.info("serving", listen=self.address, db=shown_url(self._settings.db))
         return self.address
 
     def stop(self) -> None:

@@ -33,6 +33,7 @@ class Gateway:
     Args:
         host: to listen on.
         port: 0 takes a free one.
+        reuse_port: whether other processes share the address, which it is told to them all.
 
     Attributes:
         address: HOST:PORT, with the port that was taken.
@@ -41,9 +42,11 @@ class Gateway:
         OSError: the address cannot be listened on.
     """
 
-    def __init__(self, host: str, port: int) -> None:
+    def __init__(self, host: str, port: int, *, reuse_port: bool = False) -> None:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        self._socket = socket.create_server((host, port), family=family, backlog=BACKLOG)
+        self._socket = socket.create_server(
+            (host, port), family=family, backlog=BACKLOG, reuse_port=reuse_port
+        )
         bound = self._socket.getsockname()[1]
         self.address = f"[{host}]:{bound}" if ":" in host else f"{host}:{bound}"
         self._task: asyncio.Task[None] | None = None
