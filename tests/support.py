@@ -208,6 +208,8 @@ class Service(Calls):
     def __init__(self, db: Path, **settings: Any) -> None:
         self.db = db
         self.time = FakeTime()
+        # Tests call as fast as they can, all of them as one caller.
+        settings = {"rate_per_s": 0} | settings
         self._settings = Settings(listen="127.0.0.1:0", db=f"sqlite:///{db}", **settings)
         ready: queue.SimpleQueue[str | BaseException] = queue.SimpleQueue()
         self.healthy: bool | None = None
@@ -250,7 +252,7 @@ class Process(Calls):
         command = [sys.executable, "-m", "idpass_server", "serve", "--db", f"sqlite:///{db}"]
         self.log: list[dict[str, Any]] = []
         self.process = subprocess.Popen(
-            [*command, "--listen", "127.0.0.1:0", *options],
+            [*command, "--listen", "127.0.0.1:0", "--rate", "0", *options],
             stderr=subprocess.PIPE,
             env=os.environ | (env or {}),
             text=True,

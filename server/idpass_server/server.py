@@ -18,40 +18,26 @@ from google.protobuf import descriptor_pool
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from idpass.v1 import id_pass_service_pb2
-from idpass.v1.id_pass_service_pb2_grpc import add_IdPassServiceServicer_to_server
+from idpass_server import wire
 from idpass_server.calls import Calls
 from idpass_server.clock import Clock
 from idpass_server.config import Settings, address, sqlite_path
 from idpass_server.engine import Engine
 from idpass_server.identity import EveryoneIsDemo
 from idpass_server.metrics import Metrics
+from idpass_server.options import options
+from idpass_server.rate import Rate
 from idpass_server.refusals import StoreUnavailable
 from idpass_server.servicer import IdPassServicer
 from idpass_server.store import StoreBroken
 from idpass_server.store.sqlite import SqliteStore
 from idpass_server.sweeper import Sweeper
 from idpass_server.watch import Watchers
+from idpass_server.wire import SERVICE
 
-SERVICE: Final = id_pass_service_pb2.DESCRIPTOR.services_by_name["IdPassService"].full_name
 READERS: Final = 2
 HANG_UP_S: Final = 0.5
 """For the last answers to be sent; streams of other services, such as health, end with it."""
-
-OPTIONS: Final[list[tuple[str, Any]]] = [
-    # A second server on the port would start silently and take half of the calls.
-    ("grpc.so_reuseport", 0),
-    # A batch of 1,000 cancellations with the longest notes and ids fits.
-    ("grpc.max_receive_message_length", 2_500_000),
-    # A page of 1,000 passes with the longest notes fits.
-    ("grpc.max_send_message_length", 4_000_000),
-    ("grpc.max_metadata_size", 8 * 1024),
-    # Clients may keep a quiet stream alive by pings; a client that is gone is noticed.
-    ("grpc.keepalive_time_ms", 60_000),
-    ("grpc.keepalive_timeout_ms", 20_000),
-    ("grpc.keepalive_permit_without_calls", 1),
-    ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
-]
 
 T = TypeVar("T")
 log = structlog.get_logger()
@@ -109,11 +95,17 @@ class Server:
             on_commit=self._notify,
             on_broken=self._break,
         )
-        calls = Calls(EveryoneIsDemo(), metrics, max_calls=self._settings.max_calls)
+        calls = Calls(
+            EveryoneIsDemo(),
+            metrics,
+            max_calls=self._settings.max_calls,
+            rate=Rate(self._settings.rate_per_s, self._settings.burst),
+        )
         self._watchers = Watchers(
             self._store,
             self._read,
             max_watchers=self._settings.max_watchers,
+            max_per_account=self._settings.max_watchers_per_account,
             busy=lambda: calls.in_flight > 0,
         )
         sweeper = Sweeper(self._engine, self._store, self._clock, self._read)
@@ -133,8 +125,8 @@ class Server:
         metrics.gauge("pending_commands", "Changes waiting", lambda: self._engine.pending)
         # maximum_concurrent_rpcs is left alone: it costs each call 7 %, and `Calls` and `Watchers`
         # have limits whose refusals say more.
-        self._grpc = grpc.aio.server(options=OPTIONS)
-        add_IdPassServiceServicer_to_server(servicer, self._grpc)
+        self._grpc = grpc.aio.server(options=options(self._settings))
+        self._grpc.add_generic_rpc_handlers((wire.handlers(servicer),))
         self._health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
         names = (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
@@ -168,7 +160,7 @@ class Server:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._calls.drain(), self._settings.drain_s)
         await self._grpc.stop(HANG_UP_S)
-        self._calls.write_log()
+        self._calls.log.write()
         for task in self._tasks:
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):

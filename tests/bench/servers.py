@@ -88,9 +88,10 @@ class Process:
 
 
 def idpass_server(db: Path) -> list[str]:
-    """The command that serves a database as a user would."""
+    """The command that serves a database as a user would, to one caller who takes all there is."""
     program = str(Path(sys.executable).with_name("idpass-server"))
-    return [program, "serve", "--listen", "127.0.0.1:0", "--db", f"sqlite:///{db.absolute()}"]
+    db_url = f"sqlite:///{db.absolute()}"
+    return [program, "serve", "--listen", "127.0.0.1:0", "--db", db_url, "--rate", "0"]
 
 
 def idpass_server_http(db: Path) -> list[str]:
