@@ -5,7 +5,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from idpass_server import logs
-from support import Service, problems
+from support import REPORTS, Service, problems
 
 settings.register_profile(
     "default", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True
@@ -23,3 +23,13 @@ def service(tmp_path: Path) -> Iterator[Service]:
     finally:
         running.stop()
     assert problems(running.db) == []
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    """Prints what tests measured and do not judge."""
+    for title, lines in config.stash.get(REPORTS, {}).items():
+        terminalreporter.section(title)
+        for line in lines:
+            terminalreporter.write_line(line)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import grpc
+import pytest
 import uvloop
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
@@ -33,6 +34,8 @@ from idpass_server.store.sqlite_file import connect
 DAY_US = 86_400_000_000
 BUF = shutil.which("buf", path=str(Path(sys.executable).parent))
 """buf curl is what grpcurl is, and can be installed from where everything else is."""
+
+REPORTS = pytest.StashKey[dict[str, list[str]]]()
 
 UNKNOWN_ID = "00000000-0000-7000-8000-000000000000"
 STATUS = {
@@ -343,3 +346,8 @@ def cli(
         env=os.environ | (env or {}),
         cwd=cwd,
     )
+
+
+def report(config: pytest.Config, title: str, line: str) -> None:
+    """Has a line printed at the end of the run, among others with that title."""
+    config.stash.setdefault(REPORTS, {}).setdefault(title, []).append(line)

@@ -4,7 +4,7 @@ A connection that breaks HTTP/2's rules is closed by gRPC. What keeps to the rul
 does harm is bounded here: connections, streams on each, what is kept in memory for a call, and
 how long a connection may stand without use. Further bounds are gRPC's own and cannot be set:
 answers to pings, settings and resets that a peer does not read (10,000 frames, then it is read
-no further), new streams in one read (32), calls that wait to be taken (1,000 to 3,000). Its
+no further), new streams in one read (32). Its
 resource quota, which would bound the memory of all connections together, is out of Python's
 reach: `max_connections * max_streams * (max_metadata_bytes + max_message_bytes)` is the bound.
 """
@@ -16,6 +16,8 @@ from idpass_server.config import Settings
 PING_STRIKES: Final = 2
 """Pings that come too soon before the connection is closed ("too_many_pings")."""
 
+MAX_UNTAKEN: Final = 20_000
+
 _CONSTANT: Final[list[tuple[str, Any]]] = [
     # A second server on the port would start silently and take half of the calls.
     ("grpc.so_reuseport", 0),
@@ -26,6 +28,10 @@ _CONSTANT: Final[list[tuple[str, Any]]] = [
     ("grpc.keepalive_timeout_ms", 20_000),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_ping_strikes", PING_STRIKES),
+    # Calls that have come and were not yet taken. Beyond the first, "soft" limit (1,000 by default)
+    # gRPC cancels some at random, whoever made them: one caller's flood would end others' calls.
+    ("grpc.server.max_pending_requests", MAX_UNTAKEN),
+    ("grpc.server.max_pending_requests_hard_limit", MAX_UNTAKEN),
 ]
 
 
