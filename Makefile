@@ -49,9 +49,10 @@ baseline: $(GENERATE)/ready ## Take the protos as released: later ones must not 
 matrix: $(VENV)/dev ## Test the client's wheel with old and new dependencies and Pythons
 	$(BIN)/python tests/client/matrix.py
 
-bench: $(VENV)/bench ## Measure throughput, latency and memory beside other implementations
+bench: $(VENV)/bench ## Measure throughput, latency and memory beside others, and what time tells of others' passes
 	$(BIN)/python tests/bench/run.py
 	$(BIN)/python tests/client/bench_client.py
+	$(BIN)/python tests/bench/isolation.py
 
 build: $(VENV)/dev ## Build the two wheels into dist/
 	$(BIN)/python -m build --quiet --wheel --no-isolation --outdir dist clients/python

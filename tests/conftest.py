@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from guarded import Guarded, caller
 from idpass_server import logs
 from support import REPORTS, Service, problems
 
@@ -18,6 +19,17 @@ logs.configure("critical")
 def service(tmp_path: Path) -> Iterator[Service]:
     """A running server; its database passes an audit in the end."""
     running = Service(tmp_path / "idpass.db")
+    try:
+        yield running
+    finally:
+        running.stop()
+    assert problems(running.db) == []
+
+
+@pytest.fixture
+def guarded(tmp_path: Path) -> Iterator[Guarded]:
+    """A running server with callers: ann and eve of acme, bob of beta; eve may only read."""
+    running = Guarded(tmp_path, caller("ann"), caller("bob", "beta"), caller("eve", "acme", "read"))
     try:
         yield running
     finally:

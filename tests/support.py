@@ -26,6 +26,7 @@ from idpass.v1 import id_pass_service_pb2 as service_pb
 from idpass.v1.id_pass_service_pb2_grpc import IdPassServiceStub
 from idpass_server.clock import Clock
 from idpass_server.config import Settings
+from idpass_server.records import Account
 from idpass_server.server import Server
 from idpass_server.store.audit import audit
 from idpass_server.store.sqlite import SqliteStore
@@ -133,36 +134,51 @@ def refused(call: Callable[[], Any]) -> Told:
     raise AssertionError(f"was not refused: {answer}")
 
 
-class Calls:
-    """The sync stub, with the requests made from keywords."""
+def bearer(token: str) -> tuple[tuple[str, str], ...]:
+    """The metadata of a call with a token."""
+    return (("authorization", f"Bearer {token}"),)
 
-    def __init__(self, channel: grpc.Channel, timeout_s: float = 10) -> None:
+
+class Calls:
+    """The sync stub, with the requests made from keywords.
+
+    Args:
+        token: sent with each call, but for those made with the stub itself.
+    """
+
+    def __init__(
+        self, channel: grpc.Channel, timeout_s: float = 10, token: str | None = None
+    ) -> None:
+        self.channel = channel
         self.stub = IdPassServiceStub(channel)
-        self._timeout_s = timeout_s
+        self._metadata = bearer(token) if token is not None else ()
+        self._options: Any = {"timeout": timeout_s, "metadata": self._metadata}
+
+    def with_token(self, token: str) -> "Calls":
+        """The same server, called by another caller."""
+        return Calls(self.channel, token=token)
 
     def register(self, **fields: Any) -> service_pb.RegisterResponse:
-        return self.stub.RegisterIdPass(
-            service_pb.RegisterRequest(**fields), timeout=self._timeout_s
-        )
+        return self.stub.RegisterIdPass(service_pb.RegisterRequest(**fields), **self._options)
 
     def advance(self, pass_id: str, to: str, **fields: Any) -> service_pb.AdvanceResponse:
         request = service_pb.AdvanceRequest(id=pass_id, to_status=STATUS[to], **fields)
-        return self.stub.AdvanceIdPass(request, timeout=self._timeout_s)
+        return self.stub.AdvanceIdPass(request, **self._options)
 
     def cancel(self, pass_id: str, **fields: Any) -> service_pb.CancelResponse:
         request = service_pb.CancelRequest(id=pass_id, **fields)
-        return self.stub.CancelIdPass(request, timeout=self._timeout_s)
+        return self.stub.CancelIdPass(request, **self._options)
 
     def batch(self, *items: service_pb.CancelRequest) -> service_pb.BatchCancelResponse:
         request = service_pb.BatchCancelRequest(requests=items)
-        return self.stub.BatchCancelIdPasses(request, timeout=self._timeout_s)
+        return self.stub.BatchCancelIdPasses(request, **self._options)
 
     def get(self, pass_id: str) -> pb.IdPass:
         request = service_pb.GetRequest(id=pass_id)
-        return self.stub.GetIdPass(request, timeout=self._timeout_s).id_pass
+        return self.stub.GetIdPass(request, **self._options).id_pass
 
     def page(self, **fields: Any) -> service_pb.ListResponse:
-        return self.stub.ListIdPasses(service_pb.ListRequest(**fields), timeout=self._timeout_s)
+        return self.stub.ListIdPasses(service_pb.ListRequest(**fields), **self._options)
 
     def list_all(self, **fields: Any) -> list[pb.IdPass]:
         found: list[pb.IdPass] = []
@@ -174,7 +190,9 @@ class Calls:
         return found
 
     def watch(self, **fields: Any) -> Any:
-        return self.stub.WatchIdPasses(service_pb.WatchRequest(**fields), timeout=60)
+        return self.stub.WatchIdPasses(
+            service_pb.WatchRequest(**fields), timeout=60, metadata=self._metadata
+        )
 
     def events(self, last_sequence: int | None = None, **fields: Any) -> list[pb.IdPassEvent]:
         """The events up to a sequence; by default all that there are."""
@@ -192,7 +210,7 @@ class Calls:
         return found
 
     def account(self) -> pb.Account:
-        return self.stub.GetAccount(service_pb.GetAccountRequest(), timeout=self._timeout_s)
+        return self.stub.GetAccount(service_pb.GetAccountRequest(), **self._options)
 
     def pass_in(self, status: str) -> str:
         """Registers a pass and brings it into a status. Returns its id."""
@@ -222,8 +240,7 @@ class Service(Calls):
         if isinstance(address, BaseException):
             raise address
         self.address = address
-        self.channel = grpc.insecure_channel(address)
-        super().__init__(self.channel)
+        super().__init__(grpc.insecure_channel(address))
 
     def _run(self, ready: "queue.SimpleQueue[str | BaseException]") -> None:
         async def serve() -> None:
@@ -264,8 +281,7 @@ class Process(Calls):
         self._reader = threading.Thread(target=self._read_log, daemon=True)
         self._reader.start()
         self.address = self.wait_for("serving")["listen"]
-        self.channel = grpc.insecure_channel(self.address)
-        super().__init__(self.channel)
+        super().__init__(grpc.insecure_channel(self.address))
 
     def _read_log(self) -> None:
         assert self.process.stderr
@@ -280,11 +296,13 @@ class Process(Calls):
             self.log.append({"event": "end"})
             self._logged.notify_all()
 
-    def wait_for(self, event: str, timeout_s: float = 30) -> dict[str, Any]:
-        """The first log line with an event."""
+    def wait_for(self, event: str, timeout_s: float = 30, *, count: int = 1) -> dict[str, Any]:
+        """The first log line with an event, or a later one."""
 
         def found() -> dict[str, Any] | None:
-            return next((line for line in self.log if line["event"] in {event, "end"}), None)
+            lines = [line for line in self.log if line["event"] == event]
+            ended = [line for line in self.log if line["event"] == "end"]
+            return next(iter([*lines[count - 1 :], *ended]), None)
 
         with self._logged:
             line = self._logged.wait_for(found, timeout_s)
@@ -324,6 +342,14 @@ def problems(db: Path) -> list[str]:
         return list(audit(connection))
     finally:
         connection.close()
+
+
+def make_accounts(db: Path, *names: str) -> None:
+    """Makes accounts with slots enough for any test."""
+    store = SqliteStore(db, exclusive=False)
+    for name in names:
+        store.create_account(Account(name, 100_000, 0, "AUD", 4_500_000, 0, 0, 0))
+    store.close()
 
 
 def set_slots(db: Path, slots: int) -> None:

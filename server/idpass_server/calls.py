@@ -52,12 +52,22 @@ NOBODY: Final = ""
 log = structlog.get_logger()
 
 
+def _once() -> None:
+    """A unary call is admitted once; what has begun is finished."""
+
+
 class Call(NamedTuple):
-    """What a method knows of its call beside the request."""
+    """What a method knows of its call beside the request.
+
+    Args:
+        still_admitted: raises Unauthenticated or NotPermitted from the moment on at which a stream
+            would not be admitted any more.
+    """
 
     caller: Caller
     reference: str
     deadline_s: float
+    still_admitted: Callable[[], None] = _once
 
 
 class Calls:
@@ -138,6 +148,24 @@ class Calls:
         self._in_flight_of[caller.name] = mine + 1
         self.in_flight += 1
         record.in_flight = True
+
+    def admit_stream(self, record: Record, permission: Permission, context: Any) -> Call:
+        """As `admit`; and whenever others may call, looks whether this caller still may."""
+        call = self.admit(record, permission, context)
+        version = self._identity.version
+
+        def still_admitted() -> None:
+            nonlocal version
+            if version == self._identity.version:
+                return
+            caller = self._identity.caller(context)
+            if caller.account != call.caller.account:
+                raise Unauthenticated
+            if permission not in caller.permissions:
+                raise NotPermitted(permission)
+            version = self._identity.version
+
+        return call._replace(still_admitted=still_admitted)
 
     async def abort(self, record: Record, exception: Exception, context: Any) -> NoReturn:
         """Ends a call with what an exception means for its caller."""
@@ -230,6 +258,7 @@ def unary(
             finally:
                 calls.finish(record)
 
+        handle.permission = permission  # type: ignore[attr-defined]
         return handle
 
     return decorate
@@ -252,7 +281,7 @@ def stream(
         async def handle(self: Self, request: Request, context: Any) -> AsyncIterator[Response]:
             record = Record(name)
             try:
-                call = self.calls.admit(record, permission, context)
+                call = self.calls.admit_stream(record, permission, context)
                 wire.check_readable(request, name)
                 await context.send_initial_metadata(((REFERENCE_KEY, record.reference),))
                 async for response in method(self, request, call):
@@ -265,6 +294,7 @@ def stream(
             finally:
                 self.calls.finish(record)
 
+        handle.permission = permission  # type: ignore[attr-defined]
         return handle
 
     return decorate

@@ -4,7 +4,8 @@ Exit codes: 0 done; 1 it could not be done, or what was checked is not right; 2 
 is wrong; 74 the store broke while serving.
 """
 
-import re
+import hashlib
+import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +15,8 @@ import click
 import uvloop
 
 from idpass_server import logs, running
-from idpass_server.config import BadSetting, Settings, parse_money, show_money, sqlite_path
+from idpass_server.callers import BadCallers
+from idpass_server.config import NAME, BadSetting, Settings, parse_money, show_money, sqlite_path
 from idpass_server.demo import demo
 from idpass_server.records import Account, Money
 from idpass_server.refusals import StoreUnavailable
@@ -27,7 +29,6 @@ from idpass_server.store.sqlite_file import CannotOpen, connect
 EXIT_STORE_BROKEN: Final = 74  # EX_IOERR
 MAX_SLOTS: Final = 2**31 - 1
 _MAX_INT: Final = 2**31 - 1  # gRPC's own settings are 32-bit numbers
-_ACCOUNT_NAME: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 
 Command = Callable[..., Any]
 
@@ -44,7 +45,8 @@ class _Money(click.ParamType[Money]):
 
 def _setting(name: str, *names: str, **options: Any) -> Callable[[Command], Command]:
     """An option that is read from the environment as well: --max-calls from IDPASS_MAX_CALLS."""
-    variable = f"IDPASS_{name.removeprefix('--').replace('-', '_').upper()}"
+    word = name.removeprefix("--").partition("/")[0]
+    variable = f"IDPASS_{word.replace('-', '_').upper()}"
     return click.option(
         name,
         *names,
@@ -59,7 +61,7 @@ _db_option: Final = _setting("--db", default=Settings.db, help="Database URL.")
 
 
 def _account_name(_context: Any, _parameter: Any, value: str) -> str:
-    if not _ACCOUNT_NAME.fullmatch(value):
+    if not NAME.fullmatch(value):
         raise click.BadParameter(
             f"{value!r} is not 1 to 63 of a-z, 0-9 and -, with a letter or digit at both ends"
         )
@@ -74,7 +76,7 @@ class _Group(click.Group):
             return super().invoke(ctx)
         except BadSetting as error:
             raise click.UsageError(str(error)) from error
-        except (CannotOpen, CannotListen, StoreBroken, StoreUnavailable) as error:
+        except (CannotOpen, CannotListen, BadCallers, StoreBroken, StoreUnavailable) as error:
             raise click.ClickException(str(error)) from error
 
 
@@ -196,6 +198,15 @@ def main() -> None:
     help="Serve mock data, in a throw-away database instead of --db, and a page to try it on.",
 )
 @_setting(
+    "--callers",
+    help="File of those who may call; not given: everyone, for the account `demo`.",
+)
+@_setting(
+    "--reflection/--no-reflection",
+    default=None,
+    help="Tell everyone the API; by default where there is no callers file.",
+)
+@_setting(
     "--log-level",
     type=click.Choice(["debug", "info", "warning", "error"]),
     default="info",
@@ -205,7 +216,8 @@ def main() -> None:
 def serve(context: click.Context, /, log_level: str, **values: Any) -> None:
     """Serve until SIGTERM or Ctrl-C, then finish what is in flight.
 
-    Everyone who can reach the address acts for the account `demo`.
+    Without --callers everyone who can reach the address acts for the account `demo`. On SIGHUP the
+    callers file is read again, as it is when it changes.
     """
     settings = Settings(**values)
     logs.configure(log_level)
@@ -259,6 +271,17 @@ def audit_command(context: click.Context, db: str) -> None:
         for table in ("accounts", "passes", "events")
     ]
     click.echo("{}: all is well: {} accounts, {} passes, {} events".format(path, *counts))
+
+
+@main.command("token")
+def token_command() -> None:
+    """Make a token for a caller, and the line that its table in the callers file gets.
+
+    The token is for the caller alone; the service knows only what the line says.
+    """
+    token = secrets.token_urlsafe(32)
+    click.echo(token)
+    click.echo(f'token_sha256 = "{hashlib.sha256(token.encode()).hexdigest()}"', err=True)
 
 
 @main.group()

@@ -13,6 +13,8 @@ _MONEY: Final = re.compile(r"([A-Z]{3}) (\d{1,9})(?:\.(\d{1,6}))?")
 MAX_PORT: Final = 65_535
 _ADDRESS: Final = re.compile(r"\[?(?P<host>[^\[\]]+)\]?:(?P<port>\d{1,5})")
 _SQLITE: Final = "sqlite:///"
+NAME: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+"""Of an account or a caller."""
 
 
 class BadSetting(ValueError):
@@ -42,6 +44,8 @@ class Settings:
         drain_s: how long calls in flight may take to finish when the server stops.
         http: HOST:PORT for HTTP/JSON, or None for none.
         sandbox: whether to serve mock data, in a database of their own, with a page to try it on.
+        callers: file of those who may call, or None where everyone acts for the account `demo`.
+        reflection: whether to tell everyone the API; None means where there is no callers file.
 
     Raises:
         BadSetting: a value cannot be used.
@@ -67,6 +71,8 @@ class Settings:
     drain_s: float = 10.0
     http: str | None = None
     sandbox: bool = False
+    callers: str | None = None
+    reflection: bool | None = None
 
     def __post_init__(self) -> None:
         loopback("--listen", self.listen)
@@ -78,7 +84,14 @@ class Settings:
             address(self.metrics)
             if self.sandbox:
                 raise BadSetting("--metrics is not for a --sandbox: its figures would be of no use")
+        if self.callers is not None and self.sandbox:
+            raise BadSetting("--callers is not for a --sandbox: its mock data are for everyone")
         sqlite_path(self.db)
+
+    @property
+    def reflects(self) -> bool:
+        """Whether everyone is told the API."""
+        return self.callers is None if self.reflection is None else self.reflection
 
 
 def address(text: str) -> tuple[str, int]:

@@ -183,7 +183,10 @@ TABLE: Final[Mapping[type[Refusal], tuple[grpc.StatusCode, Callable[[Any], Told]
     Unauthenticated: (
         grpc.StatusCode.UNAUTHENTICATED,
         lambda _: Told(
-            "UNAUTHENTICATED_CALLER", "No known credentials came with the call; send yours."
+            "UNAUTHENTICATED_CALLER",
+            "The call came without known credentials. Send one token of yours as metadata "
+            "'authorization: Bearer TOKEN', or call with your client certificate, which has one "
+            "URI name.",
         ),
     ),
     NotPermitted: (

@@ -3,7 +3,7 @@
 import asyncio
 import gc
 import signal
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from idpass_server.config import Settings, loopback
@@ -13,14 +13,16 @@ from idpass_server.server import CannotListen, Server
 if TYPE_CHECKING:
     from idpass_server.gateway.serving import Gateway
 
-SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+STOP: Final = (signal.SIGTERM, signal.SIGINT)
 
 
 async def serve(settings: Settings) -> bool:
     """Serves until SIGTERM or SIGINT. Returns false if the store broke.
 
+    SIGHUP has the server read its files again.
+
     Raises:
-        CannotListen, CannotOpen, StoreBroken: as Server.
+        CannotListen, CannotOpen, BadCallers, StoreBroken: as Server.
     """
     gateway = _open("--http", settings.http) if settings.http else None
     server = Sandbox(settings) if settings.sandbox else Server(settings)
@@ -34,7 +36,12 @@ async def serve(settings: Settings) -> bool:
             await gateway.stop()
         server.stop()
 
-    _on_signal(stop)
+    async def reload() -> None:
+        await started.wait()
+        await server.reload()
+
+    _on_signal(STOP, stop)
+    _on_signal((signal.SIGHUP,), reload)
     address = await server.start()
     if gateway is not None:
         reset = server.reset if isinstance(server, Sandbox) else None
@@ -68,7 +75,7 @@ async def serve_http(target: str, http: str) -> None:
     async def stop() -> None:
         stopping.set()
 
-    _on_signal(stop)
+    _on_signal(STOP, stop)
     gateway.start(target, drain_s=Settings.drain_s)
     await stopping.wait()
     await gateway.stop()
@@ -91,8 +98,16 @@ def _open(option: str, http: str) -> "Gateway":
         ) from error
 
 
-def _on_signal(stop: Callable[[], Coroutine[Any, Any, None]]) -> None:
+def _on_signal(
+    numbers: Sequence[signal.Signals], act: Callable[[], Coroutine[Any, Any, None]]
+) -> None:
     loop = asyncio.get_running_loop()
-    tasks: list[asyncio.Task[None]] = []
-    for number in SIGNALS:
-        loop.add_signal_handler(number, lambda: tasks.append(loop.create_task(stop())))
+    tasks: set[asyncio.Task[None]] = set()
+
+    def begin() -> None:
+        task = loop.create_task(act())
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+
+    for number in numbers:
+        loop.add_signal_handler(number, begin)

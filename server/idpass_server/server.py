@@ -10,6 +10,7 @@ import contextlib
 import functools
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeVar
 
 import grpc
@@ -18,16 +19,17 @@ from google.protobuf import descriptor_pool
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from idpass_server import wire
+from idpass_server import callers, wire
 from idpass_server.calls import Calls
 from idpass_server.clock import Clock
 from idpass_server.config import Settings, address, sqlite_path
 from idpass_server.engine import Engine
-from idpass_server.identity import EveryoneIsDemo
+from idpass_server.identity import Callers, EveryoneIsDemo, Identity, KnownCallers
 from idpass_server.metrics import Metrics
 from idpass_server.options import options
 from idpass_server.rate import Rate
 from idpass_server.refusals import StoreUnavailable
+from idpass_server.reloading import Reloading
 from idpass_server.servicer import IdPassServicer
 from idpass_server.store import StoreBroken
 from idpass_server.store.sqlite import SqliteStore
@@ -74,6 +76,7 @@ class Server:
     Raises:
         CannotOpen: the database cannot be served.
         CannotListen: the address cannot be served.
+        BadCallers: the callers file cannot be used.
     """
 
     def __init__(self, settings: Settings, clock: Clock | None = None) -> None:
@@ -82,11 +85,18 @@ class Server:
         self._stopping = asyncio.Event()
         self._broken = False
         self._tasks: list[asyncio.Task[None]] = []
+        self._reloading = Reloading()
 
     async def start(self) -> str:
         """Begins to serve. Returns the address, with the port that was taken."""
         self._store = await asyncio.to_thread(SqliteStore, sqlite_path(self._settings.db))
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="reader")
+        try:
+            identity = await self._identify()
+        except BaseException:
+            self._readers.shutdown()
+            self._store.close()
+            raise
         metrics = Metrics()
         self._engine = Engine(
             self._store,
@@ -96,7 +106,7 @@ class Server:
             on_broken=self._break,
         )
         calls = Calls(
-            EveryoneIsDemo(),
+            identity,
             metrics,
             max_calls=self._settings.max_calls,
             rate=Rate(self._settings.rate_per_s, self._settings.burst),
@@ -129,8 +139,9 @@ class Server:
         self._grpc.add_generic_rpc_handlers((wire.handlers(servicer),))
         self._health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
-        names = (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
-        reflection.enable_server_reflection(names, self._grpc, _Pool(descriptor_pool.Default()))
+        if self._settings.reflects:
+            names = (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
+            reflection.enable_server_reflection(names, self._grpc, _Pool(descriptor_pool.Default()))
         try:
             host, _ = address(self._settings.listen)
             port = self._bind()
@@ -142,6 +153,7 @@ class Server:
         await self._grpc.start()
         await self._set_health(health_pb2.HealthCheckResponse.SERVING)
         self._tasks.append(asyncio.create_task(sweeper.run()))
+        self._tasks.append(asyncio.create_task(self._reloading.run()))
         self.address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         log.info("serving", listen=self.address, db=self._settings.db)
         return self.address
@@ -149,6 +161,10 @@ class Server:
     def stop(self) -> None:
         """Asks the server to stop; `wait` does it."""
         self._stopping.set()
+
+    async def reload(self) -> None:
+        """Reads again what is read while serving: the callers file."""
+        await self._reloading.reload()
 
     async def wait(self) -> bool:
         """Serves until it is asked to stop, and stops. Returns false if the store broke."""
@@ -168,6 +184,38 @@ class Server:
         await self._close_store()
         log.info("stopped")
         return not self._broken
+
+    async def _identify(self) -> Identity:
+        """Raises: BadCallers."""
+        if self._settings.callers is None:
+            return EveryoneIsDemo()
+        path = Path(self._settings.callers)
+
+        async def reload() -> None:
+            try:
+                identity.replace(await self._read_callers(path))
+            except (callers.BadCallers, StoreUnavailable) as error:
+                log.error("callers_rejected", in_force="the former", reasons=str(error).split("\n"))
+            else:
+                self._watchers.recheck()
+
+        self._reloading.watch([path], reload)
+        # TLS is what brings certificates.
+        identity = KnownCallers(await self._read_callers(path), client_certificates=False)
+        return identity
+
+    async def _read_callers(self, path: Path) -> Callers:
+        def account_exists(name: str) -> bool:
+            return self._store.get_account(name) is not None
+
+        found: Callers = await self._read(callers.read, path, account_exists)
+        log.info(
+            "callers_loaded",
+            callers=found.total,
+            tokens=len(found.by_token),
+            spiffe_ids=len(found.by_spiffe_id),
+        )
+        return found
 
     def _notify(self, last_sequences: Mapping[str, int]) -> None:
         self._watchers.notify(last_sequences)

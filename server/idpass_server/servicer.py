@@ -158,7 +158,9 @@ class IdPassServicer(IdPassServiceServicer):
                 raise PassNotFound(pass_id)
             if id_pass.end_time_us is not None and id_pass.event_sequence <= after_sequence:
                 return
-        events = self._watchers.follow(account.name, after_sequence, account.last_sequence, pass_id)
+        events = self._watchers.follow(
+            account.name, after_sequence, account.last_sequence, pass_id, call.still_admitted
+        )
         async with contextlib.aclosing(events):
             async for event in events:
                 yield event

@@ -71,16 +71,26 @@ class Watchers:
     def close(self) -> None:
         """Ends every stream with StoreUnavailable; each can be resumed elsewhere."""
         self._closing = True
+        self.recheck()
+
+    def recheck(self) -> None:
+        """Has every stream look whether it may go on."""
         for account in list(self._news):
             self._wake(account)
 
     async def follow(
-        self, account: str, after_sequence: int, latest_sequence: int, pass_id: str | None
+        self,
+        account: str,
+        after_sequence: int,
+        latest_sequence: int,
+        pass_id: str | None,
+        still_admitted: Callable[[], None],
     ) -> AsyncGenerator[IdPassEvent]:
         """The account's events after a sequence, without end; those of one pass until its last.
 
         Args:
             latest_sequence: the account's newest event, as just read from the store.
+            still_admitted: raises what ends the stream when its caller may no longer watch.
 
         Raises:
             InvalidRequest: the sequence is ahead of the account's newest.
@@ -94,6 +104,7 @@ class Watchers:
             while True:
                 if self._closing:
                     raise StoreUnavailable(f"the server is stopping; resume after {position}")
+                still_admitted()
                 news = self._news.get(account)
                 if news is None:
                     news = self._news[account] = asyncio.get_running_loop().create_future()
@@ -102,6 +113,7 @@ class Watchers:
                     chunk = await self._chunk(account, position, pass_id)
                     await self._turn(len(chunk))
                     for event in chunk:
+                        still_admitted()
                         yield event
                         position = event.sequence
                         if pass_id and event.to_status not in IN_FLIGHT:
