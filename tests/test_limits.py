@@ -123,7 +123,7 @@ def test_refusals_to_a_flooding_caller_take_their_turn_and_end_with_its_server(
         get(server, "bob")
         assert sum(future.done() for future in futures) == 2
         # A server that stops keeps nobody waiting.
-        server.stop()
+        server.loop.call_soon_threadsafe(server.server.stop)
         for future in futures:
             error = future.exception(timeout=DEADLINE_S)
             assert isinstance(error, grpc.RpcError)
