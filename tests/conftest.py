@@ -11,7 +11,7 @@ from idpass_server import logs
 from idpass_server.store.opening import migrate_store
 from postgres import Postgres
 from secure import Secure
-from support import Service, problems
+from support import REPORTS, Service, problems
 
 settings.register_profile(
     "default", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True
@@ -104,3 +104,13 @@ def secure(tmp_path: Path) -> Iterator[Secure]:
     finally:
         running.stop()
     assert problems(running.url) == []
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    """Prints what tests measured and do not judge."""
+    for title, lines in config.stash.get(REPORTS, {}).items():
+        terminalreporter.section(title)
+        for line in lines:
+            terminalreporter.write_line(line)

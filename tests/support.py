@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import grpc
+import pytest
 import uvloop
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
@@ -33,6 +34,8 @@ from idpass_server.store.opening import audit_store, open_store
 DAY_US = 86_400_000_000
 BUF = shutil.which("buf", path=str(Path(sys.executable).parent))
 """buf curl is what grpcurl is, and can be installed from where everything else is."""
+
+REPORTS = pytest.StashKey[dict[str, list[str]]]()
 
 UNKNOWN_ID = "00000000-0000-7000-8000-000000000000"
 STATUS = {
@@ -246,6 +249,8 @@ class Service(Calls):
     ) -> None:
         self.url = url_of(db)
         self.time = FakeTime()
+        # Tests call as fast as they can, all of them as one caller.
+        settings = {"rate_per_s": 0} | settings
         self._settings = Settings(listen="127.0.0.1:0", db=self.url, **settings)
         ready: queue.SimpleQueue[str | BaseException] = queue.SimpleQueue()
         self.healthy: bool | None = None
@@ -298,7 +303,7 @@ class Process(Calls):
         self.log: list[dict[str, Any]] = []
         self._by_event: dict[str, list[dict[str, Any]]] = defaultdict(list)
         self.process = subprocess.Popen(
-            [*command, "--listen", "127.0.0.1:0", *options],
+            [*command, "--listen", "127.0.0.1:0", "--rate", "0", *options],
             stderr=subprocess.PIPE,
             env=os.environ | (env or {}),
             text=True,
@@ -411,3 +416,8 @@ def cli(
         env=os.environ | (env or {}),
         cwd=cwd,
     )
+
+
+def report(config: pytest.Config, title: str, line: str) -> None:
+    """Has a line printed at the end of the run, among others with that title."""
+    config.stash.setdefault(REPORTS, {}).setdefault(title, []).append(line)

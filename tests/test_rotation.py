@@ -16,7 +16,7 @@ from guarded import caller
 from idpass import IdPassClient, Unauthenticated, Unavailable
 from idpass.v1.id_pass_service_pb2 import GetAccountRequest
 from idpass.v1.id_pass_service_pb2_grpc import IdPassServiceStub
-from idpass_server import server as server_module
+from idpass_server import options
 from idpass_server.identity import Caller, KnownCallers
 from idpass_server.watch import Watchers
 from secure import BILLING, LOCAL, Secure
@@ -30,7 +30,7 @@ NEW_CONNECTION = [("grpc.use_local_subchannel_pool", 1)]
 @pytest.fixture
 def secure_soon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Secure]:
     """A server whose connections have had their time soon."""
-    monkeypatch.setattr(server_module, "CONNECTION_GRACE_S", 0.1)
+    monkeypatch.setattr(options, "CONNECTION_GRACE_S", 0.1)
     running = Secure(tmp_path, max_connection_age_s=0.2)
     try:
         yield running

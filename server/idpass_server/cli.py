@@ -32,6 +32,7 @@ from idpass_server.store import Store, opening
 
 MAX_SLOTS: Final = 2**31 - 1
 MAX_CONNECTION_AGE_S: Final = 7 * 86_400
+_MAX_INT: Final = 2**31 - 1  # gRPC's own settings are 32-bit numbers
 
 Command = Callable[..., Any]
 
@@ -133,6 +134,71 @@ def main() -> None:
     type=click.IntRange(min=0),
     default=Settings.max_watchers,
     help="Open WatchIdPasses streams; more are answered OVERLOADED.",
+)
+@_setting(
+    "--max-watchers-per-account",
+    type=click.IntRange(min=0),
+    default=Settings.max_watchers_per_account,
+    help="Open WatchIdPasses streams of one account; more are answered OVERLOADED.",
+)
+@_setting(
+    "--rate",
+    "rate_per_s",
+    type=click.FloatRange(min=0),
+    default=Settings.rate_per_s,
+    help="Calls a second of each caller, cancellations in a batch counted one by one; more are "
+    "answered OVERLOADED. 0: no limit.",
+)
+@_setting(
+    "--burst",
+    type=click.IntRange(min=1),
+    default=Settings.burst,
+    help="Calls that a caller may make at once after a rest.",
+)
+@_setting(
+    "--max-message-bytes",
+    type=click.IntRange(min=1_024, max=_MAX_INT),
+    default=Settings.max_message_bytes,
+    help="Size of a request.",
+)
+@_setting(
+    "--max-metadata-bytes",
+    type=click.IntRange(min=1_024, max=_MAX_INT),
+    default=Settings.max_metadata_bytes,
+    help="Size of a request's metadata, 32 bytes for each entry included.",
+)
+@_setting(
+    "--max-connections",
+    type=click.IntRange(min=1, max=_MAX_INT),
+    default=Settings.max_connections,
+    help="Open connections; more are closed at once.",
+)
+@_setting(
+    "--max-streams",
+    type=click.IntRange(min=1, max=_MAX_INT),
+    default=Settings.max_streams,
+    help="Calls and streams open on one connection; clients keep more waiting.",
+)
+@_setting(
+    "--handshake-timeout",
+    "handshake_timeout_s",
+    type=click.FloatRange(min=0.1),
+    default=Settings.handshake_timeout_s,
+    help="Seconds for TLS and HTTP/2 to be agreed on; a connection that takes longer is closed.",
+)
+@_setting(
+    "--max-idle",
+    "max_idle_s",
+    type=click.FloatRange(min=1),
+    default=Settings.max_idle_s,
+    help="Seconds without any call or stream after which a connection is closed.",
+)
+@_setting(
+    "--min-ping-interval",
+    "min_ping_interval_s",
+    type=click.FloatRange(min=0.1),
+    default=Settings.min_ping_interval_s,
+    help="Seconds between a client's pings; the connection of one that sends more is closed.",
 )
 @_setting(
     "--drain",

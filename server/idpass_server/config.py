@@ -37,6 +37,16 @@ class Settings:
         max_calls: how many unary calls may be in flight.
         max_pending: how many changes may wait for the store.
         max_watchers: how many streams may be open.
+        max_watchers_per_account: how many of them on one account.
+        rate_per_s: how many calls each caller may make; 0 means that there is no limit.
+        burst: how many calls a caller may make at once after a rest.
+        max_message_bytes: how large a request may be.
+        max_metadata_bytes: how large a request's metadata may be, as HTTP/2 counts it.
+        max_connections: how many may be open.
+        max_streams: how many calls and streams may be open on one connection.
+        handshake_timeout_s: how long a new connection may take to become one.
+        max_idle_s: how long a connection may be open without a call or stream on it.
+        min_ping_interval_s: pings that come sooner after one another cost a client its connection.
         drain_s: how long calls in flight may take to finish when the server stops.
         http: HOST:PORT for HTTP/JSON, or None for none.
         workers: how many processes serve.
@@ -58,6 +68,17 @@ class Settings:
     max_calls: int = 1_000
     max_pending: int = 20_000
     max_watchers: int = 1_000
+    max_watchers_per_account: int = 100
+    rate_per_s: float = 500.0
+    burst: int = 1_000
+    # A batch of 1,000 cancellations with the longest notes and ids fits.
+    max_message_bytes: int = 2_500_000
+    max_metadata_bytes: int = 8 * 1024
+    max_connections: int = 500
+    max_streams: int = 256
+    handshake_timeout_s: float = 10.0
+    max_idle_s: float = 300.0
+    min_ping_interval_s: float = 10.0
     drain_s: float = 10.0
     http: str | None = None
     workers: int = 1

@@ -208,7 +208,7 @@ TABLE: Final[Mapping[type[Refusal], tuple[grpc.StatusCode, Callable[[Any], Told]
         lambda refusal: Told(
             "OVERLOADED",
             f"The server is overloaded: {refusal}. Nothing was changed; retry later.",
-            retry_ms=OVERLOADED_RETRY_MS,
+            retry_ms=max(refusal.retry_ms or 0, OVERLOADED_RETRY_MS),
         ),
     ),
     StoreUnavailable: (grpc.StatusCode.UNAVAILABLE, _store_unavailable),

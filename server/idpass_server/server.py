@@ -19,15 +19,15 @@ from google.protobuf import descriptor_pool
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from idpass.v1 import id_pass_service_pb2
-from idpass.v1.id_pass_service_pb2_grpc import add_IdPassServiceServicer_to_server
-from idpass_server import callers
+from idpass_server import callers, wire
 from idpass_server.calls import Calls
 from idpass_server.clock import Clock
 from idpass_server.config import Settings, address, shown_url
 from idpass_server.engine import Engine
 from idpass_server.identity import Callers, EveryoneIsDemo, Identity, KnownCallers
 from idpass_server.metrics import Metrics
+from idpass_server.options import options
+from idpass_server.rate import Rate
 from idpass_server.refusals import StoreUnavailable
 from idpass_server.reloading import Reloading
 from idpass_server.servicer import IdPassServicer
@@ -36,27 +36,11 @@ from idpass_server.store.opening import open_store
 from idpass_server.sweeper import Sweeper
 from idpass_server.tls import Certificates
 from idpass_server.watch import Watchers
+from idpass_server.wire import SERVICE
 
-SERVICE: Final = id_pass_service_pb2.DESCRIPTOR.services_by_name["IdPassService"].full_name
 READERS: Final = 2
 HANG_UP_S: Final = 0.5
 """For the last answers to be sent; streams of other services, such as health, end with it."""
-
-CONNECTION_GRACE_S: Final = 60.0
-"""So long calls on a connection that has had its time may take; watchers then come again."""
-
-OPTIONS: Final[list[tuple[str, Any]]] = [
-    # A batch of 1,000 cancellations with the longest notes and ids fits.
-    ("grpc.max_receive_message_length", 2_500_000),
-    # A page of 1,000 passes with the longest notes fits.
-    ("grpc.max_send_message_length", 4_000_000),
-    ("grpc.max_metadata_size", 8 * 1024),
-    # Clients may keep a quiet stream alive by pings; a client that is gone is noticed.
-    ("grpc.keepalive_time_ms", 60_000),
-    ("grpc.keepalive_timeout_ms", 20_000),
-    ("grpc.keepalive_permit_without_calls", 1),
-    ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
-]
 
 T = TypeVar("T")
 log = structlog.get_logger()
@@ -125,47 +109,7 @@ class Server:
             self._store.close()
             raise
         metrics = Metrics()
-        self._engine = Engine(
-            self._store,
-            self._clock,
-            max_pending=self._settings.max_pending,
-            on_commit=self._notify,
-            on_broken=self._break,
-        )
-        calls = Calls(identity, metrics, max_calls=self._settings.max_calls)
-        self._watchers = Watchers(
-            self._store,
-            self._read,
-            max_watchers=self._settings.max_watchers,
-            busy=lambda: calls.in_flight > 0,
-        )
-        sweeper = Sweeper(self._engine, self._store, self._clock, self._read)
-        servicer = IdPassServicer(
-            calls=calls,
-            engine=self._engine,
-            store=self._store,
-            read=self._read,
-            clock=self._clock,
-            sweeper=sweeper,
-            watchers=self._watchers,
-            metrics=metrics,
-        )
-        self._calls = calls
-        metrics.gauge("calls_in_flight", "Unary calls in flight", lambda: calls.in_flight)
-        metrics.gauge("watchers", "Streams open", lambda: self._watchers.open)
-        metrics.gauge("pending_commands", "Changes waiting", lambda: self._engine.pending)
-        # maximum_concurrent_rpcs is left alone: it costs each call 7 %, and `Calls` and `Watchers`
-        # have limits whose refusals say more.
-        # But among workers, a second server on the port would start silently and take half of
-        # the calls.
-        reuse_port = ("grpc.so_reuseport", int(self._settings.workers > 1))
-        self._grpc = grpc.aio.server(options=[*OPTIONS, reuse_port, *self._connection_age()])
-        add_IdPassServiceServicer_to_server(servicer, self._grpc)
-        self._health = health.aio.HealthServicer()
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
-        if self._settings.reflects:
-            names = (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
-            reflection.enable_server_reflection(names, self._grpc, _Pool(descriptor_pool.Default()))
+        self._grpc = self._service(self._wire(identity, metrics))
         try:
             host, _ = address(self._settings.listen)
             port = self._bind(self._settings.listen, credentials)
@@ -181,17 +125,67 @@ class Server:
         loop = asyncio.get_running_loop()
 
         def tell(news: Mapping[str, int]) -> None:
-            loop.call_soon_threadsafe(self._watchers.notify, news)
+            loop.call_soon_threadsafe(self._notify, news)
 
         self._store.listen(self._watchers.accounts, tell)
         await self._set_health(health_pb2.HealthCheckResponse.SERVING)
         await self._grpc.start()
-        self._tasks.append(asyncio.create_task(sweeper.run()))
+        self._tasks.append(asyncio.create_task(self._sweeper.run()))
         self._tasks.append(asyncio.create_task(self._reloading.run()))
         self.address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         if ready is None:
             log.info("serving", listen=self.address, db=shown_url(self._settings.db))
         return self.address
+
+    def _wire(self, identity: Identity, metrics: Metrics) -> IdPassServicer:
+        """Puts everything together that lies between gRPC and the store."""
+        self._engine = Engine(
+            self._store,
+            self._clock,
+            max_pending=self._settings.max_pending,
+            on_commit=self._notify,
+            on_broken=self._break,
+        )
+        self._calls = calls = Calls(
+            identity,
+            metrics,
+            max_calls=self._settings.max_calls,
+            rate=Rate(self._settings.rate_per_s, self._settings.burst),
+        )
+        self._watchers = Watchers(
+            self._store,
+            self._read,
+            max_watchers=self._settings.max_watchers,
+            max_per_account=self._settings.max_watchers_per_account,
+            busy=lambda: calls.in_flight > 0,
+        )
+        self._sweeper = Sweeper(self._engine, self._store, self._clock, self._read)
+        metrics.gauge("calls_in_flight", "Unary calls in flight", lambda: calls.in_flight)
+        metrics.gauge("watchers", "Streams open", lambda: self._watchers.open)
+        metrics.gauge("pending_commands", "Changes waiting", lambda: self._engine.pending)
+        return IdPassServicer(
+            calls=calls,
+            engine=self._engine,
+            store=self._store,
+            read=self._read,
+            clock=self._clock,
+            sweeper=self._sweeper,
+            watchers=self._watchers,
+            metrics=metrics,
+        )
+
+    def _service(self, servicer: IdPassServicer) -> grpc.aio.Server:
+        """The gRPC server, with health, and with reflection where everyone may know the API."""
+        # maximum_concurrent_rpcs is left alone: it costs each call 7 %, and `Calls` and `Watchers`
+        # have limits whose refusals say more.
+        server = grpc.aio.server(options=options(self._settings))
+        server.add_generic_rpc_handlers((wire.handlers(servicer),))
+        self._health = health.aio.HealthServicer()
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        if self._settings.reflects:
+            names = (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
+            reflection.enable_server_reflection(names, server, _Pool(descriptor_pool.Default()))
+        return server
 
     def stop(self) -> None:
         """Asks the server to stop; `wait` does it."""
@@ -211,7 +205,7 @@ class Server:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._calls.drain(), self._settings.drain_s)
         await self._grpc.stop(HANG_UP_S)
-        self._calls.write_log()
+        self._calls.log.write()
         for task in self._tasks:
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -295,13 +289,6 @@ class Server:
         await self._engine.stop()
         self._readers.shutdown()
         await asyncio.to_thread(self._store.close)
-
-    def _connection_age(self) -> list[tuple[str, int]]:
-        """Whoever is no longer to be let in leaves, and clients find servers that are new."""
-        return [
-            ("grpc.max_connection_age_ms", int(self._settings.max_connection_age_s * 1_000)),
-            ("grpc.max_connection_age_grace_ms", int(CONNECTION_GRACE_S * 1_000)),
-        ]
 
     def _bind(self, listen: str, credentials: grpc.ServerCredentials | None = None) -> int:
         try:

@@ -1,5 +1,6 @@
 """Real servers as processes of their own: started, measured from outside, stopped."""
 
+import hashlib
 import json
 import os
 import signal
@@ -99,15 +100,39 @@ def cpu_s(pid: int) -> float:
 
 
 def idpass_server(db: Path | str, *options: str) -> list[str]:
-    """The command that serves a database, a file or a URL, as a user would."""
-    program = str(Path(sys.executable).with_name("idpass-server"))
-    url = db if isinstance(db, str) else f"sqlite:///{db.absolute()}"
-    return [program, "serve", "--listen", "127.0.0.1:0", "--db", url, *options]
+    """The command that serves a database as a user would, to one caller who takes all there is."""
+    return [*_serve(db), "--rate", "0", *options]
 
 
 def idpass_server_http(db: Path) -> list[str]:
     """The same, with HTTP beside gRPC."""
     return [*idpass_server(db), "--http", "127.0.0.1:0"]
+
+
+def known_callers(db: Path) -> list[str]:
+    """The command that serves a database to two callers, `quiet` and `flood`; tokens are names."""
+    callers = db.with_suffix(".toml")
+    callers.write_text(
+        "".join(
+            f'[callers.{name}]\naccount = "demo"\n'
+            'permissions = ["register", "read", "cancel"]\n'
+            f'token_sha256 = "{hashlib.sha256(name.encode()).hexdigest()}"\n'
+            for name in ("quiet", "flood")
+        )
+    )
+    return [*_serve(db), "--callers", str(callers.absolute())]
+
+
+def unlimited_callers(db: Path) -> list[str]:
+    """The same, and each may take all there is."""
+    return [*known_callers(db), "--rate", "0"]
+
+
+def _serve(db: Path | str) -> list[str]:
+    """Args: db: a file, or a URL."""
+    program = str(Path(sys.executable).with_name("idpass-server"))
+    url = db if isinstance(db, str) else f"sqlite:///{db.absolute()}"
+    return [program, "serve", "--listen", "127.0.0.1:0", "--db", url]
 
 
 def module(name: str, *arguments: str) -> list[str]:
