@@ -9,7 +9,7 @@ PROTOS := $(wildcard protos/idpass/v1/*.proto)
 PIP := -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test fuzz check format generate baseline matrix bench build lock clean
+.PHONY: help setup demo serve test fuzz check format generate baseline matrix bench bench-postgresql build lock clean
 
 help: ## Show what can be made
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -56,6 +56,9 @@ bench: $(VENV)/bench ## Measure throughput, latency and memory beside others, an
 	$(BIN)/python tests/bench/run.py
 	$(BIN)/python tests/client/bench_client.py
 	$(BIN)/python tests/bench/isolation.py
+
+bench-postgresql: $(VENV)/bench ## Measure throughput and latency on PostgreSQL, beside pgbench
+	$(BIN)/python tests/bench/postgresql.py
 
 build: $(VENV)/dev ## Build the two wheels into dist/
 	$(BIN)/python -m build --quiet --wheel --no-isolation --outdir dist clients/python

@@ -1,0 +1,109 @@
+"""Commands about accounts, which also work while they are being served."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+import click
+
+from idpass_server.cli.base import db_option, main, must_exist
+from idpass_server.config import NAME, BadSetting, parse_money, show_money
+from idpass_server.records import Account, Money
+from idpass_server.store import Store, opening
+
+MAX_SLOTS: Final = 2**31 - 1
+
+
+class _Money(click.ParamType[Money]):
+    name = "money"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Money:
+        try:
+            return value if isinstance(value, Money) else parse_money(value)
+        except BadSetting as error:
+            self.fail(str(error), param, ctx)
+
+
+def _account_name(_context: Any, _parameter: Any, value: str) -> str:
+    if not NAME.fullmatch(value):
+        raise click.BadParameter(
+            f"{value!r} is not 1 to 63 of a-z, 0-9 and -, with a letter or digit at both ends"
+        )
+    return value
+
+
+@main.group()
+def account() -> None:
+    """Make, show and change accounts, also while they are being served."""
+
+
+@account.command()
+@click.argument("name", callback=_account_name)
+@click.option("--slots", type=click.IntRange(0, MAX_SLOTS), required=True, help="Passes in flight.")
+@click.option("--fee", type=_Money(), required=True, help="Fee for a pass, such as 'AUD 4.50'.")
+@db_option
+def create(name: str, slots: int, fee: Money, db: str) -> None:
+    """Make an account."""
+    with _opened(db) as store:
+        if not store.create_account(Account(name, slots, 0, *fee, 0, 0, 0)):
+            raise click.ClickException(
+                f"account {name} exists; change it with: idpass-server account set {name}"
+            )
+        _show(store, name)
+
+
+@account.command()
+@click.argument("name")
+@db_option
+def show(name: str, db: str) -> None:
+    """Show an account."""
+    with _opened(must_exist(db)) as store:
+        _show(store, name)
+
+
+@account.command("set")
+@click.argument("name")
+@click.option("--slots", type=click.IntRange(0, MAX_SLOTS), help="Passes in flight.")
+@click.option("--fee", type=_Money(), help="Fee for passes registered from now on.")
+@db_option
+def set_account(name: str, slots: int | None, fee: Money | None, db: str) -> None:
+    """Change an account. Passes keep the fee they were registered with."""
+    if slots is None and fee is None:
+        raise click.UsageError("nothing to change; give --slots or --fee")
+    with _opened(must_exist(db)) as store:
+        before = _account(store, name)
+        if not store.set_account(name, slot_limit=slots, fee=fee):
+            raise click.ClickException(
+                f"account {name} has charged fees in {before.currency} and keeps that currency"
+            )
+        _show(store, name)
+
+
+@contextmanager
+def _opened(db: str) -> Iterator[Store]:
+    """A store beside a server that may be running."""
+    store = opening.open_store(db, exclusive=False)
+    try:
+        yield store
+    finally:
+        store.close()
+
+
+def _account(store: Store, name: str) -> Account:
+    found = store.get_account(name)
+    if found is None:
+        raise click.ClickException(
+            f"there is no account {name}; make it with: "
+            f"idpass-server account create {name} --slots 100 --fee 'AUD 4.50'"
+        )
+    return found
+
+
+def _show(store: Store, name: str) -> None:
+    found = _account(store, name)
+    click.echo(f"account        {found.name}")
+    click.echo(f"fee            {show_money(Money(found.currency, found.fee_micros))}")
+    click.echo(f"slots          {found.slots_in_use} of {found.slot_limit} in use")
+    click.echo(f"fees charged   {show_money(Money(found.currency, found.charged_micros))}")
+    click.echo(f"fees refunded  {show_money(Money(found.currency, found.refunded_micros))}")
+    click.echo(f"last event     {found.last_sequence}")

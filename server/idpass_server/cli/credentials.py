@@ -1,0 +1,56 @@
+"""Commands that make what callers and servers show: `token` and `dev-certs`."""
+
+import hashlib
+import secrets
+from pathlib import Path
+
+import click
+
+from idpass_server.cli.base import main
+
+
+@main.command("dev-certs")
+@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path, file_okay=False))
+@click.option(
+    "--host", "hosts", multiple=True, help="Name or IP address of the server; may be repeated."
+)
+@click.option(
+    "--spiffe-id",
+    "spiffe_ids",
+    multiple=True,
+    help="Of a caller, such as spiffe://example.org/billing; may be repeated.",
+)
+@click.option(
+    "--days", type=click.IntRange(1, 3_650), default=90, show_default=True, help="Validity."
+)
+def dev_certs_command(
+    folder: Path, hosts: tuple[str, ...], spiffe_ids: tuple[str, ...], days: int
+) -> None:
+    """Make an authority and certificates to try TLS with, in DIR.
+
+    The server's is for localhost, 127.0.0.1, ::1 and each --host. Each --spiffe-id gets a client
+    certificate of its own.
+    """
+    try:
+        from idpass_server import dev_certs  # noqa: PLC0415 an extra may be missing
+    except ImportError as error:
+        raise click.ClickException(
+            f"dev-certs needs {error.name}, which is missing: "
+            "pip install 'idpass-server[dev-certs]'"
+        ) from error
+    try:
+        made = dev_certs.make(folder, hosts=hosts, spiffe_ids=spiffe_ids, days=days)
+    except dev_certs.CannotMake as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(made.described())
+
+
+@main.command("token")
+def token_command() -> None:
+    """Make a token for a caller, and the line that its table in the callers file gets.
+
+    The token is for the caller alone; the service knows only what the line says.
+    """
+    token = secrets.token_urlsafe(32)
+    click.echo(token)
+    click.echo(f'token_sha256 = "{hashlib.sha256(token.encode()).hexdigest()}"', err=True)
