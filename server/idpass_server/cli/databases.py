@@ -29,7 +29,7 @@ def audit_command(context: click.Context, db: str) -> None:
 @main.command("migrate")
 @db_option
 def migrate_command(db: str) -> None:
-    """Bring a database's schema up to date, also while older servers use it.
+    """Bring a database's schema up to date.
 
     A SQLite file is brought up to date by whoever opens it.
     """
