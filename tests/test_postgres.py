@@ -142,6 +142,27 @@ def test_a_deadlock_with_somebody_else_is_no_error(store: PostgresStore, postgre
     assert problems(postgres_db) == []
 
 
+def test_an_engine_that_refuses_what_it_cannot_serialize_is_asked_again(
+    postgres: Postgres, postgres_db: str
+) -> None:
+    name = database(postgres_db)
+    postgres.execute(f"ALTER DATABASE {name} SET default_transaction_isolation = 'serializable'")
+    one, other = two_services(postgres_db)
+    try:
+        ids = [one.register().id_pass.id for _ in range(120)]
+        with ThreadPoolExecutor(8) as pool:
+            calls = [(one, other)[number % 2] for number in range(240)]
+            answers = list(
+                pool.map(lambda it, pass_id: it.cancel(pass_id, request_id=pass_id), calls, ids * 2)
+            )
+        assert sum(not answer.replayed for answer in answers) == 120
+        assert one.account().fees_refunded.units == 120 * 4.5
+    finally:
+        one.stop()
+        other.stop()
+    assert problems(postgres_db) == []
+
+
 def test_a_server_that_is_away_is_said_so_and_found_again(
     postgres: Postgres, store: PostgresStore
 ) -> None:
