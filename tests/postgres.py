@@ -123,10 +123,11 @@ class Postgres:
         """Args: mode: "immediate" is a crash, as far as the data can tell; "fast" is none."""
         self._home.run("pg_ctl", "stop", "-D", self.data, "-m", mode)
 
-    def standby(self, *, synchronous: bool = True) -> "Postgres":
+    def standby(self, *, synchronous: bool = True, port: int | None = None) -> "Postgres":
         """A standby of this server.
 
         Args:
+            port: of a server that is stopped, in whose place it comes; None for any.
             synchronous: from when this returns on, a commit here waits until it is on the
                 standby's disk as well; of several standbys the newest is the one.
         """
@@ -138,7 +139,11 @@ class Postgres:
         self._home.run(
             "pg_basebackup", "-R", "-X", "stream", "-c", "fast", "-N", "-D", made.data, "-d", source
         )
-        made._start_anywhere()
+        if port is None:
+            made._start_anywhere()
+        else:
+            made.port = port
+            made.start()
         if synchronous:
             self.execute(f"ALTER SYSTEM SET synchronous_standby_names = '{name}'")
             self.execute("SELECT pg_reload_conf()")
