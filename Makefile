@@ -9,7 +9,7 @@ PROTOS := $(wildcard protos/idpass/v1/*.proto)
 PIP := -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test check format generate baseline matrix bench build lock clean
+.PHONY: help setup demo serve test fuzz check format generate baseline matrix bench build lock clean
 
 help: ## Show what can be made
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -24,6 +24,9 @@ serve: $(VENV)/runtime ## Serve mock data on 127.0.0.1:50051, with a page to try
 
 test: $(VENV)/dev ## Run all tests
 	$(BIN)/python -m pytest tests
+
+fuzz: $(VENV)/dev ## Send random and mutated requests for ten minutes, or FUZZ_SECONDS
+	FUZZ_SECONDS=$${FUZZ_SECONDS:-600} $(BIN)/python -m pytest tests/test_fuzz.py
 
 check: $(VENV)/dev $(GENERATE)/ready ## Check format, lint, types, imports, protos and generated code
 	$(BIN)/ruff format --check
@@ -49,9 +52,10 @@ baseline: $(GENERATE)/ready ## Take the protos as released: later ones must not 
 matrix: $(VENV)/dev ## Test the client's wheel with old and new dependencies and Pythons
 	$(BIN)/python tests/client/matrix.py
 
-bench: $(VENV)/bench ## Measure throughput, latency and memory beside other implementations
+bench: $(VENV)/bench ## Measure throughput, latency and memory beside others, and what time tells of others' passes
 	$(BIN)/python tests/bench/run.py
 	$(BIN)/python tests/client/bench_client.py
+	$(BIN)/python tests/bench/isolation.py
 
 build: $(VENV)/dev ## Build the two wheels into dist/
 	$(BIN)/python -m build --quiet --wheel --no-isolation --outdir dist clients/python

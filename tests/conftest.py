@@ -6,10 +6,12 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from guarded import Guarded, caller
 from idpass_server import logs
 from idpass_server.store.opening import migrate_store
 from postgres import Postgres
-from support import Service, problems
+from secure import Secure
+from support import REPORTS, Service, problems
 
 settings.register_profile(
     "default", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True
@@ -79,3 +81,36 @@ def service(db: Path | str) -> Iterator[Service]:
     finally:
         running.stop()
     assert problems(db) == []
+
+
+@pytest.fixture
+def guarded(tmp_path: Path, db: Path | str) -> Iterator[Guarded]:
+    """A running server with callers: ann and eve of acme, bob of beta; eve may only read."""
+    tables = caller("ann"), caller("bob", "beta"), caller("eve", "acme", "read")
+    running = Guarded(tmp_path, *tables, db=db)
+    try:
+        yield running
+    finally:
+        running.stop()
+    assert problems(running.url) == []
+
+
+@pytest.fixture
+def secure(tmp_path: Path) -> Iterator[Secure]:
+    """A running server with mutual TLS, and the caller billing."""
+    running = Secure(tmp_path)
+    try:
+        yield running
+    finally:
+        running.stop()
+    assert problems(running.url) == []
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    """Prints what tests measured and do not judge."""
+    for title, lines in config.stash.get(REPORTS, {}).items():
+        terminalreporter.section(title)
+        for line in lines:
+            terminalreporter.write_line(line)

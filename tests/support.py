@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import grpc
+import pytest
 import uvloop
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
@@ -26,12 +27,15 @@ from idpass.v1 import id_pass_service_pb2 as service_pb
 from idpass.v1.id_pass_service_pb2_grpc import IdPassServiceStub
 from idpass_server.clock import Clock
 from idpass_server.config import Settings
+from idpass_server.records import Account
 from idpass_server.server import Server
 from idpass_server.store.opening import audit_store, open_store
 
 DAY_US = 86_400_000_000
 BUF = shutil.which("buf", path=str(Path(sys.executable).parent))
 """buf curl is what grpcurl is, and can be installed from where everything else is."""
+
+REPORTS = pytest.StashKey[dict[str, list[str]]]()
 
 UNKNOWN_ID = "00000000-0000-7000-8000-000000000000"
 STATUS = {
@@ -129,36 +133,51 @@ def refused(call: Callable[[], Any]) -> Told:
     raise AssertionError(f"was not refused: {answer}")
 
 
-class Calls:
-    """The sync stub, with the requests made from keywords."""
+def bearer(token: str) -> tuple[tuple[str, str], ...]:
+    """The metadata of a call with a token."""
+    return (("authorization", f"Bearer {token}"),)
 
-    def __init__(self, channel: grpc.Channel, timeout_s: float = 10) -> None:
+
+class Calls:
+    """The sync stub, with the requests made from keywords.
+
+    Args:
+        token: sent with each call, but for those made with the stub itself.
+    """
+
+    def __init__(
+        self, channel: grpc.Channel, timeout_s: float = 10, token: str | None = None
+    ) -> None:
+        self.channel = channel
         self.stub = IdPassServiceStub(channel)
-        self._timeout_s = timeout_s
+        self._metadata = bearer(token) if token is not None else ()
+        self._options: Any = {"timeout": timeout_s, "metadata": self._metadata}
+
+    def with_token(self, token: str) -> "Calls":
+        """The same server, called by another caller."""
+        return Calls(self.channel, token=token)
 
     def register(self, **fields: Any) -> service_pb.RegisterResponse:
-        return self.stub.RegisterIdPass(
-            service_pb.RegisterRequest(**fields), timeout=self._timeout_s
-        )
+        return self.stub.RegisterIdPass(service_pb.RegisterRequest(**fields), **self._options)
 
     def advance(self, pass_id: str, to: str, **fields: Any) -> service_pb.AdvanceResponse:
         request = service_pb.AdvanceRequest(id=pass_id, to_status=STATUS[to], **fields)
-        return self.stub.AdvanceIdPass(request, timeout=self._timeout_s)
+        return self.stub.AdvanceIdPass(request, **self._options)
 
     def cancel(self, pass_id: str, **fields: Any) -> service_pb.CancelResponse:
         request = service_pb.CancelRequest(id=pass_id, **fields)
-        return self.stub.CancelIdPass(request, timeout=self._timeout_s)
+        return self.stub.CancelIdPass(request, **self._options)
 
     def batch(self, *items: service_pb.CancelRequest) -> service_pb.BatchCancelResponse:
         request = service_pb.BatchCancelRequest(requests=items)
-        return self.stub.BatchCancelIdPasses(request, timeout=self._timeout_s)
+        return self.stub.BatchCancelIdPasses(request, **self._options)
 
     def get(self, pass_id: str) -> pb.IdPass:
         request = service_pb.GetRequest(id=pass_id)
-        return self.stub.GetIdPass(request, timeout=self._timeout_s).id_pass
+        return self.stub.GetIdPass(request, **self._options).id_pass
 
     def page(self, **fields: Any) -> service_pb.ListResponse:
-        return self.stub.ListIdPasses(service_pb.ListRequest(**fields), timeout=self._timeout_s)
+        return self.stub.ListIdPasses(service_pb.ListRequest(**fields), **self._options)
 
     def list_all(self, **fields: Any) -> list[pb.IdPass]:
         found: list[pb.IdPass] = []
@@ -170,7 +189,9 @@ class Calls:
         return found
 
     def watch(self, **fields: Any) -> Any:
-        return self.stub.WatchIdPasses(service_pb.WatchRequest(**fields), timeout=60)
+        return self.stub.WatchIdPasses(
+            service_pb.WatchRequest(**fields), timeout=60, metadata=self._metadata
+        )
 
     def events(self, last_sequence: int | None = None, **fields: Any) -> list[pb.IdPassEvent]:
         """The events up to a sequence; by default all that there are."""
@@ -188,7 +209,7 @@ class Calls:
         return found
 
     def account(self) -> pb.Account:
-        return self.stub.GetAccount(service_pb.GetAccountRequest(), timeout=self._timeout_s)
+        return self.stub.GetAccount(service_pb.GetAccountRequest(), **self._options)
 
     def pass_in(self, status: str) -> str:
         """Registers a pass and brings it into a status. Returns its id."""
@@ -206,12 +227,30 @@ def url_of(db: Path | str) -> str:
     return db if isinstance(db, str) else f"sqlite:///{db}"
 
 
-class Service(Calls):
-    """A server in this process, on a thread of its own, with time in the test's hands."""
+def channel_to(address: str, credentials: grpc.ChannelCredentials | None) -> grpc.Channel:
+    if credentials is None:
+        return grpc.insecure_channel(address)
+    return grpc.secure_channel(address, credentials)
 
-    def __init__(self, db: Path | str, **settings: Any) -> None:
+
+class Service(Calls):
+    """A server in this process, on a thread of its own, with time in the test's hands.
+
+    Args:
+        credentials: to speak TLS with.
+    """
+
+    def __init__(
+        self,
+        db: Path | str,
+        *,
+        credentials: grpc.ChannelCredentials | None = None,
+        **settings: Any,
+    ) -> None:
         self.url = url_of(db)
         self.time = FakeTime()
+        # Tests call as fast as they can, all of them as one caller.
+        settings = {"rate_per_s": 0} | settings
         self._settings = Settings(listen="127.0.0.1:0", db=self.url, **settings)
         ready: queue.SimpleQueue[str | BaseException] = queue.SimpleQueue()
         self.healthy: bool | None = None
@@ -221,8 +260,7 @@ class Service(Calls):
         if isinstance(address, BaseException):
             raise address
         self.address = address
-        self.channel = grpc.insecure_channel(address)
-        super().__init__(self.channel)
+        super().__init__(channel_to(address, credentials))
 
     def _run(self, ready: "queue.SimpleQueue[str | BaseException]") -> None:
         async def serve() -> None:
@@ -247,15 +285,25 @@ class Service(Calls):
 
 
 class Process(Calls):
-    """A server in a process of its own. Args: db: the file, or the URL."""
+    """A server in a process of its own.
 
-    def __init__(self, db: Path | str, *options: str, env: dict[str, str] | None = None) -> None:
+    Args:
+        credentials: to speak TLS with.
+    """
+
+    def __init__(
+        self,
+        db: Path | str,
+        *options: str,
+        env: dict[str, str] | None = None,
+        credentials: grpc.ChannelCredentials | None = None,
+    ) -> None:
         self.url = url_of(db)
         command = [sys.executable, "-m", "idpass_server", "serve", "--db", self.url]
         self.log: list[dict[str, Any]] = []
         self._by_event: dict[str, list[dict[str, Any]]] = defaultdict(list)
         self.process = subprocess.Popen(
-            [*command, "--listen", "127.0.0.1:0", *options],
+            [*command, "--listen", "127.0.0.1:0", "--rate", "0", *options],
             stderr=subprocess.PIPE,
             env=os.environ | (env or {}),
             text=True,
@@ -264,8 +312,7 @@ class Process(Calls):
         self._reader = threading.Thread(target=self._read_log, daemon=True)
         self._reader.start()
         self.address = self.wait_for("serving")["listen"]
-        self.channel = grpc.insecure_channel(self.address)
-        super().__init__(self.channel)
+        super().__init__(channel_to(self.address, credentials))
 
     def _read_log(self) -> None:
         assert self.process.stderr
@@ -297,6 +344,11 @@ class Process(Calls):
             raise AssertionError(f"no {event!r} in the log: {self.log}")
         return line
 
+    def wait_for_line(self, wanted: Callable[[dict[str, Any]], bool]) -> None:
+        """Waits for a line of the log."""
+        with self._logged:
+            assert self._logged.wait_for(lambda: any(map(wanted, self.log)), 30)
+
     def workers(self) -> dict[int, int]:
         """The process ids of the workers that serve, by number."""
         serving: dict[int, int] = {}
@@ -322,8 +374,8 @@ class Process(Calls):
 
 
 @contextlib.contextmanager
-def process(db: Path | str, *options: str, env: dict[str, str] | None = None) -> Iterator[Process]:
-    server = Process(db, *options, env=env)
+def process(db: Path | str, *options: str, **settings: Any) -> Iterator[Process]:
+    server = Process(db, *options, **settings)
     try:
         yield server
     finally:
@@ -334,6 +386,14 @@ def problems(db: Path | str) -> list[str]:
     """What an audit finds."""
     found, _counts = audit_store(url_of(db))
     return found
+
+
+def make_accounts(db: Path | str, *names: str) -> None:
+    """Makes accounts with slots enough for any test."""
+    store = open_store(url_of(db), exclusive=False)
+    for name in names:
+        store.create_account(Account(name, 100_000, 0, "AUD", 4_500_000, 0, 0, 0))
+    store.close()
 
 
 def set_slots(db: Path | str, slots: int) -> None:
@@ -356,3 +416,8 @@ def cli(
         env=os.environ | (env or {}),
         cwd=cwd,
     )
+
+
+def report(config: pytest.Config, title: str, line: str) -> None:
+    """Has a line printed at the end of the run, among others with that title."""
+    config.stash.setdefault(REPORTS, {}).setdefault(title, []).append(line)

@@ -1,12 +1,15 @@
 """The audit finds every kind of wrong that it is there for."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from idpass_server.store.audit import CHECKS
+from idpass_server.store.opening import migrate_store
 from idpass_server.store.sqlite_file import connect
-from support import DAY_US, Service, cli, problems
+from postgres import Postgres
+from support import DAY_US, UNKNOWN_ID, Service, cli, problems
 
 # What is done to a sound database, and what the audit must then say.
 DAMAGE = [
@@ -22,10 +25,10 @@ DAMAGE = [
         "FROM passes LIMIT 1",
         "belongs to no account",
     ),
-    ("UPDATE events SET id_pass_id = 'nobody' WHERE sequence = 1", "about no pass"),
+    (f"UPDATE events SET id_pass_id = '{UNKNOWN_ID}' WHERE sequence = 1", "about no pass"),
     (
         "DROP INDEX events_refund; UPDATE events SET refund_micros = 1, to_status = 'cancelled' "
-        "WHERE id_pass_id = (SELECT id_pass_id FROM events WHERE refund_micros IS NOT NULL)",
+        "WHERE id_pass_id = (SELECT min(id) FROM passes WHERE fee_refunded = 1)",
         "refunded more than once",
     ),
     ("UPDATE events SET refund_micros = 1 WHERE refund_micros IS NOT NULL", "refund is not what"),
@@ -61,10 +64,8 @@ DAMAGE = [
 ]
 
 
-@pytest.fixture(scope="module")
-def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A database with every transition in it."""
-    db = tmp_path_factory.mktemp("sound") / "idpass.db"
+def fill(db: Path | str) -> None:
+    """Makes every transition happen."""
     service = Service(db)
     for status in ("new", "opened", "in_progress", "complete", "expired", "failed"):
         service.pass_in(status)
@@ -74,7 +75,24 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
     service.time.advance(us=2 * DAY_US)
     service.account()
     service.stop()
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database with every transition in it."""
+    db = tmp_path_factory.mktemp("sound") / "idpass.db"
+    fill(db)
     return db
+
+
+@pytest.fixture(scope="module")
+def sound_name(postgres: Postgres) -> Iterator[str]:
+    """The name of one in PostgreSQL."""
+    url = postgres.create_database("sound")
+    migrate_store(url)
+    fill(url)
+    yield "sound"
+    postgres.drop_database("sound")
 
 
 def damaged(sound: Path, folder: Path, sql: str) -> Path:
@@ -96,6 +114,19 @@ def test_a_sound_database_passes(sound: Path) -> None:
 @pytest.mark.parametrize(("sql", "said"), DAMAGE, ids=lambda value: value[:40])
 def test_what_is_wrong_is_found(sound: Path, tmp_path: Path, sql: str, said: str) -> None:
     assert any(said in problem for problem in problems(damaged(sound, tmp_path, sql)))
+
+
+@pytest.mark.parametrize(("sql", "said"), DAMAGE, ids=lambda value: value[:40])
+def test_what_is_wrong_is_found_in_postgresql(
+    sound_name: str, postgres: Postgres, sql: str, said: str
+) -> None:
+    url = postgres.create_database("damaged", sound_name)
+    try:
+        assert problems(url) == []
+        postgres.execute(sql, database="damaged")
+        assert any(said in problem for problem in problems(url))
+    finally:
+        postgres.drop_database("damaged")
 
 
 def test_every_check_is_tested() -> None:

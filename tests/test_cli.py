@@ -82,7 +82,7 @@ def test_an_account_that_has_charged_keeps_its_currency(service: Service) -> Non
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
-        (["serve", "--listen", "0.0.0.0:50051"], 2, "Listen on 127.0.0.1"),
+        (["serve", "--listen", "0.0.0.0:50051"], 2, "or use 127.0.0.1"),
         (["serve", "--listen", "example.org:50051"], 2, "refused"),
         (["serve", "--listen", "[::]:50051"], 2, "refused"),
         (["serve", "--listen", "50051"], 2, "is not HOST:PORT"),

@@ -15,10 +15,11 @@ from google.protobuf.json_format import MessageToDict
 from google.rpc import error_details_pb2
 
 from idpass.v1 import error_reason_pb2
-from idpass_server import domain, errors
+from idpass_server import callers, domain, errors
 from idpass_server.cli import main
 from idpass_server.records import Status
 from support import BUF, Service, cli
+from test_access import NEEDS
 from test_errors import ROWS
 
 ROOT = Path(__file__).parent.parent
@@ -133,12 +134,27 @@ def test_every_option_is_listed_with_its_environment_and_default() -> None:
         (
             option.opts[0],
             option.envvar,
-            "" if option.opts[0] in {"--metrics", "--http"} else str(option.default),
+            str(option.default) if option.show_default and option.default is not None else "",
         )
         for option in serve.params
         if isinstance(option, click.Option)
     ]
     assert listed == options
+
+
+def test_the_callers_files_are_good_ones(tmp_path: Path) -> None:
+    file = tmp_path / "callers.toml"
+    for example, total in zip(blocks("toml"), (2, 1), strict=True):
+        file.write_text(example)
+        assert callers.read(file, lambda account: account == "acme").total == total
+
+
+def test_every_permission_is_listed_with_its_methods() -> None:
+    listed = re.findall(r"^\| `([a-z]+)` \| (\w+IdPass.*|WatchIdPasses) \|$", README, re.MULTILINE)
+    methods = {
+        method: permission for permission, row in listed for method in re.findall(r"[A-Z]\w+", row)
+    }
+    assert methods == NEEDS
 
 
 def test_every_make_target_that_is_named_exists() -> None:

@@ -5,24 +5,29 @@ the log line, the metrics, and the end of all that when the server stops.
 """
 
 import asyncio
+import contextlib
 import functools
+import math
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Final, NamedTuple, NoReturn, Protocol, TypeVar
 
 import grpc
 import structlog
 
-from idpass_server import errors
+from idpass_server import errors, wire
+from idpass_server.call_log import CallLog, Record
 from idpass_server.identity import Caller, Identity, Permission
 from idpass_server.metrics import Metrics
-from idpass_server.records import new_uuid
+from idpass_server.rate import Rate
 from idpass_server.refusals import (
     InternalFault,
     NotPermitted,
     Overloaded,
     Refusal,
     StoreUnavailable,
+    Unauthenticated,
 )
 
 REFERENCE_KEY: Final = "idpass-reference"
@@ -31,32 +36,38 @@ REFERENCE_KEY: Final = "idpass-reference"
 QUIET_S: Final = 0.1
 """For so long no call may have come before a draining server hangs up."""
 
-LOG_WITHIN_S: Final = 0.05
-"""So long after a call has finished its line is written at the latest."""
+REFUSALS_PER_S: Final = 100
+REFUSALS_AT_ONCE: Final = 20
+"""How often a caller that calls too often is told so."""
+
+MAX_HELD: Final = 1_000
+"""So many of one caller's refusals wait for their turn; more go out at once."""
+
+SHARE: Final = 8
+"""How many times as many calls as there is still room for one caller may have in flight."""
+
+NOBODY: Final = ""
+"""Has the bucket of all who do not say who they are."""
 
 log = structlog.get_logger()
 
 
+def _once() -> None:
+    """A unary call is admitted once; what has begun is finished."""
+
+
 class Call(NamedTuple):
-    """What a method knows of its call beside the request."""
+    """What a method knows of its call beside the request.
+
+    Args:
+        still_admitted: raises Unauthenticated or NotPermitted from the moment on at which a stream
+            would not be admitted any more.
+    """
 
     caller: Caller
     reference: str
     deadline_s: float
-
-
-class _Record:
-    """What the log will say of one call."""
-
-    __slots__ = ("caller", "code", "ended_s", "method", "reason", "reference", "started_s")
-
-    def __init__(self, method: str) -> None:
-        self.method = method
-        self.reference = new_uuid()
-        self.started_s = self.ended_s = time.monotonic()
-        self.caller: Caller | None = None
-        self.code = grpc.StatusCode.OK
-        self.reason: str | None = None
+    still_admitted: Callable[[], None] = _once
 
 
 class Calls:
@@ -65,16 +76,21 @@ class Calls:
         identity: tells who calls.
         metrics: counts.
         max_calls: how many unary calls may be in flight; one more is refused as Overloaded.
+        rate: of each caller; one who calls more often is refused as Overloaded.
     """
 
-    def __init__(self, identity: Identity, metrics: Metrics, *, max_calls: int) -> None:
+    def __init__(self, identity: Identity, metrics: Metrics, *, max_calls: int, rate: Rate) -> None:
         self._identity = identity
         self._metrics = metrics
         self._max_calls = max_calls
+        self._rate = rate
+        self._refusals = Rate(REFUSALS_PER_S, REFUSALS_AT_ONCE)
         self._begun = 0
-        self._draining = False
-        self._finished: list[_Record] = []
+        self._held: Counter[str] = Counter()
+        self._in_flight_of: dict[str, int] = {}
+        self._draining = asyncio.Event()
         self.in_flight = 0
+        self.log = CallLog()
 
     async def drain(self) -> None:
         """Refuses what comes from now on; returns when nothing is in flight, nor comes any more.
@@ -82,41 +98,82 @@ class Calls:
         gRPC drops a call that it has received and not handed over when it stops: such calls are
         taken here first, and told that nothing was changed.
         """
-        self._draining = True
+        self._draining.set()
         begun = -1
-        while self.in_flight or self._begun != begun:
+        while self.in_flight or self._held.total() or self._begun != begun:
             begun = self._begun
             await asyncio.sleep(QUIET_S)
 
-    def begin(self) -> None:
-        """Counts a unary call in; every one counted in must be counted out.
-
-        Raises:
-            Overloaded: too many are in flight.
-            StoreUnavailable: the server is stopping.
-        """
-        self.in_flight += 1
-        self._begun += 1
-        if self._draining:
-            raise StoreUnavailable("the server is stopping; nothing was changed")
-        if self.in_flight > self._max_calls:
-            raise Overloaded("too many calls are in flight")
-
-    def admit(self, record: _Record, permission: Permission, context: Any) -> Call:
+    def admit(self, record: Record, permission: Permission, context: Any) -> Call:
         """The only place where it is decided that a caller may call a method.
 
         Raises:
+            StoreUnavailable: the server is stopping.
             Unauthenticated, NotPermitted: it may not.
+            Overloaded: it calls too often.
         """
-        record.caller = caller = self._identity.caller(context)
+        self._begun += 1
+        if self._draining.is_set():
+            raise StoreUnavailable("the server is stopping; nothing was changed")
+        try:
+            record.caller = caller = self._identity.caller(context)
+        except Unauthenticated:
+            record.over_rate = not self._rate.take(NOBODY, record.started_s)
+            raise
+        if not self._rate.take(caller.name, record.started_s):
+            record.over_rate = True
+            raise Overloaded(f"this caller makes more than {self._rate.per_s:g} calls a second")
         if permission not in caller.permissions:
             raise NotPermitted(permission)
         remaining_s = context.time_remaining()
         deadline_s = float("inf") if remaining_s is None else record.started_s + remaining_s
         return Call(caller, record.reference, deadline_s)
 
-    async def abort(self, record: _Record, exception: Exception, context: Any) -> NoReturn:
+    def count_as(self, calls: int, caller: Caller) -> None:
+        """Has a call of the caller's count as so many."""
+        self._rate.owe(caller.name, calls - 1)
+
+    def enter(self, record: Record, caller: Caller) -> None:
+        """Counts a unary call in; `finish` counts it out.
+
+        A caller may have `SHARE` times as many in flight as are left free then: alone nearly
+        all, beside others less and less, and whoever comes next still finds room.
+
+        Raises:
+            Overloaded: too many are in flight.
+        """
+        mine = self._in_flight_of.get(caller.name, 0)
+        if mine >= SHARE * (self._max_calls - self.in_flight):
+            raise Overloaded("too many calls are in flight")
+        self._in_flight_of[caller.name] = mine + 1
+        self.in_flight += 1
+        record.in_flight = True
+
+    def admit_stream(self, record: Record, permission: Permission, context: Any) -> Call:
+        """As `admit`; and whenever others may call, looks whether this caller still may."""
+        call = self.admit(record, permission, context)
+        version = self._identity.version
+
+        def still_admitted() -> None:
+            nonlocal version
+            if version == self._identity.version:
+                return
+            caller = self._identity.caller(context)
+            if caller.account != call.caller.account:
+                raise Unauthenticated
+            if permission not in caller.permissions:
+                raise NotPermitted(permission)
+            version = self._identity.version
+
+        return call._replace(still_admitted=still_admitted)
+
+    async def abort(self, record: Record, exception: Exception, context: Any) -> NoReturn:
         """Ends a call with what an exception means for its caller."""
+        if record.over_rate:
+            await self._hold(record.caller_name or NOBODY)
+            if isinstance(exception, Overloaded) and record.caller:
+                wait_s = self._rate.wait_s(record.caller.name, time.monotonic())
+                exception.retry_ms = math.ceil(wait_s * 1000)
         if isinstance(exception, TimeoutError):
             record.code = grpc.StatusCode.DEADLINE_EXCEEDED
             await context.abort(record.code, str(exception))
@@ -128,32 +185,37 @@ class Calls:
         await context.abort(error.code, error.status.message, error.trailing_metadata)
         raise AssertionError("abort raises")
 
-    def finish(self, record: _Record) -> None:
-        """Counts a call, and has its line written soon.
+    async def _hold(self, name: str) -> None:
+        """Lets a caller that calls too often wait for its turn to be refused.
 
-        Lines are made many at a time: among the work of calls each took three times as long.
+        Refusing takes most of the time that answering takes. Whoever keeps many calls in flight
+        whatever comes back would keep the server busy with refusals; this way they are as few as
+        its calls.
         """
+        if self._held[name] >= MAX_HELD:
+            return
+        self._held[name] += 1
+        try:
+            wait_s = self._refusals.reserve(name, time.monotonic())
+            if wait_s:
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._draining.wait(), wait_s)
+        finally:
+            self._held[name] -= 1
+
+    def finish(self, record: Record) -> None:
+        """Counts a call out."""
+        if record.in_flight and record.caller:
+            self.in_flight -= 1
+            name = record.caller.name
+            left = self._in_flight_of[name] - 1
+            if left:
+                self._in_flight_of[name] = left
+            else:
+                del self._in_flight_of[name]
         record.ended_s = time.monotonic()
         self._metrics.call(record.method, record.code)
-        if not self._finished:
-            asyncio.get_running_loop().call_later(LOG_WITHIN_S, self.write_log)
-        self._finished.append(record)
-
-    def write_log(self) -> None:
-        """Writes the lines of the calls that are finished."""
-        epoch_s = time.time() - time.monotonic()
-        for record in self._finished:
-            log.info(
-                "call",
-                method=record.method,
-                code=record.code.name,
-                reason=record.reason,
-                reference=record.reference,
-                caller=record.caller.name if record.caller else None,
-                duration_ms=round((record.ended_s - record.started_s) * 1000, 3),
-                time_s=epoch_s + record.ended_s,
-            )
-        self._finished.clear()
+        self.log.add(record)
 
 
 class _HasCalls(Protocol):
@@ -181,10 +243,11 @@ def unary(
         @functools.wraps(method)
         async def handle(self: Self, request: Request, context: Any) -> Response:
             calls = self.calls
-            record = _Record(name)
+            record = Record(name)
             try:
-                calls.begin()
                 call = calls.admit(record, permission, context)
+                calls.enter(record, call.caller)
+                wire.check_readable(request, name)
                 context.set_trailing_metadata(((REFERENCE_KEY, record.reference),))
                 return await method(self, request, call)
             except asyncio.CancelledError:
@@ -193,9 +256,9 @@ def unary(
             except Exception as exception:  # noqa: BLE001 every fault is answered and logged
                 return await calls.abort(record, exception, context)
             finally:
-                calls.in_flight -= 1
                 calls.finish(record)
 
+        handle.permission = permission  # type: ignore[attr-defined]
         return handle
 
     return decorate
@@ -216,9 +279,10 @@ def stream(
 
         @functools.wraps(method)
         async def handle(self: Self, request: Request, context: Any) -> AsyncIterator[Response]:
-            record = _Record(name)
+            record = Record(name)
             try:
-                call = self.calls.admit(record, permission, context)
+                call = self.calls.admit_stream(record, permission, context)
+                wire.check_readable(request, name)
                 await context.send_initial_metadata(((REFERENCE_KEY, record.reference),))
                 async for response in method(self, request, call):
                     yield response
@@ -230,6 +294,7 @@ def stream(
             finally:
                 self.calls.finish(record)
 
+        handle.permission = permission  # type: ignore[attr-defined]
         return handle
 
     return decorate

@@ -5,10 +5,12 @@ is wrong; 74 the store broke while serving.
 """
 
 import asyncio
-import re
+import hashlib
+import secrets
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any, Final
 
 import click
@@ -16,6 +18,7 @@ import uvloop
 
 from idpass_server import logs, running, workers
 from idpass_server.config import (
+    NAME,
     BadSetting,
     Settings,
     parse_money,
@@ -28,7 +31,8 @@ from idpass_server.records import Account, Money
 from idpass_server.store import Store, opening
 
 MAX_SLOTS: Final = 2**31 - 1
-_ACCOUNT_NAME: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+MAX_CONNECTION_AGE_S: Final = 7 * 86_400
+_MAX_INT: Final = 2**31 - 1  # gRPC's own settings are 32-bit numbers
 
 Command = Callable[..., Any]
 
@@ -45,7 +49,8 @@ class _Money(click.ParamType[Money]):
 
 def _setting(name: str, *names: str, **options: Any) -> Callable[[Command], Command]:
     """An option that is read from the environment as well: --max-calls from IDPASS_MAX_CALLS."""
-    variable = f"IDPASS_{name.removeprefix('--').replace('-', '_').upper()}"
+    word = name.removeprefix("--").partition("/")[0]
+    variable = f"IDPASS_{word.replace('-', '_').upper()}"
     return click.option(
         name,
         *names,
@@ -60,7 +65,7 @@ _db_option: Final = _setting("--db", default=Settings.db, help="Database URL.")
 
 
 def _account_name(_context: Any, _parameter: Any, value: str) -> str:
-    if not _ACCOUNT_NAME.fullmatch(value):
+    if not NAME.fullmatch(value):
         raise click.BadParameter(
             f"{value!r} is not 1 to 63 of a-z, 0-9 and -, with a letter or digit at both ends"
         )
@@ -89,7 +94,23 @@ def main() -> None:
 @_setting(
     "--listen",
     default=Settings.listen,
-    help="HOST:PORT to serve; port 0 takes a free one. Loopback addresses only.",
+    help="HOST:PORT to serve; port 0 takes a free one. Without TLS loopback addresses only.",
+)
+@_setting(
+    "--tls-cert",
+    help="Speak TLS: PEM file of the certificate, and of those between it and its authority.",
+)
+@_setting("--tls-key", help="PEM file of its private key.")
+@_setting(
+    "--tls-client-ca",
+    help="Mutual TLS: PEM file of the authorities that callers' certificates come from.",
+)
+@_setting(
+    "--max-connection-age",
+    "max_connection_age_s",
+    type=click.FloatRange(1, MAX_CONNECTION_AGE_S),
+    default=Settings.max_connection_age_s,
+    help="Seconds after which a connection is made anew.",
 )
 @_db_option
 @_setting(
@@ -115,6 +136,71 @@ def main() -> None:
     help="Open WatchIdPasses streams; more are answered OVERLOADED.",
 )
 @_setting(
+    "--max-watchers-per-account",
+    type=click.IntRange(min=0),
+    default=Settings.max_watchers_per_account,
+    help="Open WatchIdPasses streams of one account; more are answered OVERLOADED.",
+)
+@_setting(
+    "--rate",
+    "rate_per_s",
+    type=click.FloatRange(min=0),
+    default=Settings.rate_per_s,
+    help="Calls a second of each caller, cancellations in a batch counted one by one; more are "
+    "answered OVERLOADED. 0: no limit.",
+)
+@_setting(
+    "--burst",
+    type=click.IntRange(min=1),
+    default=Settings.burst,
+    help="Calls that a caller may make at once after a rest.",
+)
+@_setting(
+    "--max-message-bytes",
+    type=click.IntRange(min=1_024, max=_MAX_INT),
+    default=Settings.max_message_bytes,
+    help="Size of a request.",
+)
+@_setting(
+    "--max-metadata-bytes",
+    type=click.IntRange(min=1_024, max=_MAX_INT),
+    default=Settings.max_metadata_bytes,
+    help="Size of a request's metadata, 32 bytes for each entry included.",
+)
+@_setting(
+    "--max-connections",
+    type=click.IntRange(min=1, max=_MAX_INT),
+    default=Settings.max_connections,
+    help="Open connections; more are closed at once.",
+)
+@_setting(
+    "--max-streams",
+    type=click.IntRange(min=1, max=_MAX_INT),
+    default=Settings.max_streams,
+    help="Calls and streams open on one connection; clients keep more waiting.",
+)
+@_setting(
+    "--handshake-timeout",
+    "handshake_timeout_s",
+    type=click.FloatRange(min=0.1),
+    default=Settings.handshake_timeout_s,
+    help="Seconds for TLS and HTTP/2 to be agreed on; a connection that takes longer is closed.",
+)
+@_setting(
+    "--max-idle",
+    "max_idle_s",
+    type=click.FloatRange(min=1),
+    default=Settings.max_idle_s,
+    help="Seconds without any call or stream after which a connection is closed.",
+)
+@_setting(
+    "--min-ping-interval",
+    "min_ping_interval_s",
+    type=click.FloatRange(min=0.1),
+    default=Settings.min_ping_interval_s,
+    help="Seconds between a client's pings; the connection of one that sends more is closed.",
+)
+@_setting(
     "--drain",
     "drain_s",
     type=click.FloatRange(min=0),
@@ -138,6 +224,15 @@ def main() -> None:
     help="Serve mock data, in a throw-away database instead of --db, and a page to try it on.",
 )
 @_setting(
+    "--callers",
+    help="File of those who may call; not given: everyone, for the account `demo`.",
+)
+@_setting(
+    "--reflection/--no-reflection",
+    default=None,
+    help="Tell everyone the API; by default where there is no callers file.",
+)
+@_setting(
     "--log-level",
     type=click.Choice(["debug", "info", "warning", "error"]),
     default="info",
@@ -147,7 +242,8 @@ def main() -> None:
 def serve(context: click.Context, /, log_level: str, **values: Any) -> None:
     """Serve until SIGTERM or Ctrl-C, then finish what is in flight.
 
-    Everyone who can reach the address acts for the account `demo`.
+    Without --callers everyone who can reach the address acts for the account `demo`. On SIGHUP the
+    callers file is read again, as it is when it changes.
     """
     settings = Settings(**values)
     logs.configure(log_level)
@@ -229,6 +325,53 @@ def copy_command(source: str, target: str) -> None:
     for table, (rows, checksum) in copied.items():
         click.echo(f"{table:10}{rows:>12,} rows  {checksum}")
     click.echo(f"{shown_url(target)}: verified; audit it with: idpass-server audit --db ...")
+
+
+@main.command("dev-certs")
+@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path, file_okay=False))
+@click.option(
+    "--host", "hosts", multiple=True, help="Name or IP address of the server; may be repeated."
+)
+@click.option(
+    "--spiffe-id",
+    "spiffe_ids",
+    multiple=True,
+    help="Of a caller, such as spiffe://example.org/billing; may be repeated.",
+)
+@click.option(
+    "--days", type=click.IntRange(1, 3_650), default=90, show_default=True, help="Validity."
+)
+def dev_certs_command(
+    folder: Path, hosts: tuple[str, ...], spiffe_ids: tuple[str, ...], days: int
+) -> None:
+    """Make an authority and certificates to try TLS with, in DIR.
+
+    The server's is for localhost, 127.0.0.1, ::1 and each --host. Each --spiffe-id gets a client
+    certificate of its own.
+    """
+    try:
+        from idpass_server import dev_certs  # noqa: PLC0415 an extra may be missing
+    except ImportError as error:
+        raise click.ClickException(
+            f"dev-certs needs {error.name}, which is missing: "
+            "pip install 'idpass-server[dev-certs]'"
+        ) from error
+    try:
+        made = dev_certs.make(folder, hosts=hosts, spiffe_ids=spiffe_ids, days=days)
+    except dev_certs.CannotMake as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(made.described())
+
+
+@main.command("token")
+def token_command() -> None:
+    """Make a token for a caller, and the line that its table in the callers file gets.
+
+    The token is for the caller alone; the service knows only what the line says.
+    """
+    token = secrets.token_urlsafe(32)
+    click.echo(token)
+    click.echo(f'token_sha256 = "{hashlib.sha256(token.encode()).hexdigest()}"', err=True)
 
 
 @main.group()

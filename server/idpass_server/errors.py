@@ -183,7 +183,10 @@ TABLE: Final[Mapping[type[Refusal], tuple[grpc.StatusCode, Callable[[Any], Told]
     Unauthenticated: (
         grpc.StatusCode.UNAUTHENTICATED,
         lambda _: Told(
-            "UNAUTHENTICATED_CALLER", "No known credentials came with the call; send yours."
+            "UNAUTHENTICATED_CALLER",
+            "The call came without known credentials. Send one token of yours as metadata "
+            "'authorization: Bearer TOKEN', or call with your client certificate, which has one "
+            "URI name.",
         ),
     ),
     NotPermitted: (
@@ -205,7 +208,7 @@ TABLE: Final[Mapping[type[Refusal], tuple[grpc.StatusCode, Callable[[Any], Told]
         lambda refusal: Told(
             "OVERLOADED",
             f"The server is overloaded: {refusal}. Nothing was changed; retry later.",
-            retry_ms=OVERLOADED_RETRY_MS,
+            retry_ms=max(refusal.retry_ms or 0, OVERLOADED_RETRY_MS),
         ),
     ),
     StoreUnavailable: (grpc.StatusCode.UNAVAILABLE, _store_unavailable),

@@ -30,13 +30,17 @@ class Refusal(Exception):
 
 
 class Violation(NamedTuple):
-    field: str
+    field: str  # empty: the request as a whole
     description: str
 
 
 class InvalidRequest(Refusal):
     def __init__(self, violations: Sequence[Violation]) -> None:
-        super().__init__("; ".join(f"{v.field}: {v.description}" for v in violations))
+        super().__init__(
+            "; ".join(
+                f"{v.field}: {v.description}" if v.field else v.description for v in violations
+            )
+        )
         self.violations = tuple(violations)
 
 
@@ -97,7 +101,15 @@ class NoFreeSlot(Refusal):
 
 
 class Overloaded(Refusal):
-    """Args: what is full, in a caller's words."""
+    """
+    Args:
+        message: what is full, in a caller's words.
+        retry_ms: when there will be room again, where that is known.
+    """
+
+    def __init__(self, message: str, *, retry_ms: int | None = None) -> None:
+        super().__init__(message)
+        self.retry_ms = retry_ms
 
 
 class StoreUnavailable(Refusal):

@@ -1,22 +1,28 @@
 """Runs a server, with HTTP beside it where that is asked for, until it is told to stop."""
 
 import asyncio
+import contextlib
 import gc
 import signal
-from collections.abc import Awaitable, Callable, Coroutine
+import tempfile
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
+from idpass_server.callers import BadCallers
 from idpass_server.config import Settings, loopback
 from idpass_server.refusals import StoreUnavailable
 from idpass_server.sandbox import Sandbox
 from idpass_server.server import CannotListen, Server
 from idpass_server.store import CannotOpen, StoreBroken
+from idpass_server.tls import BadCertificates
 
 if TYPE_CHECKING:
     from idpass_server.gateway.serving import Gateway
 
-SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
-CANNOT_SERVE: Final = (CannotListen, CannotOpen, StoreBroken, StoreUnavailable)
+STOP: Final = (signal.SIGTERM, signal.SIGINT)
+CANNOT_SERVE: Final = (
+    *(CannotListen, CannotOpen, BadCallers, BadCertificates, StoreBroken, StoreUnavailable),
+)
 """Why a server may not start; the message is for people."""
 EXIT_STORE_BROKEN: Final = 74  # EX_IOERR
 
@@ -24,16 +30,39 @@ EXIT_STORE_BROKEN: Final = 74  # EX_IOERR
 async def serve(settings: Settings, ready: Callable[[], Awaitable[None]] | None = None) -> bool:
     """Serves until SIGTERM or SIGINT. Returns false if the store broke.
 
+    SIGHUP has the server read its files again.
+
     Args:
         settings: checked already.
         ready: as Server.start; none in a sandbox.
 
     Raises:
-        CannotListen, CannotOpen, StoreBroken: as Server.
+        CannotListen, CannotOpen, BadCallers, BadCertificates, StoreBroken: as Server.
     """
+    with _way_in(settings) as way_in:
+        return await _serve(settings, way_in, ready)
+
+
+@contextlib.contextmanager
+def _way_in(settings: Settings) -> Iterator[str | None]:
+    """A socket by which the gateway gets to a service that speaks TLS, without a certificate.
+
+    Only this user can open it, and it makes nobody a caller: the tokens that the gateway passes on
+    say who calls.
+    """
+    if settings.http is None or settings.tls_cert is None:
+        yield None
+        return
+    with tempfile.TemporaryDirectory(prefix="idpass-") as folder:  # of mode 0700
+        yield f"unix:{folder}/grpc.sock"
+
+
+async def _serve(
+    settings: Settings, way_in: str | None, ready: Callable[[], Awaitable[None]] | None
+) -> bool:
     shared = settings.workers > 1
     gateway = _open("--http", settings.http, reuse_port=shared) if settings.http else None
-    server = Sandbox(settings) if settings.sandbox else Server(settings)
+    server = Sandbox(settings) if settings.sandbox else Server(settings, also_on=way_in)
 
     started = asyncio.Event()
 
@@ -44,11 +73,16 @@ async def serve(settings: Settings, ready: Callable[[], Awaitable[None]] | None 
             await gateway.stop()
         server.stop()
 
-    _on_signal(stop)
+    async def reload() -> None:
+        await started.wait()
+        await server.reload()
+
+    _on_signal(STOP, stop)
+    _on_signal((signal.SIGHUP,), reload)
     address = await (server.start() if isinstance(server, Sandbox) else server.start(ready))
     if gateway is not None:
         reset = server.reset if isinstance(server, Sandbox) else None
-        gateway.start(address, reset=reset, drain_s=settings.drain_s)
+        gateway.start(way_in or address, reset=reset, drain_s=settings.drain_s)
     started.set()
     # What is there now stays: looking at it again and again takes a twentieth of the time.
     gc.collect()
@@ -71,14 +105,14 @@ async def serve_http(target: str, http: str) -> None:
         BadSetting: one of them is not on this machine.
         CannotListen: the address cannot be listened on.
     """
-    loopback("--target", target)
+    loopback("--target", target, "Run the gateway beside the service")
     gateway = _open("--http", http)
     stopping = asyncio.Event()
 
     async def stop() -> None:
         stopping.set()
 
-    _on_signal(stop)
+    _on_signal(STOP, stop)
     gateway.start(target, drain_s=Settings.drain_s)
     await stopping.wait()
     await gateway.stop()
@@ -101,8 +135,16 @@ def _open(option: str, http: str, *, reuse_port: bool = False) -> "Gateway":
         ) from error
 
 
-def _on_signal(stop: Callable[[], Coroutine[Any, Any, None]]) -> None:
+def _on_signal(
+    numbers: Sequence[signal.Signals], act: Callable[[], Coroutine[Any, Any, None]]
+) -> None:
     loop = asyncio.get_running_loop()
-    tasks: list[asyncio.Task[None]] = []
-    for number in SIGNALS:
-        loop.add_signal_handler(number, lambda: tasks.append(loop.create_task(stop())))
+    tasks: set[asyncio.Task[None]] = set()
+
+    def begin() -> None:
+        task = loop.create_task(act())
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+
+    for number in numbers:
+        loop.add_signal_handler(number, begin)

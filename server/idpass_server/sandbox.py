@@ -123,6 +123,9 @@ class Sandbox:
         finally:
             self._folder.cleanup()
 
+    async def reload(self) -> None:
+        """There is nothing to read again."""
+
     async def reset(self) -> None:
         """Makes all data anew; who asks meanwhile waits for the same."""
         if self._again is None:

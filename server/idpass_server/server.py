@@ -10,6 +10,7 @@ import contextlib
 import functools
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeVar
 
 import grpc
@@ -18,38 +19,28 @@ from google.protobuf import descriptor_pool
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from idpass.v1 import id_pass_service_pb2
-from idpass.v1.id_pass_service_pb2_grpc import add_IdPassServiceServicer_to_server
+from idpass_server import callers, wire
 from idpass_server.calls import Calls
 from idpass_server.clock import Clock
 from idpass_server.config import Settings, address, shown_url
 from idpass_server.engine import Engine
-from idpass_server.identity import EveryoneIsDemo
+from idpass_server.identity import Callers, EveryoneIsDemo, Identity, KnownCallers
 from idpass_server.metrics import Metrics
+from idpass_server.options import options
+from idpass_server.rate import Rate
 from idpass_server.refusals import StoreUnavailable
+from idpass_server.reloading import Reloading
 from idpass_server.servicer import IdPassServicer
 from idpass_server.store import StoreBroken
 from idpass_server.store.opening import open_store
 from idpass_server.sweeper import Sweeper
+from idpass_server.tls import Certificates
 from idpass_server.watch import Watchers
+from idpass_server.wire import SERVICE
 
-SERVICE: Final = id_pass_service_pb2.DESCRIPTOR.services_by_name["IdPassService"].full_name
 READERS: Final = 2
 HANG_UP_S: Final = 0.5
 """For the last answers to be sent; streams of other services, such as health, end with it."""
-
-OPTIONS: Final[list[tuple[str, Any]]] = [
-    # A batch of 1,000 cancellations with the longest notes and ids fits.
-    ("grpc.max_receive_message_length", 2_500_000),
-    # A page of 1,000 passes with the longest notes fits.
-    ("grpc.max_send_message_length", 4_000_000),
-    ("grpc.max_metadata_size", 8 * 1024),
-    # Clients may keep a quiet stream alive by pings; a client that is gone is noticed.
-    ("grpc.keepalive_time_ms", 60_000),
-    ("grpc.keepalive_timeout_ms", 20_000),
-    ("grpc.keepalive_permit_without_calls", 1),
-    ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
-]
 
 T = TypeVar("T")
 log = structlog.get_logger()
@@ -82,18 +73,25 @@ class Server:
     Args:
         settings: checked already.
         clock: what time it is.
+        also_on: another address to serve, in plain text: a `unix:` socket for the gateway.
 
     Raises:
         CannotOpen: the database cannot be served.
         CannotListen: the address cannot be served.
+        BadCallers: the callers file cannot be used.
+        BadCertificates: TLS cannot be spoken with the files.
     """
 
-    def __init__(self, settings: Settings, clock: Clock | None = None) -> None:
+    def __init__(
+        self, settings: Settings, clock: Clock | None = None, *, also_on: str | None = None
+    ) -> None:
         self._settings = settings
+        self._also_on = also_on
         self._clock = clock or Clock()
         self._stopping = asyncio.Event()
         self._broken = False
         self._tasks: list[asyncio.Task[None]] = []
+        self._reloading = Reloading()
 
     async def start(self, ready: Callable[[], Awaitable[None]] | None = None) -> str:
         """Begins to serve. Returns the address, with the port that was taken.
@@ -101,52 +99,22 @@ class Server:
         Args:
             ready: called when everything is open; calls are answered once it returns.
         """
+        credentials = self._credentials()
         self._store = await asyncio.to_thread(open_store, self._settings.db)
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="reader")
+        try:
+            identity = await self._identify()
+        except BaseException:
+            self._readers.shutdown()
+            self._store.close()
+            raise
         metrics = Metrics()
-        self._engine = Engine(
-            self._store,
-            self._clock,
-            max_pending=self._settings.max_pending,
-            on_commit=self._notify,
-            on_broken=self._break,
-        )
-        calls = Calls(EveryoneIsDemo(), metrics, max_calls=self._settings.max_calls)
-        self._watchers = Watchers(
-            self._store,
-            self._read,
-            max_watchers=self._settings.max_watchers,
-            busy=lambda: calls.in_flight > 0,
-        )
-        sweeper = Sweeper(self._engine, self._store, self._clock, self._read)
-        servicer = IdPassServicer(
-            calls=calls,
-            engine=self._engine,
-            store=self._store,
-            read=self._read,
-            clock=self._clock,
-            sweeper=sweeper,
-            watchers=self._watchers,
-            metrics=metrics,
-        )
-        self._calls = calls
-        metrics.gauge("calls_in_flight", "Unary calls in flight", lambda: calls.in_flight)
-        metrics.gauge("watchers", "Streams open", lambda: self._watchers.open)
-        metrics.gauge("pending_commands", "Changes waiting", lambda: self._engine.pending)
-        # maximum_concurrent_rpcs is left alone: it costs each call 7 %, and `Calls` and `Watchers`
-        # have limits whose refusals say more.
-        # But among workers, a second server on the port would start silently and take half of
-        # the calls.
-        reuse_port = ("grpc.so_reuseport", int(self._settings.workers > 1))
-        self._grpc = grpc.aio.server(options=[*OPTIONS, reuse_port])
-        add_IdPassServiceServicer_to_server(servicer, self._grpc)
-        self._health = health.aio.HealthServicer()
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
-        names = (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
-        reflection.enable_server_reflection(names, self._grpc, _Pool(descriptor_pool.Default()))
+        self._grpc = self._service(self._wire(identity, metrics))
         try:
             host, _ = address(self._settings.listen)
-            port = self._bind()
+            port = self._bind(self._settings.listen, credentials)
+            if self._also_on is not None:
+                self._bind(self._also_on)
             if self._settings.metrics is not None:
                 self._serve_metrics(metrics)
             if ready is not None:
@@ -157,20 +125,75 @@ class Server:
         loop = asyncio.get_running_loop()
 
         def tell(news: Mapping[str, int]) -> None:
-            loop.call_soon_threadsafe(self._watchers.notify, news)
+            loop.call_soon_threadsafe(self._notify, news)
 
         self._store.listen(self._watchers.accounts, tell)
         await self._set_health(health_pb2.HealthCheckResponse.SERVING)
         await self._grpc.start()
-        self._tasks.append(asyncio.create_task(sweeper.run()))
+        self._tasks.append(asyncio.create_task(self._sweeper.run()))
+        self._tasks.append(asyncio.create_task(self._reloading.run()))
         self.address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         if ready is None:
             log.info("serving", listen=self.address, db=shown_url(self._settings.db))
         return self.address
 
+    def _wire(self, identity: Identity, metrics: Metrics) -> IdPassServicer:
+        """Puts everything together that lies between gRPC and the store."""
+        self._engine = Engine(
+            self._store,
+            self._clock,
+            max_pending=self._settings.max_pending,
+            on_commit=self._notify,
+            on_broken=self._break,
+        )
+        self._calls = calls = Calls(
+            identity,
+            metrics,
+            max_calls=self._settings.max_calls,
+            rate=Rate(self._settings.rate_per_s, self._settings.burst),
+        )
+        self._watchers = Watchers(
+            self._store,
+            self._read,
+            max_watchers=self._settings.max_watchers,
+            max_per_account=self._settings.max_watchers_per_account,
+            busy=lambda: calls.in_flight > 0,
+        )
+        self._sweeper = Sweeper(self._engine, self._store, self._clock, self._read)
+        metrics.gauge("calls_in_flight", "Unary calls in flight", lambda: calls.in_flight)
+        metrics.gauge("watchers", "Streams open", lambda: self._watchers.open)
+        metrics.gauge("pending_commands", "Changes waiting", lambda: self._engine.pending)
+        return IdPassServicer(
+            calls=calls,
+            engine=self._engine,
+            store=self._store,
+            read=self._read,
+            clock=self._clock,
+            sweeper=self._sweeper,
+            watchers=self._watchers,
+            metrics=metrics,
+        )
+
+    def _service(self, servicer: IdPassServicer) -> grpc.aio.Server:
+        """The gRPC server, with health, and with reflection where everyone may know the API."""
+        # maximum_concurrent_rpcs is left alone: it costs each call 7 %, and `Calls` and `Watchers`
+        # have limits whose refusals say more.
+        server = grpc.aio.server(options=options(self._settings))
+        server.add_generic_rpc_handlers((wire.handlers(servicer),))
+        self._health = health.aio.HealthServicer()
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        if self._settings.reflects:
+            names = (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
+            reflection.enable_server_reflection(names, server, _Pool(descriptor_pool.Default()))
+        return server
+
     def stop(self) -> None:
         """Asks the server to stop; `wait` does it."""
         self._stopping.set()
+
+    async def reload(self) -> None:
+        """Reads again what is read while serving: the callers file and the certificates."""
+        await self._reloading.reload()
 
     async def wait(self) -> bool:
         """Serves until it is asked to stop, and stops. Returns false if the store broke."""
@@ -182,7 +205,7 @@ class Server:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._calls.drain(), self._settings.drain_s)
         await self._grpc.stop(HANG_UP_S)
-        self._calls.write_log()
+        self._calls.log.write()
         for task in self._tasks:
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -190,6 +213,55 @@ class Server:
         await self._close_store()
         log.info("stopped")
         return not self._broken
+
+    def _credentials(self) -> grpc.ServerCredentials | None:
+        """Raises: BadCertificates."""
+        settings = self._settings
+        files = (settings.tls_cert, settings.tls_key, settings.tls_client_ca)
+        paths = [Path(file) for file in files if file is not None]
+        if not paths:
+            return None
+
+        async def reload() -> None:
+            certificates.reload()
+
+        self._reloading.watch(paths, reload)
+        certificates = Certificates(*paths)
+        return certificates.credentials()
+
+    async def _identify(self) -> Identity:
+        """Raises: BadCallers."""
+        if self._settings.callers is None:
+            return EveryoneIsDemo()
+        path = Path(self._settings.callers)
+
+        async def reload() -> None:
+            try:
+                identity.replace(await self._read_callers(path))
+            except (callers.BadCallers, StoreUnavailable) as error:
+                log.error("callers_rejected", in_force="the former", reasons=str(error).split("\n"))
+            else:
+                self._watchers.recheck()
+
+        self._reloading.watch([path], reload)
+        identity = KnownCallers(
+            await self._read_callers(path),
+            client_certificates=self._settings.tls_client_ca is not None,
+        )
+        return identity
+
+    async def _read_callers(self, path: Path) -> Callers:
+        def account_exists(name: str) -> bool:
+            return self._store.get_account(name) is not None
+
+        found: Callers = await self._read(callers.read, path, account_exists)
+        log.info(
+            "callers_loaded",
+            callers=found.total,
+            tokens=len(found.by_token),
+            spiffe_ids=len(found.by_spiffe_id),
+        )
+        return found
 
     def _notify(self, last_sequences: Mapping[str, int]) -> None:
         self._watchers.notify(last_sequences)
@@ -218,10 +290,11 @@ class Server:
         self._readers.shutdown()
         await asyncio.to_thread(self._store.close)
 
-    def _bind(self) -> int:
-        listen = self._settings.listen
+    def _bind(self, listen: str, credentials: grpc.ServerCredentials | None = None) -> int:
         try:
-            return self._grpc.add_insecure_port(listen)
+            if credentials is None:
+                return self._grpc.add_insecure_port(listen)
+            return self._grpc.add_secure_port(listen, credentials)
         except RuntimeError as error:
             raise CannotListen(
                 f"{listen} cannot be listened on; is another program using it? Give another "

@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from google.rpc import status_pb2
 
@@ -31,6 +31,9 @@ from idpass_server.refusals import InvalidRequest, PassEnded, PassNotFound, Refu
 from idpass_server.store import Store
 from idpass_server.sweeper import Sweeper
 from idpass_server.watch import Watchers
+
+PASSES_PER_CALL: Final = 25
+"""So many passes in a page take about as long as another call."""
 
 
 class IdPassServicer(IdPassServiceServicer):
@@ -80,7 +83,9 @@ class IdPassServicer(IdPassServiceServicer):
     ) -> service_pb.BatchCancelResponse:
         results: list[Outcome | None] = []
         commands: list[Command] = []
-        for item in requests.batch_requests(request):
+        items = requests.batch_requests(request)
+        self.calls.count_as(len(items), call.caller)
+        for item in items:
             try:
                 commands.append(requests.cancel(item, call.caller, call.reference))
                 results.append(None)
@@ -124,6 +129,7 @@ class IdPassServicer(IdPassServiceServicer):
         query = requests.list_query(request, call.caller)
         await self._sweeper.sweep(query.account)
         page = await self._read(self._store.list_passes, query)
+        self.calls.count_as(-(-len(page.passes) // PASSES_PER_CALL), call.caller)
         next_page_token = ""
         if page.next_before_id is not None:
             next_page_token = requests.page_token(query, page.next_before_id)
@@ -152,7 +158,9 @@ class IdPassServicer(IdPassServiceServicer):
                 raise PassNotFound(pass_id)
             if id_pass.end_time_us is not None and id_pass.event_sequence <= after_sequence:
                 return
-        events = self._watchers.follow(account.name, after_sequence, account.last_sequence, pass_id)
+        events = self._watchers.follow(
+            account.name, after_sequence, account.last_sequence, pass_id, call.still_admitted
+        )
         async with contextlib.aclosing(events):
             async for event in events:
                 yield event

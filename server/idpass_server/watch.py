@@ -8,7 +8,7 @@ rate: they fall behind for that time rather than slow the calls down, and then c
 
 import asyncio
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
 from typing import Any, Final
 
@@ -32,6 +32,7 @@ class Watchers:
         store: where events are read from.
         read: runs one of the store's reading methods off the event loop.
         max_watchers: how many streams may be open; one more is refused as Overloaded.
+        max_per_account: how many of them on one account.
         busy: whether unary calls are in flight.
     """
 
@@ -41,13 +42,15 @@ class Watchers:
         read: Callable[..., Coroutine[Any, Any, list[Event]]],
         *,
         max_watchers: int,
+        max_per_account: int,
         busy: Callable[[], bool],
     ) -> None:
         self._store = store
         self._read = read
         self._max_watchers = max_watchers
+        self._max_per_account = max_per_account
         self._busy = busy
-        self._open = 0
+        self._open: Counter[str] = Counter()
         self._closing = False
         self._news: dict[str, asyncio.Future[None]] = {}
         self._latest: dict[str, int] = {}
@@ -57,7 +60,7 @@ class Watchers:
     @property
     def open(self) -> int:
         """How many streams are open now."""
-        return self._open
+        return self._open.total()
 
     def accounts(self) -> list[str]:
         """The accounts that are being watched."""
@@ -73,34 +76,40 @@ class Watchers:
     def close(self) -> None:
         """Ends every stream with StoreUnavailable; each can be resumed elsewhere."""
         self._closing = True
+        self.recheck()
+
+    def recheck(self) -> None:
+        """Has every stream look whether it may go on."""
         for account in list(self._news):
             self._wake(account)
 
     async def follow(
-        self, account: str, after_sequence: int, latest_sequence: int, pass_id: str | None
+        self,
+        account: str,
+        after_sequence: int,
+        latest_sequence: int,
+        pass_id: str | None,
+        still_admitted: Callable[[], None],
     ) -> AsyncGenerator[IdPassEvent]:
         """The account's events after a sequence, without end; those of one pass until its last.
 
         Args:
             latest_sequence: the account's newest event, as just read from the store.
+            still_admitted: raises what ends the stream when its caller may no longer watch.
 
         Raises:
             InvalidRequest: the sequence is ahead of the account's newest.
             Overloaded: too many streams are open.
             StoreUnavailable: the server is stopping.
         """
-        if after_sequence > max(latest_sequence, self._latest.get(account, 0)):
-            description = f"{after_sequence} is ahead of the newest event, {latest_sequence}"
-            raise InvalidRequest([Violation("after_sequence", description)])
-        if self._open >= self._max_watchers:
-            raise Overloaded("too many streams are open")
-        self._open += 1
+        self._enter(account, after_sequence, latest_sequence)
         try:
             self._latest[account] = max(latest_sequence, self._latest.get(account, 0))
             position = after_sequence
             while True:
                 if self._closing:
                     raise StoreUnavailable(f"the server is stopping; resume after {position}")
+                still_admitted()
                 news = self._news.get(account)
                 if news is None:
                     news = self._news[account] = asyncio.get_running_loop().create_future()
@@ -109,6 +118,7 @@ class Watchers:
                     chunk = await self._chunk(account, position, pass_id)
                     await self._turn(len(chunk))
                     for event in chunk:
+                        still_admitted()
                         yield event
                         position = event.sequence
                         if pass_id and event.to_status not in IN_FLIGHT:
@@ -119,7 +129,19 @@ class Watchers:
                     position = target
                 await asyncio.shield(news)
         finally:
-            self._open -= 1
+            self._open[account] -= 1
+
+    def _enter(self, account: str, after_sequence: int, latest_sequence: int) -> None:
+        if after_sequence > max(latest_sequence, self._latest.get(account, 0)):
+            description = f"{after_sequence} is ahead of the newest event, {latest_sequence}"
+            raise InvalidRequest([Violation("after_sequence", description)])
+        if self.open >= self._max_watchers:
+            raise Overloaded("too many streams are open")
+        if self._open[account] >= self._max_per_account:
+            raise Overloaded(
+                f"the account has {self._max_per_account} streams open, as many as it may"
+            )
+        self._open[account] += 1
 
     def _wake(self, account: str) -> None:
         news = self._news.pop(account, None)

@@ -22,7 +22,7 @@ from typing import Final
 import structlog
 
 from idpass_server.config import Settings, address
-from idpass_server.running import SIGNALS
+from idpass_server.running import STOP
 from idpass_server.server import CannotListen
 from idpass_server.worker import GO, READY, Start
 
@@ -87,7 +87,7 @@ class _Supervisor:
 
     async def run(self) -> bool:
         loop = asyncio.get_running_loop()
-        for number in SIGNALS:
+        for number in STOP:
             loop.add_signal_handler(number, self._drain)
         loop.add_signal_handler(signal.SIGHUP, self._signal, signal.SIGHUP)
         await asyncio.gather(*map(self._keep, range(self._settings.workers)))

@@ -15,7 +15,8 @@ from idpass.v1.id_pass_service_pb2_grpc import (
     IdPassServiceServicer,
     add_IdPassServiceServicer_to_server,
 )
-from idpass_server.server import OPTIONS
+from idpass_server.config import Settings
+from idpass_server.options import options
 
 
 class EmptyServicer(IdPassServiceServicer):
@@ -28,7 +29,7 @@ class EmptyServicer(IdPassServiceServicer):
 
 
 async def main() -> None:
-    server = grpc.aio.server(options=OPTIONS)
+    server = grpc.aio.server(options=options(Settings()))
     add_IdPassServiceServicer_to_server(EmptyServicer(), server)  # type: ignore[abstract]  # one rpc is enough
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()

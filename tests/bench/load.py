@@ -43,12 +43,15 @@ class Round(NamedTuple):
     p50_s: float
     p99_s: float
     cpu_per_pass_s: float
+    beside_per_pass_s: float
+    """Processor time of what the server calls in turn, such as a database."""
 
 
 async def measure(
     client: Client,
     take: TakeIds,
     cpu_s: Callable[[], float],
+    beside_s: Callable[[], float],
     *,
     in_flight: int,
     ramp_s: float,
@@ -58,6 +61,7 @@ async def measure(
 
     Args:
         cpu_s: the server's processor time so far.
+        beside_s: that of what the server calls in turn.
         ramp_s: how long to call before the window opens.
     """
     ended: list[tuple[float, float]] = []
@@ -74,14 +78,14 @@ async def measure(
     callers = [asyncio.create_task(caller(number)) for number in range(in_flight)]
     try:
         await _sleep(ramp_s, callers)
-        cpu_before_s, open_s = cpu_s(), time.perf_counter()
+        cpu_before_s, beside_before_s, open_s = cpu_s(), beside_s(), time.perf_counter()
         before = len(ended)
         # On a machine that is busy with other things one call may take longer than a window.
         for _ in range(MAX_WINDOWS):
             await _sleep(window_s, callers)
             if len(ended) > before:
                 break
-        cpu_after_s, close_s = cpu_s(), time.perf_counter()
+        cpu_after_s, beside_after_s, close_s = cpu_s(), beside_s(), time.perf_counter()
     finally:
         running = False
         await asyncio.gather(*callers)
@@ -94,6 +98,7 @@ async def measure(
         p50_s=latencies_s[len(latencies_s) // 2],
         p99_s=latencies_s[len(latencies_s) * 99 // 100],
         cpu_per_pass_s=(cpu_after_s - cpu_before_s) / passes,
+        beside_per_pass_s=(beside_after_s - beside_before_s) / passes,
     )
 
 
@@ -103,10 +108,17 @@ async def _sleep(seconds: float, callers: Sequence["asyncio.Task[None]"]) -> Non
 
 
 class Grpc:
-    """CancelIdPass over four connections."""
+    """CancelIdPass over four connections.
+
+    Args:
+        token_of: gives the bearer token with which a pass is cancelled, if there are callers.
+    """
 
     passes_per_call = 1
     _method = "CancelIdPass"
+
+    def __init__(self, token_of: Callable[[str], str] | None = None) -> None:
+        self._token_of = token_of
 
     async def open(self, address: str) -> None:
         # Without pools of their own all channels would share one connection.
@@ -117,7 +129,14 @@ class Grpc:
         self._stubs: list[Any] = [channel.unary_unary(method) for channel in self._channels]
 
     async def call(self, caller: int, ids: list[str]) -> None:
-        await self._stubs[caller % CHANNELS](_request(ids[0]).SerializeToString())
+        await self._send(caller, ids, _request(ids[0]).SerializeToString())
+
+    async def _send(self, caller: int, ids: list[str], request: bytes) -> bytes:
+        metadata = None
+        if self._token_of is not None:
+            metadata = (("authorization", f"Bearer {self._token_of(ids[0])}"),)
+        answer: bytes = await self._stubs[caller % CHANNELS](request, metadata=metadata)
+        return answer
 
     async def close(self) -> None:
         for channel in self._channels:
@@ -129,12 +148,13 @@ class GrpcBatch(Grpc):
 
     _method = "BatchCancelIdPasses"
 
-    def __init__(self, passes_per_call: int) -> None:
+    def __init__(self, passes_per_call: int, token_of: Callable[[str], str] | None = None) -> None:
+        super().__init__(token_of)
         self.passes_per_call = passes_per_call
 
     async def call(self, caller: int, ids: list[str]) -> None:
         request = service_pb.BatchCancelRequest(requests=map(_request, ids))
-        answer = await self._stubs[caller % CHANNELS](request.SerializeToString())
+        answer = await self._send(caller, ids, request.SerializeToString())
         response = service_pb.BatchCancelResponse.FromString(answer)
         if response.cancelled_count != len(ids):
             raise RuntimeError(f"{response.cancelled_count} of {len(ids)} passes were cancelled")

@@ -32,7 +32,8 @@ from idpass.v1.id_pass_service_pb2_grpc import (
     IdPassServiceServicer,
     add_IdPassServiceServicer_to_server,
 )
-from idpass_server.server import OPTIONS
+from idpass_server.config import Settings
+from idpass_server.options import options
 from idpass_server.store.sqlite import CHECKPOINT_PAGES
 from idpass_server.store.sqlite_file import connect
 
@@ -158,7 +159,7 @@ def main() -> None:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    server = grpc.server(ThreadPoolExecutor(THREADS), options=OPTIONS)
+    server = grpc.server(ThreadPoolExecutor(THREADS), options=options(Settings()))
     servicer = OrdinaryServicer(Path(sys.argv[1]))  # type: ignore[abstract]  # one rpc is enough
     add_IdPassServiceServicer_to_server(servicer, server)
     port = server.add_insecure_port("127.0.0.1:0")

@@ -20,7 +20,7 @@ from bench import machine, report
 from bench.sections import EMPTY, Bench, Settings
 
 RESULTS = Path(__file__).with_name("results")
-SECTIONS = ("table", "flat", "http", "startup", "slow-disk", "watchers")
+SECTIONS = ("table", "flat", "http", "startup", "slow-disk", "watchers", "flood")
 
 
 def _arguments() -> argparse.Namespace:
@@ -67,6 +67,7 @@ async def main(arguments: argparse.Namespace) -> None:
                 "startup": bench.startup,
                 "slow-disk": bench.slow_disk,
                 "watchers": bench.watchers,
+                "flood": bench.flood,
             }
             for section, measure in others.items():
                 if section in chosen:

@@ -1,5 +1,6 @@
 """The questions that are asked, each answered by rounds taken in turn on real servers."""
 
+import asyncio
 import statistics
 import time
 from collections.abc import Callable
@@ -7,10 +8,18 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from bench import machine
+from bench.flooder import QUIET_CALLS_PER_S, QUIET_S, quiet_p99_s
 from bench.load import Grpc, GrpcBatch, Http, Round, serving
 from bench.report import Goal, at_least, at_most
 from bench.seed import Seeded, seed
-from bench.servers import Process, idpass_server, idpass_server_http, module
+from bench.servers import (
+    Process,
+    idpass_server,
+    idpass_server_http,
+    known_callers,
+    module,
+    unlimited_callers,
+)
 from bench.targets import Key, Results, Served, Target, interleaved
 
 IN_FLIGHT: Final = (1, 8, 32, 128)
@@ -134,9 +143,11 @@ class Bench:
         real = self._real()
         real.hold(0)
         real.stop()
+        db = real.db
+        assert db is not None
         taken_s = []
         for _ in range(STARTS):
-            process = Process(idpass_server(real.db), self.folder / "start.log")
+            process = Process(idpass_server(db), self.folder / "start.log")
             await serving(process.address)
             taken_s.append(time.perf_counter() - process.spawned_s)
             process.stop()
@@ -192,6 +203,35 @@ class Bench:
                 what + "p99", "", f"{p99:.2f} x ({_p99_ms(beside)} / {_p99_ms(without)} ms)", None
             ),
         ]
+
+    async def flood(self) -> None:
+        """A caller who makes 20 calls a second, while another has 128 in flight whatever comes."""
+        few = self._few()
+        p99_s: dict[str, list[float]] = {"limited": [], "unlimited": []}
+        alone_s: dict[str, list[float]] = {"limited": [], "unlimited": []}
+        for _ in range(self.settings.rounds):
+            for name, command in (("limited", known_callers), ("unlimited", unlimited_callers)):
+                served = self._serve(f"flood-{name}", few, command)
+                calls = int(QUIET_CALLS_PER_S * QUIET_S)
+                address = served.hold(2 * calls).address
+                alone_s[name].append(await quiet_p99_s(address, served.take(calls)))
+                flooding = Process(
+                    module("flooder", address), self.folder / "flooder.log", ready="flooding"
+                )
+                # What a rested caller may do at once is over by then.
+                await asyncio.sleep(2)
+                p99_s[name].append(await quiet_p99_s(address, served.take(calls)))
+                flooding.stop()
+        what = "p99 of a quiet caller, GetIdPass and CancelIdPass: beside a flooding one / alone"
+        for name, goal in (("limited", 2.0), ("unlimited", None)):
+            pairs = zip(p99_s[name], alone_s[name], strict=True)
+            times = statistics.median(beside / alone for beside, alone in pairs)
+            beside_s, alone = statistics.median(p99_s[name]), statistics.median(alone_s[name])
+            shown = f"{beside_s * 1e3:.1f} ms beside, {alone * 1e3:.1f} ms alone"
+            if goal is None:
+                self.goals.append(Goal("  with --rate 0", "", f"{times:.2f} x ({shown})", None))
+            else:
+                self.goals.append(at_most(f"{what} ({shown})", times, goal, "x"))
 
     async def _rounds(self, targets: list[Target], in_flight: int) -> Results:
         settings = self.settings

@@ -4,6 +4,7 @@ Rows are written straight into the store's tables. What is written is what the s
 would have written, so that the server that is measured meets a database like its own.
 """
 
+import shutil
 import time
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -54,6 +55,14 @@ class Seeded(NamedTuple):
 
     path: Path
     in_flight: list[str]
+
+    def copy(self, folder: Path, name: str) -> Path:
+        """A database that is the same. Returns its file."""
+        copy = folder / f"{name}.db"
+        for old in folder.glob(f"{copy.name}*"):
+            old.unlink()
+        shutil.copyfile(self.path, copy)
+        return copy
 
 
 def seed(path: Path, *, in_flight: int, history: int = 0) -> Seeded:

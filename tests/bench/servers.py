@@ -1,5 +1,6 @@
 """Real servers as processes of their own: started, measured from outside, stopped."""
 
+import hashlib
 import json
 import os
 import signal
@@ -66,11 +67,8 @@ class Process:
         return self._log.read_text(errors="replace")[-2_000:]
 
     def cpu_s(self) -> float:
-        """Processor time of all its threads so far, in user and kernel mode."""
-        stat = Path(f"/proc/{self._process.pid}/stat").read_text()
-        # The fields after the name, which may hold anything, count from the third.
-        fields = stat.rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / _TICKS_PER_S
+        """Processor time so far of it and of all that it started."""
+        return cpu_s(self._process.pid)
 
     def peak_rss_mb(self) -> float:
         status = Path(f"/proc/{self._process.pid}/status").read_text()
@@ -87,15 +85,54 @@ class Process:
                 self._process.wait()
 
 
-def idpass_server(db: Path) -> list[str]:
-    """The command that serves a database as a user would."""
-    program = str(Path(sys.executable).with_name("idpass-server"))
-    return [program, "serve", "--listen", "127.0.0.1:0", "--db", f"sqlite:///{db.absolute()}"]
+def cpu_s(pid: int) -> float:
+    """Processor time so far of a process and of all that it started, in user and kernel mode."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+        children = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/children")]
+    except FileNotFoundError:
+        return 0.0  # it has ended, and counts with its parent's children
+    # The fields after the name, which may hold anything, count from the third: its own time in
+    # user and kernel mode, and that of its children that have ended.
+    ticks = sum(map(int, stat.rpartition(")")[2].split()[11:15]))
+    living = (int(child) for line in children for child in line.split())
+    return ticks / _TICKS_PER_S + sum(map(cpu_s, living))
+
+
+def idpass_server(db: Path | str, *options: str) -> list[str]:
+    """The command that serves a database as a user would, to one caller who takes all there is."""
+    return [*_serve(db), "--rate", "0", *options]
 
 
 def idpass_server_http(db: Path) -> list[str]:
     """The same, with HTTP beside gRPC."""
     return [*idpass_server(db), "--http", "127.0.0.1:0"]
+
+
+def known_callers(db: Path) -> list[str]:
+    """The command that serves a database to two callers, `quiet` and `flood`; tokens are names."""
+    callers = db.with_suffix(".toml")
+    callers.write_text(
+        "".join(
+            f'[callers.{name}]\naccount = "demo"\n'
+            'permissions = ["register", "read", "cancel"]\n'
+            f'token_sha256 = "{hashlib.sha256(name.encode()).hexdigest()}"\n'
+            for name in ("quiet", "flood")
+        )
+    )
+    return [*_serve(db), "--callers", str(callers.absolute())]
+
+
+def unlimited_callers(db: Path) -> list[str]:
+    """The same, and each may take all there is."""
+    return [*known_callers(db), "--rate", "0"]
+
+
+def _serve(db: Path | str) -> list[str]:
+    """Args: db: a file, or a URL."""
+    program = str(Path(sys.executable).with_name("idpass-server"))
+    url = db if isinstance(db, str) else f"sqlite:///{db.absolute()}"
+    return [program, "serve", "--listen", "127.0.0.1:0", "--db", url]
 
 
 def module(name: str, *arguments: str) -> list[str]:

@@ -2,17 +2,25 @@
 
 import os
 import random
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple, Protocol
 
 from bench.load import Client, Round, measure
-from bench.seed import Seeded
 from bench.servers import Process
 
 RAMP_S: Final = 0.25
 NOBODY: Final = "00000000-0000-7000-8000-000000000000"
+
+
+class Template(Protocol):
+    """A database at rest, and the ids of its passes in flight in the order of registration."""
+
+    @property
+    def in_flight(self) -> list[str]: ...
+
+    def copy(self, folder: Path, name: str) -> Path | str:
+        """A database that is the same. Returns its file, or its URL."""
 
 
 class Served:
@@ -23,19 +31,24 @@ class Served:
         template: copied for the server; None for a server without a store.
         command: what starts the server on a database.
         ready: the event in its log that has the address to call.
+        beside_s: the processor time so far of what it calls in turn.
     """
 
     def __init__(
         self,
         name: str,
         folder: Path,
-        template: Seeded | None,
-        command: Callable[[Path], list[str]],
+        template: Template | None,
+        command: Callable[[Any], list[str]],
         environment: Mapping[str, str] | None = None,
         *,
         ready: str = "serving",
+        beside_s: Callable[[], float] = lambda: 0.0,
     ) -> None:
-        self.db = folder / f"{name}.db"
+        self.db: Path | str | None = None
+        self.beside_s = beside_s
+        self._name = name
+        self._folder = folder
         self._log = folder / f"{name}.log"
         self._template = template
         self._command = command
@@ -51,9 +64,7 @@ class Served:
         if self.process is None or len(self._ids) < wanted:
             self.stop()
             if self._template is not None:
-                for old in self.db.parent.glob(f"{self.db.name}*"):
-                    old.unlink()
-                shutil.copyfile(self._template.path, self.db)
+                self.db = self._template.copy(self._folder, self._name)
                 self._ids = self._template.in_flight.copy()
                 random.Random(1).shuffle(self._ids)
             self.process = Process(
@@ -123,6 +134,7 @@ class Target:
             self._client,
             self.served.take,
             process.cpu_s,
+            self.served.beside_s,
             in_flight=in_flight,
             ramp_s=ramp_s,
             window_s=window_s,

@@ -39,11 +39,6 @@ class Http(Process):
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         return self.http.request(method, f"/idpass/{path}", content=body, headers={**JSON, **named})
 
-    def wait_for_line(self, wanted: Callable[[dict[str, Any]], bool]) -> None:
-        """Waits for a line of the log."""
-        with self._logged:
-            assert self._logged.wait_for(lambda: any(map(wanted, self.log)), 30)
-
     def kill(self) -> None:
         self.http.close()
         super().kill()

@@ -2,14 +2,16 @@
 
 import json
 import socket
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from gateway.support import JSON, Http, detail, reason, scripted, wrong_fields
+from gateway.support import JSON, Http, detail, reason, scripted, served, wrong_fields
+from guarded import caller
 from idpass.v1 import id_pass_service_pb2 as service_pb
-from support import UNKNOWN_ID, WAYS
+from support import UNKNOWN_ID, WAYS, make_accounts
 
 PASS_ID = "0198c0de-0000-7000-8000-000000000001"
 
@@ -301,3 +303,22 @@ def test_authorization_is_passed_on_as_it_is() -> None:
         for bad in (b"Bearer \xfc", b"Bearer " + b"x" * 5_000, b""):
             refused = http.post("/idpass/cancel", json=body, headers={b"authorization": bad})
             assert (refused.status_code, reason(refused)) == (400, "INVALID_REQUEST")
+
+
+def test_callers_are_known_over_http_as_they_are_over_grpc(tmp_path: Path) -> None:
+    file, db = tmp_path / "callers.toml", tmp_path / "idpass.db"
+    make_accounts(db, "acme")
+    file.write_text(caller("ann") + caller("eve", permissions="read"))
+    with served(db, "--callers", str(file)) as server:
+        for headers in ({}, {"authorization": "Bearer nobody"}, {"authorization": "ann-token"}):
+            for path in ("account", "events"):
+                response = server.http.get(f"/idpass/{path}", headers=headers)
+                assert (response.status_code, reason(response)) == (401, "UNAUTHENTICATED_CALLER")
+                assert response.headers["www-authenticate"] == "Bearer"
+        ann, eve = ({"authorization": f"Bearer {name}-token"} for name in ("ann", "eve"))
+        assert server.http.get("/idpass/account", headers=ann).json()["id"] == "acme"
+        response = server.http.post("/idpass/register", json={}, headers=eve)
+        assert (response.status_code, reason(response)) == (403, "METHOD_NOT_PERMITTED")
+        # What the page of the sandbox would need is not there.
+        assert server.http.get("/").headers["location"] == "/docs"
+        assert server.http.get("/sandbox").status_code == 404

@@ -2,7 +2,9 @@
 
 import importlib
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from types import ModuleType
+from typing import Any
 
 from idpass_server.config import BadSetting, sqlite_path
 from idpass_server.store import CannotOpen, Store, sqlite_file
@@ -41,6 +43,19 @@ def migrate_store(url: str) -> list[str]:
     return store.migrated
 
 
+def reading_store(url: str) -> AbstractContextManager[Any]:
+    """A connection in a read transaction, whatever the database.
+
+    Raises:
+        Damaged: a SQLite file is; otherwise as open_store.
+    """
+    path = sqlite_path(url)
+    if path is not None:
+        return sqlite_file.reading(path)
+    connected: AbstractContextManager[Any] = _postgres().reading(url)
+    return connected
+
+
 def audit_store(url: str) -> tuple[list[str], dict[str, int]]:
     """Checks every invariant of a database, which may be in use.
 
@@ -49,10 +64,8 @@ def audit_store(url: str) -> tuple[list[str], dict[str, int]]:
 
     Raises: as open_store.
     """
-    path = sqlite_path(url)
-    reading = _postgres().reading(url) if path is None else sqlite_file.reading(path)
     try:
-        with reading as connection:
+        with reading_store(url) as connection:
             return list(audit(connection)), count(connection)
     except sqlite_file.Damaged as damage:
         return damage.lines, {}

@@ -179,7 +179,8 @@ class IdPassServiceServicer(object):
         the event that made the pass terminal.
 
         Errors: PASS_NOT_FOUND. When the server stops, streams end with
-        STORE_UNAVAILABLE. Retry: resume as said above.
+        STORE_UNAVAILABLE; when their caller may no longer watch, with
+        UNAUTHENTICATED_CALLER or METHOD_NOT_PERMITTED. Retry: resume as said above.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -130,7 +130,8 @@ class IdPassServiceStub:
     the event that made the pass terminal.
 
     Errors: PASS_NOT_FOUND. When the server stops, streams end with
-    STORE_UNAVAILABLE. Retry: resume as said above.
+    STORE_UNAVAILABLE; when their caller may no longer watch, with
+    UNAUTHENTICATED_CALLER or METHOD_NOT_PERMITTED. Retry: resume as said above.
     """
     GetAccount: _grpc.UnaryUnaryMultiCallable[_id_pass_service_pb2.GetAccountRequest, _id_pass_pb2.Account]
     """Tells about the caller's account.
@@ -216,7 +217,8 @@ class IdPassServiceAsyncStub(IdPassServiceStub):
     the event that made the pass terminal.
 
     Errors: PASS_NOT_FOUND. When the server stops, streams end with
-    STORE_UNAVAILABLE. Retry: resume as said above.
+    STORE_UNAVAILABLE; when their caller may no longer watch, with
+    UNAUTHENTICATED_CALLER or METHOD_NOT_PERMITTED. Retry: resume as said above.
     """
     GetAccount: _aio.UnaryUnaryMultiCallable[_id_pass_service_pb2.GetAccountRequest, _id_pass_pb2.Account]  # type: ignore[assignment]
     """Tells about the caller's account.
@@ -341,7 +343,8 @@ class IdPassServiceServicer(metaclass=_abc_1.ABCMeta):
         the event that made the pass terminal.
 
         Errors: PASS_NOT_FOUND. When the server stops, streams end with
-        STORE_UNAVAILABLE. Retry: resume as said above.
+        STORE_UNAVAILABLE; when their caller may no longer watch, with
+        UNAUTHENTICATED_CALLER or METHOD_NOT_PERMITTED. Retry: resume as said above.
         """
 
     @_abc_1.abstractmethod

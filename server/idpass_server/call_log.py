@@ -1,0 +1,90 @@
+"""The log lines of calls: one each, but for the calls of those who call too often.
+
+Lines are made many at a time: among the work of calls each took three times as long. The calls
+of a caller over its rate are only counted, and told once a second: a flood is not to fill the
+disk as well.
+"""
+
+import asyncio
+import time
+from collections import Counter
+from typing import Final
+
+import grpc
+import structlog
+
+from idpass_server.identity import Caller
+from idpass_server.records import new_uuid
+
+WITHIN_S: Final = 0.05
+"""So long after a call has finished its line is written at the latest."""
+
+OVER_RATE_WITHIN_S: Final = 1.0
+"""Likewise for the number of calls over a caller's rate."""
+
+log = structlog.get_logger()
+
+
+class Record:
+    """What is known of one call, and what the log will say of it."""
+
+    __slots__ = (
+        *("caller", "code", "ended_s", "in_flight", "method", "over_rate", "reason", "reference"),
+        "started_s",
+    )
+
+    def __init__(self, method: str) -> None:
+        self.method = method
+        self.reference = new_uuid()
+        self.started_s = self.ended_s = time.monotonic()
+        self.caller: Caller | None = None
+        self.in_flight = False
+        self.over_rate = False
+        self.code = grpc.StatusCode.OK
+        self.reason: str | None = None
+
+    @property
+    def caller_name(self) -> str | None:
+        return self.caller.name if self.caller else None
+
+
+class CallLog:
+    def __init__(self) -> None:
+        self._finished: list[Record] = []
+        self._over_rate: Counter[str | None] = Counter()
+
+    def add(self, record: Record) -> None:
+        """Has something written of a finished call, soon."""
+        if record.over_rate:
+            if not self._over_rate:
+                asyncio.get_running_loop().call_later(OVER_RATE_WITHIN_S, self._write_over_rate)
+            self._over_rate[record.caller_name] += 1
+            return
+        if not self._finished:
+            asyncio.get_running_loop().call_later(WITHIN_S, self._write_finished)
+        self._finished.append(record)
+
+    def write(self) -> None:
+        """Writes what is due, now."""
+        self._write_finished()
+        self._write_over_rate()
+
+    def _write_finished(self) -> None:
+        epoch_s = time.time() - time.monotonic()
+        for record in self._finished:
+            log.info(
+                "call",
+                method=record.method,
+                code=record.code.name,
+                reason=record.reason,
+                reference=record.reference,
+                caller=record.caller_name,
+                duration_ms=round((record.ended_s - record.started_s) * 1000, 3),
+                time_s=epoch_s + record.ended_s,
+            )
+        self._finished.clear()
+
+    def _write_over_rate(self) -> None:
+        for name, calls in self._over_rate.items():
+            log.warning("over_rate", caller=name, refused=calls)
+        self._over_rate.clear()

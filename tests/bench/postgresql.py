@@ -1,0 +1,303 @@
+"""Measures the service on PostgreSQL: one worker and two, one hot account and a thousand.
+
+Beside it stands pgbench, PostgreSQL's own client, running the same statements with a transaction
+for each pass: the ordinary way, without a service around it and at its best. The database, the
+servers and their callers share this machine. Compare figures of one run only, and best the ratios.
+"""
+
+import argparse
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import uvloop
+from tabulate import tabulate
+
+from bench import machine
+from bench.load import Grpc, GrpcBatch, Round
+from bench.report import Goal, at_least, at_most, goals_table
+from bench.sections import AT, BATCH, EMPTY, IN_FLIGHT, ratio
+from bench.servers import cpu_s, idpass_server, module
+from bench.targets import Key, Results, Served, Target, interleaved
+from guarded import caller
+from idpass_server.store.opening import migrate_store
+from postgres import Postgres
+
+RESULTS: Final = Path(__file__).with_name("results")
+ACCOUNTS: Final = 1_000
+TUNING: Final = {"shared_buffers": "1GB", "max_wal_size": "4GB"}
+
+ONE: Final = "CancelIdPass, 1 worker"
+TWO: Final = "CancelIdPass, 2 workers"
+SPREAD: Final = f"CancelIdPass, 1 worker, {ACCOUNTS:,} accounts"
+BATCHES: Final = f"BatchCancelIdPasses of {BATCH}, 1 worker"
+
+ID: Final = "('00000000-0000-7000-8000-' || lpad(to_hex({n}), 12, '0'))::uuid"
+SEED: Final = f"""
+    INSERT INTO accounts SELECT 'a' || n, 2147483647, 0, 'AUD', 4500000, 0, 0, 0
+        FROM generate_series(0, %(accounts)s - 1) n;
+    INSERT INTO passes SELECT 'a' || n %% %(accounts)s, {ID.format(n="n")}, 'new', 'AUD', 4500000,
+        0, 'application-' || n, NULL, NULL, %(now_us)s, %(now_us)s, %(now_us)s + 604800000000,
+        NULL, NULL, NULL, NULL, 'seed', n / %(accounts)s + 1
+        FROM generate_series(0, %(passes)s - 1) n;
+    INSERT INTO timers SELECT account, expire_time_us, id FROM passes;
+    INSERT INTO events SELECT account, event_sequence, id, NULL, 'new', create_time_us, 'seed',
+        gen_random_uuid()::text, 'd', id, 'AUD', 4500000, NULL, '', NULL FROM passes;
+    UPDATE accounts SET slots_in_use = n, charged_micros = n * 4500000, last_sequence = n
+        FROM (SELECT account, count(*) AS n FROM passes GROUP BY account) c WHERE name = account;
+"""
+PGBENCH: Final = f"""
+\\set i :i + 1
+\\set n :client_id + :i * :clients
+\\set a :n % :accounts
+BEGIN;
+SELECT * FROM accounts WHERE name = 'a' || :a FOR UPDATE \\gset
+SELECT * FROM passes WHERE account = 'a' || :a AND id = {ID.format(n=":n")};
+SELECT * FROM events WHERE account = 'a' || :a AND request_id = 'request-' || :n;
+UPDATE passes SET status = 'cancelled', fee_refunded = 1, update_time_us = 1, end_time_us = 1,
+    cancel_reason = 'abandoned', cancel_note = '', caller = 'pgbench',
+    event_sequence = :last_sequence + 1
+    WHERE account = 'a' || :a AND id = {ID.format(n=":n")};
+INSERT INTO events VALUES ('a' || :a, :last_sequence + 1, {ID.format(n=":n")}, 'new', 'cancelled',
+    1, 'pgbench', 'request-' || :n, 'd', {ID.format(n=":n")}, 'AUD', NULL, 4500000, 'abandoned', 1);
+UPDATE accounts SET slots_in_use = slots_in_use - 1, refunded_micros = refunded_micros + 4500000,
+    last_sequence = last_sequence + 1 WHERE name = 'a' || :a;
+COMMIT;
+"""
+
+
+class Template(NamedTuple):
+    """A database at rest, and the ids of its passes."""
+
+    postgres: Postgres
+    name: str
+    in_flight: list[str]
+
+    def copy(self, folder: Path, name: str) -> str:
+        """Returns the URL of a database that is the same."""
+        del folder  # it is the server's
+        fresh = re.sub(r"\W", "_", name)
+        self.postgres.execute(f'DROP DATABASE IF EXISTS "{fresh}" WITH (FORCE)')
+        return self.postgres.create_database(fresh, self.name)
+
+
+def pid_of(postgres: Postgres) -> int:
+    return int((postgres.data / "postmaster.pid").read_text().split()[0])
+
+
+def token_of(accounts: int) -> Callable[[str], str]:
+    """The token of the caller of a pass's account."""
+    return lambda id_: f"a{int(id_[24:], 16) % accounts}-token"
+
+
+def seed(postgres: Postgres, passes: int, accounts: int) -> Template:
+    name = f"seed_{accounts}"
+    migrate_store(postgres.create_database(name))
+    statements = SEED % {"accounts": accounts, "passes": passes, "now_us": "1800000000000000"}
+    for statement in statements.split(";"):
+        if statement.strip():
+            postgres.execute(statement, database=name)
+    postgres.execute("VACUUM ANALYZE", database=name)
+    ids = [f"00000000-0000-7000-8000-{n:012x}" for n in range(passes)]
+    return Template(postgres, name, ids)
+
+
+def pgbench(
+    template: Template, folder: Path, clients: int, accounts: int, seconds: float
+) -> tuple[float, float]:
+    """Transactions per second, and the database's processor time for each, in seconds."""
+    url = template.copy(folder, "pgbench")
+    script = folder / "cancel.sql"
+    script.write_text(PGBENCH)
+    before_s = cpu_s(pid_of(template.postgres))
+    done = subprocess.run(
+        [
+            *(template.postgres._home._programs / "pgbench", "-n", "-M", "prepared", "-f", script),
+            *("-c", str(clients), "-j", "1", "-T", str(max(1, round(seconds)))),
+            *("-D", "i=-1", "-D", f"clients={clients}", "-D", f"accounts={accounts}", url),
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    taken_s = cpu_s(pid_of(template.postgres)) - before_s
+    per_s = float(re.search(r"tps = ([\d.]+)", done.stdout)[1])  # type: ignore[index]
+    total = int(re.search(r"actually processed: (\d+)", done.stdout)[1])  # type: ignore[index]
+    return per_s, taken_s / total
+
+
+class Bench:
+    """Args: folder: for callers files and logs; databases are PostgreSQL's."""
+
+    def __init__(self, folder: Path, postgres: Postgres, arguments: argparse.Namespace) -> None:
+        self._folder = folder
+        self._postgres = postgres
+        self._arguments = arguments
+        self._served: list[Served] = []
+
+    def serve(
+        self, name: str, template: Template | None, command: Callable[[Any], list[str]]
+    ) -> Served:
+        served = Served(name, self._folder, template, command, beside_s=self._database_s)
+        self._served.append(served)
+        return served
+
+    def _database_s(self) -> float:
+        return cpu_s(pid_of(self._postgres))
+
+    def callers(self, accounts: int) -> list[str]:
+        """The options with which each account has a caller of its own."""
+        file = self._folder / f"callers-{accounts}.toml"
+        file.write_text("\n".join(caller(f"a{n}", f"a{n}") for n in range(accounts)))
+        return ["--callers", str(file)]
+
+    def stop(self) -> None:
+        for served in self._served:
+            served.stop()
+
+    async def run(self) -> tuple[str, list[Goal]]:
+        arguments = self._arguments
+        hot = seed(self._postgres, arguments.passes, 1)
+        many = seed(self._postgres, arguments.passes, ACCOUNTS)
+        everybody = self.callers(ACCOUNTS)
+        one_caller = self.callers(1)
+
+        def serving(*options: str) -> Callable[[Any], list[str]]:
+            return lambda db: idpass_server(db, *options)
+
+        one = self.serve("one", hot, serving(*one_caller))
+        two = self.serve("two", hot, serving(*one_caller, "--workers", "2"))
+        targets = [
+            Target(EMPTY, self.serve("empty", None, lambda _db: module("empty_server")), Grpc()),
+            Target(ONE, one, Grpc(token_of(1))),
+            Target(TWO, two, Grpc(token_of(1))),
+            Target(
+                SPREAD, self.serve("spread", many, serving(*everybody)), Grpc(token_of(ACCOUNTS))
+            ),
+            Target(
+                BATCHES,
+                one,
+                GrpcBatch(BATCH, token_of(1)),
+                max_in_flight=AT,
+                max_passes_per_s=20_000,
+                window=1.5,
+            ),
+        ]
+        results: Results = {}
+        ceilings: dict[tuple[str, int], list[tuple[float, float]]] = {}
+        for in_flight in IN_FLIGHT:
+            results |= await interleaved(targets, in_flight, arguments.rounds, arguments.seconds)
+            for target in targets:
+                await target.close()
+            for name, template, accounts in (
+                ("one account", hot, 1),
+                (f"{ACCOUNTS:,} accounts", many, ACCOUNTS),
+            ):
+                ceilings[f"pgbench, {name}", in_flight] = [
+                    pgbench(template, self._folder, in_flight, accounts, arguments.seconds)
+                    for _ in range(arguments.rounds)
+                ]
+        return self._table(results, ceilings), self._goals(results)
+
+    def _table(
+        self,
+        results: Results,
+        ceilings: dict[tuple[str, int], list[tuple[float, float]]],
+    ) -> str:
+        rows: list[Sequence[object]] = []
+        for in_flight in IN_FLIGHT:
+            for (name, level), rounds in results.items():
+                if level != in_flight:
+                    continue
+                rows.append(
+                    (
+                        in_flight,
+                        name,
+                        f"{_median(rounds, 'passes_per_s'):,.0f}",
+                        f"{ratio(rounds, results[Key(EMPTY, level)]):.2f}"
+                        if len(rounds) == len(results[Key(EMPTY, level)])
+                        else "",
+                        f"{_median(rounds, 'p50_s') * 1e3:.2f}",
+                        f"{_median(rounds, 'p99_s') * 1e3:.2f}",
+                        f"{_median(rounds, 'cpu_per_pass_s') * 1e6:,.0f}",
+                        f"{_median(rounds, 'beside_per_pass_s') * 1e6:,.0f}",
+                    )
+                )
+            for (name, level), measured in ceilings.items():
+                if level == in_flight:
+                    per_s = statistics.median(each[0] for each in measured)
+                    database = statistics.median(each[1] for each in measured)
+                    row = (in_flight, name, f"{per_s:,.0f}", "", "", "", "")
+                    rows.append((*row, f"{database * 1e6:,.0f}"))
+        heads = ("in flight", "server", "passes/s", "x empty", "p50 ms", "p99 ms")
+        cpu = ("server CPU µs/pass", "database CPU µs/pass")
+        return tabulate(
+            rows,
+            (*heads, *cpu),
+            "github",
+            disable_numparse=True,
+            colalign=("right", "left", *["right"] * 6),
+        )
+
+    @staticmethod
+    def _goals(results: Results) -> list[Goal]:
+        empty, one, spread = (results[Key(name, AT)] for name in (EMPTY, ONE, SPREAD))
+        batch = _median(results[Key(BATCHES, AT)], "passes_per_s")
+        dearer = 100 * (1 - ratio(one, spread))
+        return [
+            at_least(f"{ONE} / {EMPTY}, {AT} in flight", ratio(one, empty), 0.6, "x"),
+            at_least(f"{BATCHES}, {AT} in flight", batch, 8_000, "passes/s"),
+            at_most(f"one hot account costs, against {ACCOUNTS:,}", dearer, 25, "%"),
+        ]
+
+
+def _median(rounds: Sequence[Round], field: str) -> float:
+    return statistics.median(float(getattr(one, field)) for one in rounds)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--quick", action="store_true", help="few short rounds, for trying it")
+    parser.add_argument("--seconds", type=float, help="length of a round (1.2; quick: 0.6)")
+    parser.add_argument("--rounds", type=int, help="rounds of each kind (5; quick: 2)")
+    parser.add_argument("--passes", type=int, default=200_000, help="in the database")
+    arguments = parser.parse_args()
+    arguments.rounds = arguments.rounds or (2 if arguments.quick else 5)
+    arguments.seconds = arguments.seconds or (0.6 if arguments.quick else 1.2)
+    return arguments
+
+
+async def main(arguments: argparse.Namespace) -> None:
+    with tempfile.TemporaryDirectory(prefix="idpass-bench-") as name, Postgres() as postgres:
+        folder = Path(name)
+        for setting, value in TUNING.items():
+            postgres.execute(f"ALTER SYSTEM SET {setting} = '{value}'")
+        postgres.stop()
+        postgres.start()
+        (version,) = postgres.execute("SELECT version()")[0]
+        told = [
+            machine.describe(folder),
+            f"{version.partition(' on ')[0]}, {', '.join(f'{k} = {v}' for k, v in TUNING.items())}",
+            f"median of {arguments.rounds} rounds of {arguments.seconds} s, taken in turn",
+        ]
+        print(*told, sep="\n", flush=True)
+        bench = Bench(folder, postgres, arguments)
+        try:
+            table, goals = await bench.run()
+        finally:
+            bench.stop()
+    told += ["\n" + table, "\n" + goals_table(goals)]
+    print(*told[-2:], sep="\n")
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / "postgresql.md").write_text("\n".join(told) + "\n")
+
+
+if __name__ == "__main__":
+    uvloop.run(main(_arguments()))
