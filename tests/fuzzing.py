@@ -94,10 +94,10 @@ class Payloads:
     def _integer(self, field: FieldDescriptor, *, plausible: bool) -> int:
         chance = self._chance
         if plausible:
-            return chance.randrange(len(field.enum_type.values) if field.enum_type else 15)
+            return chance.randrange(len(field.enum_type.values if field.enum_type else _INTEGERS))
         bits = 63 if field.type == FieldDescriptor.TYPE_INT64 else 31
         value = chance.choice((*_INTEGERS, chance.getrandbits(bits)))
-        return max(-(2**bits), min(2**bits - 1, value))
+        return int(max(-(2**bits), min(2**bits - 1, value)))
 
     def _mutated(self, method: str) -> bytes:
         """A message with bytes changed, cut out, repeated or put in."""

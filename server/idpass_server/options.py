@@ -1,12 +1,11 @@
 """What gRPC itself is told: limits that hold before any of our own code runs.
 
 A connection that breaks HTTP/2's rules is closed by gRPC. What keeps to the rules and still
-does harm is bounded here: connections, streams on each, what is kept in memory for a call, and
-how long a connection may stand without use. Further bounds are gRPC's own and cannot be set:
-answers to pings, settings and resets that a peer does not read (10,000 frames, then it is read
-no further), new streams in one read (32). Its resource quota, which would bound the memory of all
-connections together, is out of Python's reach:
-`max_connections * max_streams * (max_metadata_bytes + max_message_bytes)` is the bound.
+does harm is bounded here: connections, streams on each, the size of what is received, and how
+long a connection may stand without use. Further bounds are gRPC's own: answers to pings, settings
+and resets that a peer does not read (10,000 frames, then it is read no further), new streams in
+one read (32). Its resource quota, which would bound the memory of all connections together, is
+out of Python's reach: half-sent messages may take up to connections x streams x message size.
 """
 
 from typing import Any, Final

@@ -116,8 +116,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
           "metadata": { "slotLimit": "100" } }
     """
     ERROR_REASON_OVERLOADED: _ErrorReason.ValueType  # 14
-    """RESOURCE_EXHAUSTED. The server has too much to do; nothing was changed.
-    Retry after google.rpc.RetryInfo (also `grpc-retry-pushback-ms`).
+    """RESOURCE_EXHAUSTED. The server has too much to do, or the caller calls more
+    often than it may; nothing was changed. Retry after google.rpc.RetryInfo
+    (also `grpc-retry-pushback-ms`).
 
         { "reason": "OVERLOADED", "domain": "idpass.v1", "metadata": {} }
     """
@@ -241,8 +242,9 @@ wait for one to end. A google.rpc.QuotaFailure says the limit.
       "metadata": { "slotLimit": "100" } }
 """
 ERROR_REASON_OVERLOADED: ErrorReason.ValueType  # 14
-"""RESOURCE_EXHAUSTED. The server has too much to do; nothing was changed.
-Retry after google.rpc.RetryInfo (also `grpc-retry-pushback-ms`).
+"""RESOURCE_EXHAUSTED. The server has too much to do, or the caller calls more
+often than it may; nothing was changed. Retry after google.rpc.RetryInfo
+(also `grpc-retry-pushback-ms`).
 
     { "reason": "OVERLOADED", "domain": "idpass.v1", "metadata": {} }
 """
