@@ -222,6 +222,16 @@ def test_a_call_beyond_a_connections_streams_waits_its_turn(tmp_path: Path) -> N
         assert len(answers) == 40
 
 
+def test_no_call_is_refused_for_all_those_that_wait_their_turn(tmp_path: Path) -> None:
+    with limited(tmp_path, rate_per_s=0, max_streams=100, max_calls=10_000) as server:
+        futures = [
+            server.stub.GetAccount.future(GetAccountRequest(), metadata=as_("ann"))
+            for _ in range(2_000)
+        ]
+        codes = Counter(future.code() for future in futures)
+        assert codes == {grpc.StatusCode.OK: 2_000}
+
+
 def test_over_http_the_delay_is_told_in_whole_seconds() -> None:
     status = status_pb2.Status(code=8)
     detail: Any = status.details.add()

@@ -32,6 +32,9 @@ _CONSTANT: Final[list[tuple[str, Any]]] = [
     # gRPC cancels some at random, whoever made them: one caller's flood would end others' calls.
     ("grpc.server.max_pending_requests", MAX_UNTAKEN),
     ("grpc.server.max_pending_requests_hard_limit", MAX_UNTAKEN),
+    # It would refuse streams at random as their number comes near the limit of a connection, also
+    # those of a client that keeps to it: streams count until their memory is free again.
+    ("grpc.http.overload_protection", 0),
 ]
 
 

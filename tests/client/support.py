@@ -27,10 +27,15 @@ Connect = Callable[..., Any]
 
 
 class ServerProcess:
-    """A service that can be stopped and started again at the same address."""
+    """A service that can be stopped and started again at the same address.
 
-    def __init__(self, db: Path) -> None:
+    Args:
+        options: of `serve`. By default callers may call as often as they like.
+    """
+
+    def __init__(self, db: Path, *options: str) -> None:
         self.db = db
+        self.options = options or ("--rate", "0")
         self.address = "127.0.0.1:0"
         self.start()
 
@@ -40,7 +45,10 @@ class ServerProcess:
 
     def start(self) -> None:
         self.process = subprocess.Popen(
-            [*COMMAND, "serve", "--listen", self.address, "--db", f"sqlite:///{self.db}"],
+            [
+                *(*COMMAND, "serve", "--listen", self.address, "--db", f"sqlite:///{self.db}"),
+                *self.options,
+            ],
             stderr=subprocess.PIPE,
             text=True,
         )

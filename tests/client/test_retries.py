@@ -11,7 +11,7 @@ import pytest
 from google.rpc import error_details_pb2, status_pb2
 
 import idpass
-from idpass import IdPassClient, _retry, _status
+from idpass import IdPassClient, _retry
 from idpass import client as client_module
 from idpass.v1 import id_pass_pb2 as pb
 from idpass.v1 import id_pass_service_pb2 as service_pb
@@ -22,7 +22,7 @@ METHODS = service_pb.DESCRIPTOR.services_by_name["IdPassService"].methods_by_nam
 ANSWERS = {
     "CancelIdPass": service_pb.CancelResponse(status=pb.ID_PASS_STATUS_CANCELLED),
     "GetIdPass": service_pb.GetResponse(),
-    "BatchCancelIdPasses": service_pb.BatchCancelResponse(),
+    "ListIdPasses": service_pb.ListResponse(),
 }
 Step = tuple[grpc.StatusCode, str | None, dict[str, str]]
 LOST: Step = (CODE.UNAVAILABLE, None, {})
@@ -115,13 +115,19 @@ class Script:
 
 
 def trailing(code: CODE, reason: str | None, metadata: dict[str, str]) -> Any:
-    """Metadata of an error; `pushback` is sent by itself, the rest in an ErrorInfo."""
+    """Metadata of an error; `pushback` is sent by itself, `delay` (both in ms) in a RetryInfo,
+    the rest in an ErrorInfo.
+    """
     sent: list[tuple[str, Any]] = []
     said = dict(metadata)
     if "pushback" in said:
         sent.append(("grpc-retry-pushback-ms", said.pop("pushback")))
     if reason:
         status = status_pb2.Status(code=code.value[0], message="no")
+        if "delay" in said:
+            retry_info = error_details_pb2.RetryInfo()
+            retry_info.retry_delay.FromMilliseconds(int(said.pop("delay")))
+            status.details.add().Pack(retry_info)
         info = error_details_pb2.ErrorInfo(reason=reason, domain="idpass.v1", metadata=said)
         status.details.add().Pack(info)
         sent.append(("grpc-status-details-bin", status.SerializeToString()))
@@ -135,6 +141,12 @@ def script(monkeypatch: pytest.MonkeyPatch) -> Script:
 
 def store_unavailable(outcome: str = "not_committed", **more: str) -> Step:
     return (CODE.UNAVAILABLE, "STORE_UNAVAILABLE", {"outcome": outcome, **more})
+
+
+def overloaded(delay_ms: int) -> Step:
+    """As the service says it."""
+    said = {"pushback": str(delay_ms), "delay": str(delay_ms)}
+    return (CODE.RESOURCE_EXHAUSTED, "OVERLOADED", said)
 
 
 def test_an_unavailable_service_is_tried_again_with_growing_pauses_and_the_same_request(
@@ -265,16 +277,118 @@ def test_a_call_that_changes_nothing_has_no_unknown_outcome(script: Script) -> N
         script.cancel((CODE.UNAVAILABLE, None, {"pushback": "-1"}), validate_only=True)
 
 
-def test_an_overloaded_refusal_says_when_to_come_back() -> None:
-    status = status_pb2.Status(code=CODE.RESOURCE_EXHAUSTED.value[0])
-    info = error_details_pb2.ErrorInfo(reason="OVERLOADED", domain="idpass.v1")
-    status.details.add().Pack(info)
-    retry_info = error_details_pb2.RetryInfo()
-    retry_info.retry_delay.FromMilliseconds(200)
-    status.details.add().Pack(retry_info)
-    error = _status.from_status(status, None)
-    assert isinstance(error, idpass.Overloaded)
-    assert error.retry_after == 0.2
+def test_an_overloaded_service_is_tried_again_when_it_asks_for_it_and_a_little_later(
+    script: Script,
+) -> None:
+    receipt = script.cancel(overloaded(1_500), overloaded(200), None)
+    assert script.pauses_s == [1.6, 0.4]  # all who were refused were told of the same moment
+    assert len({request.SerializeToString(deterministic=True) for request in script.requests}) == 1
+    assert script.requests[0].request_id == receipt.request_id
+    assert script.timeouts_s == [5.0, 3.4, 3.0]
+
+
+def test_the_delay_may_be_told_in_the_details_alone(script: Script) -> None:
+    script.get((CODE.RESOURCE_EXHAUSTED, "OVERLOADED", {"delay": "700"}), None)
+    assert script.pauses_s == [0.8]
+
+
+@pytest.mark.parametrize(
+    ("said", "retry_after"),
+    [
+        ({"pushback": "5000", "delay": "5000"}, 5.0),
+        ({"delay": "86400000"}, 86_400.0),
+        ({"pushback": "-1", "delay": "200"}, 0.2),
+        ({}, None),
+    ],
+)
+def test_an_overloaded_service_that_asks_for_more_than_there_is_time_gets_no_retry(
+    script: Script, said: dict[str, str], retry_after: float | None
+) -> None:
+    with pytest.raises(idpass.Overloaded) as raised:
+        script.cancel((CODE.RESOURCE_EXHAUSTED, "OVERLOADED", said))
+    assert raised.value.retry_after == retry_after
+    assert raised.value.request_id == script.requests[0].request_id
+    assert script.pauses_s == []
+
+
+@pytest.mark.parametrize("reason", ["NO_FREE_SLOT", "SOME_NEW_LIMIT", None])
+def test_other_limits_are_not_waited_for(script: Script, reason: str | None) -> None:
+    with pytest.raises(idpass.ResourceExhausted):
+        script.cancel((CODE.RESOURCE_EXHAUSTED, reason, {"pushback": "1"}))
+    assert script.pauses_s == []
+
+
+def test_what_may_have_been_made_stays_so_while_the_service_is_overloaded(script: Script) -> None:
+    with pytest.raises(idpass.OutcomeUnknown) as raised:
+        script.cancel(store_unavailable("unknown"), overloaded(200), overloaded(60_000))
+    assert (raised.value.reason, raised.value.retry_after) == ("OVERLOADED", 60.0)
+    with pytest.raises(idpass.NotFound):
+        script.cancel(LOST, overloaded(200), (CODE.NOT_FOUND, "PASS_NOT_FOUND", {}))
+
+
+def test_time_that_runs_out_on_an_overloaded_service_is_said_to(script: Script) -> None:
+    with pytest.raises(idpass.Overloaded):
+        script.get(overloaded(200), (CODE.DEADLINE_EXCEEDED, None, {}))
+
+
+def test_a_caller_over_its_rate_keeps_the_retries_of_what_gets_lost(script: Script) -> None:
+    for _ in range(600):
+        with pytest.raises(idpass.Overloaded):
+            script.get(overloaded(60_000))
+    script.get(LOST, None)
+    for _ in range(600):
+        script.client._throttle.failed()
+    script.get(overloaded(200), None)
+
+
+def test_a_listing_goes_at_the_services_pace(script: Script) -> None:
+    asked_for = [60_000, 200, 3_600_000]
+    listed = script.run(
+        lambda: list(script.client.list()), "ListIdPasses", *map(overloaded, asked_for), None
+    )
+    assert listed == []
+    assert script.pauses_s == [60.1, 0.4, 3_600.4]
+    assert script.timeouts_s == [5.0] * 4
+    with pytest.raises(idpass.Unavailable):
+        script.run(
+            lambda: list(script.client.list(timeout=0.15)),
+            "ListIdPasses",
+            *(overloaded(60_000), LOST),
+        )
+
+
+class Refused(grpc.RpcError):
+    """What a stream ends with."""
+
+    def __init__(self, step: Step) -> None:
+        self._code, self._trailing = step[0], trailing(*step)
+
+    def code(self) -> grpc.StatusCode:
+        return self._code
+
+    def details(self) -> str:
+        return "no"
+
+    def trailing_metadata(self) -> Any:
+        return self._trailing
+
+
+def test_a_stream_that_was_open_comes_back_at_the_services_pace_but_not_for_ever() -> None:
+    reconnects = _retry.Reconnects(60.0, 0.0)
+    reconnects.connected()
+    assert reconnects.failed(Refused(LOST), 1_000.0) <= 0.1
+    assert 30.0 <= reconnects.failed(Refused(overloaded(30_000)), 1_001.0) <= 30.2
+    reconnects.connected()  # the service begins to answer before it counts streams
+    assert 20.0 <= reconnects.failed(Refused(overloaded(20_000)), 1_032.0) <= 20.2
+    with pytest.raises(idpass.Overloaded):
+        reconnects.failed(Refused(overloaded(20_000)), 1_053.0)
+
+
+def test_a_stream_that_is_refused_from_the_beginning_is_not_waited_for() -> None:
+    reconnects = _retry.Reconnects(60.0, 0.0)
+    reconnects.connected()
+    with pytest.raises(idpass.Overloaded):
+        reconnects.failed(Refused(overloaded(200)), 1.0)
 
 
 def test_retries_stop_while_most_attempts_fail_and_come_back_with_successes() -> None:

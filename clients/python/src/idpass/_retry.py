@@ -4,6 +4,10 @@ gRPC's own retryPolicy is not used: it stops after five attempts however much ti
 it shows only the last attempt's error. A change whose first attempt got lost and whose second
 was refused as Overloaded ("nothing was changed") may well have been made, and only who saw both
 can say so.
+
+Two answers lead to another attempt. UNAVAILABLE: nobody could answer, and the pauses grow. And
+OVERLOADED, by its reason, since other limits end with the same code: the server refuses and says
+after what delay it will not.
 """
 
 import random
@@ -13,7 +17,7 @@ import grpc
 
 from idpass import _status
 from idpass._calls import Call
-from idpass.errors import IdPassError, NoFreeSlot, OutcomeUnknown
+from idpass.errors import IdPassError, NoFreeSlot, OutcomeUnknown, Overloaded
 
 INITIAL_BACKOFF_S = 0.1
 MAX_BACKOFF_S = 2.0
@@ -47,6 +51,9 @@ class Throttle:
     Every failure takes a token, every success gives back a tenth; there are retries while more
     than half of the tokens are there. One broken connection fails every call on it at once, and
     must not exhaust what is meant for a server in trouble: hence a thousand.
+
+    Overloaded is neither. A server that says when to come back needs no guess of ours, and a
+    caller who is often over its rate must not lose the retries of what gets lost.
     """
 
     MAX_TOKENS = 1_000.0
@@ -87,18 +94,27 @@ class Attempts:
     Args:
         timeout_s: for all attempts and the pauses between them.
         started_s: monotonic.
+        patient: whether the time begins anew after each delay that an overloaded server asks
+            for, however many there are.
     """
 
     def __init__(
-        self, call: Call[Any], timeout_s: float, started_s: float, throttle: Throttle
+        self,
+        call: Call[Any],
+        timeout_s: float,
+        started_s: float,
+        throttle: Throttle,
+        *,
+        patient: bool = False,
     ) -> None:
         self._call = call
         self._timeout_s = timeout_s
         self._deadline_s = started_s + timeout_s
         self._throttle = throttle
+        self._patient = patient
         self._backoff = Backoff()
         self._maybe_made = False
-        self._unavailable: IdPassError | None = None
+        self._waited_for: IdPassError | None = None
 
     def remaining_s(self, now_s: float) -> float:
         return max(self._deadline_s - now_s, 0.0)
@@ -119,19 +135,25 @@ class Attempts:
         if self._call.changes and _may_have_been_made(error):
             self._maybe_made = True
         if error.code is grpc.StatusCode.UNAVAILABLE:
-            self._unavailable = error
-            pushback_s = _pushback_s(rpc_error)
+            self._waited_for = error
             may_retry = self._throttle.failed()
-            delay_s = self._backoff.next_s() if pushback_s is None else pushback_s
+            delay_s = _delay_s(error, rpc_error, self._backoff)
             if may_retry and 0 <= delay_s < self._deadline_s - now_s:
+                return delay_s
+        elif isinstance(error, Overloaded):
+            self._waited_for = error
+            delay_s = _delay_s(error, rpc_error, self._backoff)
+            if self._patient and delay_s >= 0:
+                self._deadline_s = now_s + delay_s + self._timeout_s
+            if 0 <= delay_s < self._deadline_s - now_s:
                 return delay_s
         elif isinstance(error, NoFreeSlot) or error.code in _SETTLING_CODES:
             self._throttle.succeeded()
             raise error from rpc_error
         if self._maybe_made:
             raise self._unknown(error) from rpc_error
-        if error.code is grpc.StatusCode.DEADLINE_EXCEEDED and self._unavailable:
-            error = self._unavailable  # says what the time was spent waiting for
+        if error.code is grpc.StatusCode.DEADLINE_EXCEEDED and self._waited_for:
+            error = self._waited_for  # says what the time was spent on
         raise error from rpc_error
 
     def _unknown(self, error: IdPassError) -> OutcomeUnknown:
@@ -139,8 +161,8 @@ class Attempts:
         if self._call.request_id:
             again += f" with request_id={self._call.request_id!r}"
         last = f"{error.code.name}: {error.message}"
-        if self._unavailable and self._unavailable is not error:
-            last += f" (before: {self._unavailable.message})"
+        if self._waited_for and self._waited_for is not error:
+            last += f" (before: {self._waited_for.message})"
         return OutcomeUnknown(
             f"{self._call.method} got no answer within {self._timeout_s:g} s and may or may not "
             f"have been carried out. {again} to learn which. "
@@ -157,8 +179,11 @@ class Attempts:
 class Reconnects:
     """When a broken stream is opened again.
 
+    An overloaded server is waited for where a stream has been open before. Who is refused from
+    the beginning is to know at once: too many streams may be open, and will be for long.
+
     Args:
-        patience_s: how long there may be no connection before that is an error.
+        patience_s: how long there may be no stream before that is an error.
         now_s: monotonic.
     """
 
@@ -167,12 +192,13 @@ class Reconnects:
         self._give_up_s = now_s + patience_s
         self._backoff = Backoff()
         self._connected = False
-        self._unavailable: IdPassError | None = None
+        self._was_open = False
+        self._waited_for: IdPassError | None = None
 
     @property
     def waiting(self) -> bool:
         """Whether the next stream is to be opened with wait_for_ready; see `Attempts`."""
-        return self._unavailable is not None
+        return self._waited_for is not None
 
     def remaining_s(self, now_s: float) -> float:
         """After so long without a connection the stream is to be cancelled."""
@@ -180,21 +206,24 @@ class Reconnects:
 
     def connected(self) -> None:
         self._connected = True
-        self._unavailable = None
+        self._waited_for = None
         self._backoff = Backoff()
 
     def failed(self, rpc_error: Any, now_s: float) -> float:
         """As for `Attempts`."""
         error = _status.from_rpc_error(rpc_error, None)
-        if error.code is grpc.StatusCode.CANCELLED and self._unavailable:
-            raise self._unavailable from rpc_error
-        if self._connected:
-            self._connected = False
+        if error.code is grpc.StatusCode.CANCELLED and self._waited_for:
+            raise self._waited_for from rpc_error
+        overloaded = isinstance(error, Overloaded)
+        # The server begins its answer before it counts the streams: one that is refused as
+        # Overloaded was connected, and never open.
+        if self._connected and not overloaded:
+            self._was_open = True
             self._give_up_s = now_s + self._patience_s
-        if error.code is grpc.StatusCode.UNAVAILABLE:
-            self._unavailable = error
-            pushback_s = _pushback_s(rpc_error)
-            delay_s = self._backoff.next_s() if pushback_s is None else pushback_s
+        self._connected = False
+        if error.code is grpc.StatusCode.UNAVAILABLE or (overloaded and self._was_open):
+            self._waited_for = error
+            delay_s = _delay_s(error, rpc_error, self._backoff)
             if 0 <= delay_s < self._give_up_s - now_s:
                 return delay_s
         raise error from rpc_error
@@ -204,6 +233,19 @@ def _may_have_been_made(error: IdPassError) -> bool:
     if error.reason is None:  # not from the service: from gRPC here, or a proxy on the way
         return error.code in _LOST_CODES
     return error.metadata.get("outcome") == "unknown"
+
+
+def _delay_s(error: IdPassError, rpc_error: Any, backoff: Backoff) -> float:
+    """How long to wait before another attempt; negative for no other.
+
+    The server's own delay is kept. Whoever was refused as Overloaded waits a little longer, and
+    longer each time: all of them were told of the same moment, and some would be refused again.
+    """
+    pushback_s = _pushback_s(rpc_error)
+    if not isinstance(error, Overloaded):
+        return backoff.next_s() if pushback_s is None else pushback_s
+    asked_s = error.retry_after if pushback_s is None else pushback_s
+    return -1.0 if asked_s is None or asked_s < 0 else asked_s + backoff.next_s()
 
 
 def _pushback_s(rpc_error: Any) -> float | None:

@@ -149,7 +149,7 @@ class AsyncIdPassClient:
             while True:
                 batch = None if failure else await anext(batches, None)
                 if batch is not None:
-                    task = asyncio.create_task(self._run(batch.call, timeout))
+                    task = asyncio.create_task(self._run(batch.call, timeout, patient=True))
                     waiting.append((batch, task))
                     if len(waiting) < in_flight:
                         continue
@@ -228,7 +228,7 @@ class AsyncIdPassClient:
         timeout: float | None,
     ) -> AsyncIterator[IdPass]:
         while not listing.done:
-            for id_pass in await self._run(listing.next_page(), timeout):
+            for id_pass in await self._run(listing.next_page(), timeout, patient=True):
                 yield id_pass
 
     def watch(
@@ -267,6 +267,8 @@ class AsyncIdPassClient:
         self,
         call: Call[T],
         timeout: float | None,
+        *,
+        patient: bool = False,
     ) -> T:
         timeout_s = remaining_s = self._timeout_s if timeout is None else timeout
         started_s = time.monotonic()
@@ -280,7 +282,9 @@ class AsyncIdPassClient:
                     wait_for_ready=attempts is not None,
                 )
             except grpc.RpcError as error:
-                attempts = attempts or Attempts(call, timeout_s, started_s, self._throttle)
+                attempts = attempts or Attempts(
+                    call, timeout_s, started_s, self._throttle, patient=patient
+                )
                 delay_s = attempts.failed(error, time.monotonic())
             else:
                 self._throttle.succeeded()

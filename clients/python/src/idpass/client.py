@@ -3,8 +3,8 @@
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Any, TypeVar
@@ -42,7 +42,8 @@ class IdPassClient:
 
     A call that changes something is sent with a request_id, and so a retry is answered with
     what the first attempt did. Attempts that end in UNAVAILABLE are made again, with pauses
-    that grow, within `timeout`.
+    that grow, within `timeout`; those that an overloaded server refuses, after the delay that
+    it asks for. `list` and `cancel_many` go at the server's pace however long that takes.
 
     Args:
         address: HOST:PORT, or another gRPC target such as unix:/run/idpass.sock.
@@ -50,7 +51,7 @@ class IdPassClient:
             bytes, to trust the authorities in there.
         client_certificate: paths or bytes of PEM certificate chain and private key: mutual TLS.
         token: sent as bearer token; or a function that gives it, called for every attempt.
-        timeout: seconds that a call may take, with all its attempts.
+        timeout: seconds that a call may take, with all its attempts and the pauses between.
         allow_plaintext: true to speak plain text to another machine as well, where something
             else protects the way.
         channel_options: of gRPC, such as ("grpc.max_receive_message_length", 8_000_000).
@@ -136,6 +137,7 @@ class IdPassClient:
             PassChanged: it is not in `expected_status`.
             RefundNotAvailable: `require_refund`, and the verification has begun.
             OutcomeUnknown: no answer came; call again with the error's request_id.
+            Overloaded: the server asks for a longer delay than there is time.
             IdPassError: anything else; see idpass.errors.
         """
         call = _calls.cancel(
@@ -169,12 +171,16 @@ class IdPassClient:
         it is raised after the last result. Running again with all ids is safe: what is
         cancelled is answered AlreadyCancelled, and nothing is refunded twice.
 
+        It goes at the server's pace: a batch that is refused as Overloaded changed nothing, and
+        is sent again after the delay that the server asks for, as often as it does.
+
         Args:
             ids: UUIDs of passes.
             reason, note, expected_status, require_refund: for each, as for `cancel`.
             batch_size: how many are sent together, 1 to 1,000.
             in_flight: how many batches are under way at once.
-            timeout: seconds for each batch; the client's if None.
+            timeout: seconds for each batch, anew after each delay that the server asks for; the
+                client's if None.
 
         Raises:
             ValueError: batch_size or in_flight is out of range.
@@ -195,12 +201,21 @@ class IdPassClient:
     ) -> Iterator[CancelResult]:
         waiting: deque[tuple[_calls.Batch, Future[Sequence[CancelResult]]]] = deque()
         failure: IdPassError | None = None
+        closed = threading.Event()
+
+        def pause(seconds: float) -> None:
+            if closed.wait(seconds):
+                raise CancelledError  # nobody waits for the answer any more
+
+        def run(batch: _calls.Batch) -> Sequence[CancelResult]:
+            return self._run(batch.call, timeout, patient=True, pause=pause)
+
         executor = ThreadPoolExecutor(in_flight, thread_name_prefix="idpass-cancel")
         try:
             while True:
                 batch = None if failure else next(batches, None)
                 if batch is not None:
-                    waiting.append((batch, executor.submit(self._run, batch.call, timeout)))
+                    waiting.append((batch, executor.submit(run, batch)))
                     if len(waiting) < in_flight:
                         continue
                 if not waiting:
@@ -212,6 +227,7 @@ class IdPassClient:
                     failure = failure or error
                     yield from oldest.failed(error)
         finally:
+            closed.set()
             executor.shutdown(wait=False, cancel_futures=True)
         if failure:
             raise failure
@@ -315,7 +331,8 @@ class IdPassClient:
             statuses: only passes in one of these; empty means any.
             idle_before: only passes whose status has not changed since; with a time zone.
             idle_for: the same, counted back from now.
-            timeout: seconds for each page; the client's if None.
+            timeout: seconds for each page, anew after each delay that an overloaded server asks
+                for; the client's if None.
 
         Raises:
             ValueError: both idle_before and idle_for are given, or there is no time zone.
@@ -325,7 +342,7 @@ class IdPassClient:
 
     def _pages(self, listing: _calls.Listing, timeout: float | None) -> Iterator[IdPass]:
         while not listing.done:
-            yield from self._run(listing.next_page(), timeout)
+            yield from self._run(listing.next_page(), timeout, patient=True)
 
     def watch(
         self,
@@ -337,17 +354,20 @@ class IdPassClient:
         """The account's events in commit order, and then each as it happens.
 
         A broken connection is made again, and the iteration goes on after the last event that
-        was yielded: none is missed and none comes twice. It ends when the client is closed.
+        was yielded: none is missed and none comes twice; where the server is overloaded then,
+        after the delay that it asks for. It ends when the client is closed.
 
         Args:
             id: only this pass's events, ending after the one that made it terminal.
             after_sequence: of the last event already seen; 0 means from the beginning, and
                 `account().last_sequence` means from now on.
-            reconnect_for: seconds that the service may be out of reach before that is an error.
+            reconnect_for: seconds that the service may be out of reach, or overloaded, before
+                that is an error.
 
         Raises:
             NotFound: the account has no such pass.
             Unavailable: the service was out of reach for too long.
+            Overloaded: there is no room for the stream: at its beginning, or for too long.
             IdPassError: anything else; see idpass.errors.
         """
         return self._events(_calls.Watching(id, after_sequence), reconnect_for)
@@ -381,7 +401,14 @@ class IdPassClient:
                 stream.cancel()
             time.sleep(delay_s)
 
-    def _run(self, call: Call[T], timeout: float | None) -> T:
+    def _run(
+        self,
+        call: Call[T],
+        timeout: float | None,
+        *,
+        patient: bool = False,
+        pause: Callable[[float], None] | None = None,
+    ) -> T:
         timeout_s = remaining_s = self._timeout_s if timeout is None else timeout
         started_s = time.monotonic()
         attempts: Attempts | None = None
@@ -394,10 +421,12 @@ class IdPassClient:
                     wait_for_ready=attempts is not None,
                 )
             except grpc.RpcError as error:
-                attempts = attempts or Attempts(call, timeout_s, started_s, self._throttle)
+                attempts = attempts or Attempts(
+                    call, timeout_s, started_s, self._throttle, patient=patient
+                )
                 delay_s = attempts.failed(error, time.monotonic())
             else:
                 self._throttle.succeeded()
                 return call.read(answer)
-            time.sleep(delay_s)
+            (pause or time.sleep)(delay_s)
             remaining_s = attempts.remaining_s(time.monotonic())

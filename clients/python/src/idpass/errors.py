@@ -216,7 +216,10 @@ class NoFreeSlot(ResourceExhausted):
 
 
 class Overloaded(ResourceExhausted):
-    """The server has too much to do; nothing was changed. See `retry_after`."""
+    """The server has too much to do, or this caller calls too often; nothing was changed.
+
+    The call was made again as often as its time allowed; `retry_after` is more than was left.
+    """
 
 
 class Unavailable(IdPassError):
