@@ -28,7 +28,7 @@ DAMAGE = [
     (f"UPDATE events SET id_pass_id = '{UNKNOWN_ID}' WHERE sequence = 1", "about no pass"),
     (
         "DROP INDEX events_refund; UPDATE events SET refund_micros = 1, to_status = 'cancelled' "
-        "WHERE id_pass_id = (SELECT min(id) FROM passes WHERE fee_refunded = 1)",
+        "WHERE id_pass_id = (SELECT id FROM passes WHERE fee_refunded = 1 ORDER BY id LIMIT 1)",
         "refunded more than once",
     ),
     ("UPDATE events SET refund_micros = 1 WHERE refund_micros IS NOT NULL", "refund is not what"),
