@@ -11,6 +11,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -23,7 +24,7 @@ from tabulate import tabulate
 from bench import machine
 from bench.load import Grpc, GrpcBatch, Round
 from bench.report import Goal, at_least, at_most, goals_table
-from bench.sections import AT, BATCH, EMPTY, IN_FLIGHT, ratio
+from bench.sections import AT, BATCH, EMPTY, ratio
 from bench.servers import cpu_s, idpass_server, module
 from bench.targets import Key, Results, Served, Target, interleaved
 from guarded import caller
@@ -32,6 +33,7 @@ from postgres import Postgres
 
 RESULTS: Final = Path(__file__).with_name("results")
 ACCOUNTS: Final = 1_000
+IN_FLIGHT: Final = (1, 8, AT)
 TUNING: Final = {"shared_buffers": "1GB", "max_wal_size": "4GB"}
 
 ONE: Final = "CancelIdPass, 1 worker"
@@ -53,22 +55,24 @@ SEED: Final = f"""
     UPDATE accounts SET slots_in_use = n, charged_micros = n * 4500000, last_sequence = n
         FROM (SELECT account, count(*) AS n FROM passes GROUP BY account) c WHERE name = account;
 """
+_ID: Final = ID.format(n=":n::bigint")
 PGBENCH: Final = f"""
 \\set i :i + 1
 \\set n :client_id + :i * :clients
 \\set a :n % :accounts
 BEGIN;
-SELECT * FROM accounts WHERE name = 'a' || :a FOR UPDATE \\gset
-SELECT * FROM passes WHERE account = 'a' || :a AND id = {ID.format(n=":n")};
-SELECT * FROM events WHERE account = 'a' || :a AND request_id = 'request-' || :n;
+SELECT * FROM accounts WHERE name = 'a' || :a::text FOR UPDATE \\gset
+SELECT * FROM passes WHERE account = 'a' || :a::text AND id = {_ID};
+SELECT * FROM events WHERE account = 'a' || :a::text AND request_id = 'request-' || :n::text;
 UPDATE passes SET status = 'cancelled', fee_refunded = 1, update_time_us = 1, end_time_us = 1,
     cancel_reason = 'abandoned', cancel_note = '', caller = 'pgbench',
-    event_sequence = :last_sequence + 1
-    WHERE account = 'a' || :a AND id = {ID.format(n=":n")};
-INSERT INTO events VALUES ('a' || :a, :last_sequence + 1, {ID.format(n=":n")}, 'new', 'cancelled',
-    1, 'pgbench', 'request-' || :n, 'd', {ID.format(n=":n")}, 'AUD', NULL, 4500000, 'abandoned', 1);
+    event_sequence = :last_sequence::bigint + 1
+    WHERE account = 'a' || :a::text AND id = {_ID};
+INSERT INTO events VALUES ('a' || :a::text, :last_sequence::bigint + 1, {_ID}, 'new',
+    'cancelled', 1, 'pgbench', 'request-' || :n::text, 'd', {_ID}, 'AUD', NULL, 4500000,
+    'abandoned', 1);
 UPDATE accounts SET slots_in_use = slots_in_use - 1, refunded_micros = refunded_micros + 4500000,
-    last_sequence = last_sequence + 1 WHERE name = 'a' || :a;
+    last_sequence = last_sequence + 1 WHERE name = 'a' || :a::text;
 COMMIT;
 """
 
@@ -125,8 +129,11 @@ def pgbench(
         ],
         capture_output=True,
         text=True,
-        check=True,
+        check=False,
     )
+    if done.returncode:
+        raise RuntimeError(f"pgbench failed: {done.stderr}")
+    time.sleep(0.2)  # until the time of its connections' processes is counted
     taken_s = cpu_s(pid_of(template.postgres)) - before_s
     per_s = float(re.search(r"tps = ([\d.]+)", done.stdout)[1])  # type: ignore[index]
     total = int(re.search(r"actually processed: (\d+)", done.stdout)[1])  # type: ignore[index]
