@@ -100,7 +100,11 @@ class _Supervisor:
         """Keeps one worker running."""
         deaths = 0
         while not self._draining.is_set():
-            lived_s = await self._run(number)
+            try:
+                lived_s = await self._run(number)
+            except OSError as error:
+                lived_s = 0.0
+                self._tell_of_no_start(number, error)
             deaths = 0 if lived_s >= SETTLED_S else min(deaths + 1, len(BACKOFF_S))
             if deaths:
                 with contextlib.suppress(TimeoutError):
@@ -110,13 +114,17 @@ class _Supervisor:
         """Runs one worker to its end. Returns for how many seconds it served."""
         loop = asyncio.get_running_loop()
         ours, theirs = socket.socketpair()
-        reader, link = await asyncio.open_connection(sock=ours)
         with theirs:
-            process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-P", "-m", "idpass_server.worker"),
-                stdin=theirs.fileno(),
-                start_new_session=True,
-            )
+            reader, link = await asyncio.open_connection(sock=ours)
+            try:
+                process = await asyncio.create_subprocess_exec(
+                    *(sys.executable, "-P", "-m", "idpass_server.worker"),
+                    stdin=theirs.fileno(),
+                    start_new_session=True,
+                )
+            except OSError:
+                link.close()
+                raise
         worker = self._workers[number] = _Worker(number, process, link)
         link.write(Start(number, self._settings_of(number), self._log_level).line())
         if self._draining.is_set():  # meanwhile
@@ -155,6 +163,16 @@ class _Supervisor:
             for each in ready:
                 each.let_serve()
             log.info("serving", listen=self._settings.listen, workers=len(ready))
+
+    def _tell_of_no_start(self, number: int, error: OSError) -> None:
+        """The system has no room for a process, or the program is being replaced."""
+        if self._draining.is_set():
+            return
+        if self._serving:
+            log.error("worker_not_started", worker=number, error=str(error))
+            return
+        self._failure = f"worker {number} cannot be started: {error}"
+        self._drain()
 
     def _tell_of_end(self, worker: _Worker, said: str) -> None:
         if self._draining.is_set():
