@@ -222,14 +222,14 @@ def test_a_call_beyond_a_connections_streams_waits_its_turn(tmp_path: Path) -> N
         assert len(answers) == 40
 
 
-def test_no_call_is_refused_for_all_those_that_wait_their_turn(tmp_path: Path) -> None:
-    with limited(tmp_path, rate_per_s=0, max_streams=100, max_calls=10_000) as server:
+def test_what_clients_do_in_earnest_is_not_refused(tmp_path: Path) -> None:
+    with limited(tmp_path, rate_per_s=0, max_calls=10_000) as server:
         futures = [
             server.stub.GetAccount.future(GetAccountRequest(), metadata=as_("ann"))
-            for _ in range(2_000)
+            for _ in range(500)
         ]
         codes = Counter(future.code() for future in futures)
-        assert codes == {grpc.StatusCode.OK: 2_000}
+        assert codes == {grpc.StatusCode.OK: 500}
 
 
 def test_over_http_the_delay_is_told_in_whole_seconds() -> None:

@@ -75,7 +75,7 @@ class Settings:
     max_message_bytes: int = 2_500_000
     max_metadata_bytes: int = 8 * 1024
     max_connections: int = 500
-    max_streams: int = 256
+    max_streams: int = 1_000
     handshake_timeout_s: float = 10.0
     max_idle_s: float = 300.0
     min_ping_interval_s: float = 10.0

@@ -32,9 +32,6 @@ _CONSTANT: Final[list[tuple[str, Any]]] = [
     # gRPC cancels some at random, whoever made them: one caller's flood would end others' calls.
     ("grpc.server.max_pending_requests", MAX_UNTAKEN),
     ("grpc.server.max_pending_requests_hard_limit", MAX_UNTAKEN),
-    # It would refuse streams at random as their number comes near the limit of a connection, also
-    # those of a client that keeps to it: streams count until their memory is free again.
-    ("grpc.http.overload_protection", 0),
 ]
 
 
@@ -52,7 +49,11 @@ def options(settings: Settings) -> list[tuple[str, Any]]:
         ("grpc.max_metadata_size", settings.max_metadata_bytes),
         ("grpc.absolute_max_metadata_size", settings.max_metadata_bytes),
         ("grpc.max_allowed_incoming_connections", settings.max_connections),
+        # Streams count until their memory is freed, or resetting them at once would get around
+        # the limit. A client at the limit cannot know that, and has calls refused
+        # (REFUSED_STREAM): it is to be no lower than what clients do in earnest.
         ("grpc.max_concurrent_streams", settings.max_streams),
+        ("grpc.http.overload_protection", 1),
         # Until TLS and the client's preface are through; then until our settings are acknowledged.
         ("grpc.server_handshake_timeout_ms", handshake_ms),
         ("grpc.http2.settings_timeout", handshake_ms),

@@ -102,7 +102,7 @@ _MAX_INT: Final = 2**31 - 1  # gRPC's own settings are 32-bit numbers
     "--max-streams",
     type=click.IntRange(min=1, max=_MAX_INT),
     default=Settings.max_streams,
-    help="Calls and streams open on one connection; clients keep more waiting.",
+    help="Calls and streams open on one connection; more wait in the client, or are refused.",
 )
 @setting(
     "--handshake-timeout",
