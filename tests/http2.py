@@ -113,6 +113,7 @@ class Connection:
         self._socket = socket.create_connection((host, int(port)), timeout=30)
         self._received = b""
         self._headers = hpack.Decoder()
+        self._ended: dict[int, Ended] = {}
         self.closed = False
         self.goaway: bytes | None = None
         self.send(
@@ -136,14 +137,19 @@ class Connection:
         return all(self.send(piece) for piece in pieces)
 
     def ended(self, stream: int, timeout_s: float = 30) -> Ended:
-        """How a stream ends, or the connection before it."""
+        """How a stream ends, or the connection before it; streams end in any order."""
+        if stream in self._ended:
+            return self._ended[stream]
         for frame in self.frames(timeout_s):
-            if isinstance(frame, RstStreamFrame) and frame.stream_id == stream:
-                return Ended(f"RST_STREAM {frame.error_code}", "")
-            if isinstance(frame, HeadersFrame):
+            if isinstance(frame, RstStreamFrame):
+                self._ended.setdefault(frame.stream_id, Ended(f"RST_STREAM {frame.error_code}", ""))
+            elif isinstance(frame, HeadersFrame):
                 headers = {str(k): str(v) for k, v in self._headers.decode(frame.data)}
-                if frame.stream_id == stream and "grpc-status" in headers:
-                    return Ended(headers["grpc-status"], headers.get("grpc-message", ""))
+                if "grpc-status" in headers:
+                    told = Ended(headers["grpc-status"], headers.get("grpc-message", ""))
+                    self._ended.setdefault(frame.stream_id, told)
+            if stream in self._ended:
+                return self._ended[stream]
         if not self.closed:
             raise TimeoutError(f"stream {stream} did not end")
         return Ended("closed", (self.goaway or b"").decode(errors="replace"))
