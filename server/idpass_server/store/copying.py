@@ -15,6 +15,7 @@ from idpass_server.records import Account, Event, Pass
 from idpass_server.store import CannotOpen
 from idpass_server.store.postgres import connected
 from idpass_server.store.postgres_link import Connection
+from idpass_server.store.postgres_sql import TIMER
 from idpass_server.store.sqlite import SqliteStore
 from idpass_server.store.sqlite_file import connect
 
@@ -30,11 +31,10 @@ class _Table(NamedTuple):
         return f"SELECT {', '.join(self.columns)} FROM {self.name} ORDER BY {self.key}"
 
 
-_TIMER: Final = ("account", "expire_time_us", "id_pass_id")
 TABLES: Final = (
     _Table("accounts", Account._fields, "name"),
     _Table("passes", Pass._fields, "account, id"),
-    _Table("timers", _TIMER, ", ".join(_TIMER)),
+    _Table("timers", TIMER, ", ".join(TIMER)),
     _Table("events", Event._fields, "account, sequence"),
 )
 
