@@ -8,15 +8,14 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-import click
 import grpc
 import pytest
 from google.protobuf.json_format import MessageToDict
 from google.rpc import error_details_pb2
 
+import option_table
 from idpass.v1 import error_reason_pb2
 from idpass_server import callers, domain, errors
-from idpass_server.cli import main
 from idpass_server.records import Status
 from support import BUF, Service, cli
 from test_access import NEEDS
@@ -127,19 +126,8 @@ def test_the_errors_are_all_listed_with_their_codes() -> None:
     assert codes == {grpc.StatusCode[code] for code in listed.values()}
 
 
-def test_every_option_is_listed_with_its_environment_and_default() -> None:
-    listed = re.findall(r"^\| `(--[a-z-]+)` \| `(\w+)` \| (?:`([^`]*)`)? ?\|", README, re.MULTILINE)
-    serve = main.commands["serve"]
-    options = [
-        (
-            option.opts[0],
-            option.envvar,
-            str(option.default) if option.show_default and option.default is not None else "",
-        )
-        for option in serve.params
-        if isinstance(option, click.Option)
-    ]
-    assert listed == options
+def test_the_options_are_listed_as_they_are_declared() -> None:
+    assert option_table.TABLE.findall(README) == [option_table.table()], "run: make options"
 
 
 def test_the_callers_files_are_good_ones(tmp_path: Path) -> None:
