@@ -9,7 +9,7 @@ PROTOS := $(wildcard protos/idpass/v1/*.proto)
 PIP := -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test prove fuzz check format generate baseline matrix bench bench-postgresql build lock clean
+.PHONY: help setup demo serve test prove fuzz check format generate options baseline matrix bench bench-postgresql build lock clean
 
 help: ## Show what can be made
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -48,6 +48,9 @@ format: $(VENV)/dev ## Format code and protos, and mend what the linter can
 
 generate: $(GENERATE)/ready ## Generate the client's messages and stubs from protos/
 	$(GENERATE)/bin/python protos/generate.py
+
+options: $(VENV)/dev ## Write the README's table of the options of `serve` anew
+	$(BIN)/python tests/option_table.py
 
 baseline: $(GENERATE)/ready ## Take the protos as released: later ones must not break them
 	$(GENERATE)/bin/python protos/generate.py --baseline
