@@ -1,6 +1,7 @@
 """The options of `serve`: each is declared once, as a field of `Settings`.
 
-The command line, the environment, the checks and the table in server/docs/operating.md come from here.
+The command line, the environment, the checks and the table in server/docs/operating.md come from
+here.
 """
 
 import ipaddress
