@@ -134,6 +134,12 @@ class Settings:
         "URL",
         "Database: sqlite:///FILE (relative), sqlite:////FILE (absolute) or postgresql://...",
     )
+    create: bool = option(
+        "--create",
+        False,
+        "",
+        "Make the SQLite database where there is none; without a callers file that is always done.",
+    )
     metrics: str | None = option(
         "--metrics", None, "HOST:PORT", "Address for Prometheus; without it there are no metrics."
     )
@@ -325,6 +331,11 @@ class Settings:
                 f"--listen {self.listen} is refused: it can be reached from other machines, and "
                 "without a callers file everyone may cancel passes. Give --callers"
             )
+
+    @property
+    def creates(self) -> bool:
+        """Whether a missing SQLite database is made: for a trial, or because it was said."""
+        return self.create or self.callers is None
 
     @property
     def reflects(self) -> bool:

@@ -105,7 +105,9 @@ class Server:
             ready: called when everything is open; calls are answered once it returns.
         """
         credentials = self._credentials()
-        self._store = await asyncio.to_thread(open_store, self._settings.db)
+        self._store = await asyncio.to_thread(
+            open_store, self._settings.db, create=self._settings.creates
+        )
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="reader")
         try:
             identity = await self._identify()
@@ -167,6 +169,11 @@ class Server:
         self._sweeper = Sweeper(self._engine, self._store, self._clock, self._read)
         metrics.gauge("calls_in_flight", "Unary calls in flight", lambda: calls.in_flight)
         metrics.gauge("watchers", "Streams open", lambda: self._watchers.open)
+        metrics.gauge(
+            "failed_checkpoints",
+            "Times that the WAL could not be folded into the SQLite file",
+            lambda: self._store.failed_checkpoints,
+        )
         metrics.gauge("pending_commands", "Changes waiting", lambda: self._engine.pending)
         return IdPassServicer(
             calls=calls,

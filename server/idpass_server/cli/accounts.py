@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import click
 
-from idpass_server.cli.base import main, must_exist, option
+from idpass_server.cli.base import main, option
 from idpass_server.config import NAME, BadSetting
 from idpass_server.money import parse_money, show_money
 from idpass_server.records import Account, Money
@@ -58,7 +58,7 @@ def create(name: str, slots: int, fee: Money, db: str) -> None:
 @option("db")
 def show(name: str, db: str) -> None:
     """Show an account."""
-    with _opened(must_exist(db)) as store:
+    with _opened(db) as store:
         _show(store, name)
 
 
@@ -71,7 +71,7 @@ def set_account(name: str, slots: int | None, fee: Money | None, db: str) -> Non
     """Change an account. Passes keep the fee they were registered with."""
     if slots is None and fee is None:
         raise click.UsageError("nothing to change; give --slots or --fee")
-    with _opened(must_exist(db)) as store:
+    with _opened(db) as store:
         before = _account(store, name)
         if not store.set_account(name, slot_limit=slots, fee=fee):
             raise click.ClickException(

@@ -7,7 +7,7 @@ from typing import Any, Final, get_args
 import click
 
 from idpass_server import running, workers
-from idpass_server.config import OPTIONS, BadSetting, Option, Settings, sqlite_path
+from idpass_server.config import OPTIONS, BadSetting, Option, Settings
 
 Command = Callable[..., Any]
 _RANGES: Final[dict[object, Command]] = {int: click.IntRange, float: click.FloatRange}
@@ -45,14 +45,6 @@ def _click_type(declared: Option, kind: object) -> Any:
     if kind in _RANGES:
         return _RANGES[kind](declared.least, declared.most)
     return click.STRING
-
-
-def must_exist(db: str) -> str:
-    """Raises: click.ClickException: the URL names a file that is not there."""
-    path = sqlite_path(db)
-    if path is not None and not path.exists():
-        raise click.ClickException(f"there is no database {path}; say which with --db")
-    return db
 
 
 class _Group(click.Group):

@@ -1,4 +1,4 @@
-"""Commands about a database as a whole: `audit`, `migrate` and `copy`."""
+"""Commands about a database as a whole: `init`, `migrate`, `audit` and `copy`."""
 
 import sys
 from collections.abc import Callable
@@ -6,7 +6,7 @@ from contextlib import ExitStack
 
 import click
 
-from idpass_server.cli.base import main, must_exist, option
+from idpass_server.cli.base import main, option
 from idpass_server.config import shown_url
 from idpass_server.store import opening
 
@@ -16,7 +16,6 @@ from idpass_server.store import opening
 @click.pass_context
 def audit_command(context: click.Context, db: str) -> None:
     """Check every invariant of a database, which may be in use meanwhile."""
-    must_exist(db)
     problems, counts = opening.audit_store(db)
     for problem in problems:
         click.echo(problem, err=True)
@@ -26,17 +25,45 @@ def audit_command(context: click.Context, db: str) -> None:
     click.echo(f"{shown_url(db)}: all is well: {found}")
 
 
+@main.command("init")
+@option("db")
+def init_command(db: str) -> None:
+    """Make a new database. PostgreSQL's own is made with createdb before."""
+    opening.make_store(db)
+    click.echo(f"{shown_url(db)}: made")
+
+
 @main.command("migrate")
 @option("db")
-def migrate_command(db: str) -> None:
-    """Bring a database's schema up to date.
+@click.option("--check", is_flag=True, help="Change nothing; exit 1 where it is not up to date.")
+@click.option("--plan", is_flag=True, help="Change nothing; say what would be done.")
+@click.pass_context
+def migrate_command(context: click.Context, db: str, *, check: bool, plan: bool) -> None:
+    """Bring a database's schema up to date, a SQLite file's after a backup beside it.
 
-    A SQLite file is brought up to date by whoever opens it.
+    Only this command and `serve` on a SQLite file change a schema.
     """
+    if check or plan:
+        missing, ends_older = opening.plan_store(db)
+        click.echo(f"{shown_url(db)}: {_told(missing, ends_older=ends_older)}")
+        if check and missing:
+            context.exit(1)
+        return
     applied = opening.migrate_store(db)
     click.echo(
         f"{shown_url(db)}: {'applied ' + ', '.join(applied) if applied else 'is up to date'}"
     )
+
+
+def _told(missing: list[str], *, ends_older: bool) -> str:
+    if not missing:
+        return "is up to date"
+    after = (
+        "stop servers of the version before first: they cannot go on afterwards"
+        if ends_older
+        else "servers of the version before can go on meanwhile and afterwards"
+    )
+    return f"lacks {', '.join(missing)}; {after}"
 
 
 @main.command("copy")

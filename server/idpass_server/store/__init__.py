@@ -62,6 +62,14 @@ class StoreBroken(Exception):
 
 
 class Store(Protocol):
+    """
+    Attributes:
+        failed_checkpoints: how often what was committed could not be folded into the database's
+            own file; none where the database looks after that itself.
+    """
+
+    failed_checkpoints: int
+
     def commit(self, commands: Sequence[Command], now_us: int) -> Committed:
         """Decides and stores all commands in one transaction; on disk when it returns.
 

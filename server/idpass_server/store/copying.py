@@ -49,7 +49,7 @@ class Copied(NamedTuple):
 def copy(source: Path, target: str, begin: Callable[[int], Callable[[int], None]]) -> list[Copied]:
     """
     Args:
-        source: the SQLite file; its schema is brought up to date.
+        source: the SQLite file, with an up-to-date schema.
         target: URL of a PostgreSQL database with an up-to-date schema and nothing in it.
         begin: is told how many steps there are, and gives what is told of steps that are done.
 
@@ -60,7 +60,10 @@ def copy(source: Path, target: str, begin: Callable[[int], Callable[[int], None]
         CannotOpen: a database cannot be used, the source is being served, the target holds data,
             or what was read back is not what was written.
     """
-    with closing(SqliteStore(source)), closing(connect(source, read_only=True)) as reading:
+    with (
+        closing(SqliteStore(source, migrates=False, create=False)),
+        closing(connect(source, read_only=True)) as reading,
+    ):
         counts = [f"(SELECT count(*) FROM {table.name})" for table in TABLES]
         (rows,) = reading.execute(f"SELECT {' + '.join(counts)}").fetchone()
         moved = begin(2 * rows)

@@ -9,14 +9,16 @@ from typing import Any
 from idpass_server.config import BadSetting, sqlite_path
 from idpass_server.store import CannotOpen, Store, sqlite_file
 from idpass_server.store.audit import audit, count
+from idpass_server.store.schema import Plan
 from idpass_server.store.sqlite import SqliteStore
 
 
-def open_store(url: str, *, exclusive: bool = True) -> Store:
+def open_store(url: str, *, exclusive: bool = True, create: bool = False) -> Store:
     """
     Args:
         url: of the database, as in Settings.
         exclusive: to serve it; false is for one short change beside a running server.
+        create: make a SQLite file where there is none.
 
     Raises:
         BadSetting: the URL is none.
@@ -24,9 +26,27 @@ def open_store(url: str, *, exclusive: bool = True) -> Store:
     """
     path = sqlite_path(url)
     if path is not None:
-        return SqliteStore(path, exclusive=exclusive)
+        return SqliteStore(path, exclusive=exclusive, migrates=exclusive, create=create)
     store: Store = _postgres().PostgresStore(url)
     return store
+
+
+def make_store(url: str) -> None:
+    """Makes a new database; PostgreSQL's own has to be there, empty.
+
+    Raises:
+        CannotOpen: there is one already, or it cannot be made; otherwise as open_store.
+    """
+    path = sqlite_path(url)
+    if path is None:
+        migrate_store(url)
+        return
+    if path.exists():
+        raise CannotOpen(
+            f"{path.absolute()} exists; bring it up to date with: "
+            f"idpass-server migrate --db '{url}'"
+        )
+    SqliteStore(path).close()
 
 
 def migrate_store(url: str) -> list[str]:
@@ -38,9 +58,23 @@ def migrate_store(url: str) -> list[str]:
     if path is None:
         applied: list[str] = _postgres().migrate(url)
         return applied
-    store = SqliteStore(path, exclusive=False)
+    store = SqliteStore(path, exclusive=False, create=False)
     store.close()
     return store.migrated
+
+
+def plan_store(url: str) -> Plan:
+    """What migrate_store would do; changes nothing.
+
+    Raises:
+        SchemaTooNew: a newer program has changed the schema beyond what this one can serve.
+        CannotOpen: as open_store.
+    """
+    path = sqlite_path(url)
+    if path is not None:
+        return sqlite_file.planned(path)
+    plan: Plan = _postgres().planned(url)
+    return plan
 
 
 def reading_store(url: str) -> AbstractContextManager[Any]:
@@ -86,8 +120,6 @@ def copy_store(
     path = sqlite_path(source)
     if path is None or sqlite_path(target) is not None:
         raise BadSetting("copy goes --from sqlite:///FILE --to postgresql://host/database")
-    if not path.exists():
-        raise CannotOpen(f"there is no database {path}; say which with --from")
     _postgres()
     from idpass_server.store import copying  # noqa: PLC0415 it needs the extra
 

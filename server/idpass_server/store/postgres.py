@@ -43,6 +43,8 @@ class PostgresStore:
         CannotOpen: the database is out of reach, or its schema is not that of this program.
     """
 
+    failed_checkpoints = 0
+
     def __init__(self, url: str) -> None:
         self._url = url
         self._link = Link(url)

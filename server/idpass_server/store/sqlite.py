@@ -3,154 +3,181 @@
 sqlite-utils keeps the schema; the hot path is explicit SQL on the same library's connection.
 One connection writes, on whichever thread calls `commit`; every reading thread has its own.
 
-Durability: WAL with `synchronous=FULL`, one fdatasync for a commit. An error before COMMIT, and
-a full disk at any point, leave nothing behind (StoreUnavailable). An I/O error at COMMIT leaves
-its outcome open, and a malformed file cannot be trusted: both are StoreBroken.
+Durability: WAL with `synchronous=FULL`, one fdatasync for a commit; what is found at the start is
+on disk before it is answered (`sqlite_wal`). An error before COMMIT, and a full disk at any point,
+leave nothing behind (StoreUnavailable). An I/O error at COMMIT leaves its outcome open, and a
+malformed file cannot be trusted: both are StoreBroken. So is a file that the path no longer leads
+to: an answer would be about what nobody finds again.
 """
 
 import json
-import os
 import threading
+import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
+import structlog
+
 from idpass_server.batch import Batch, Needs, short_of_slots
 from idpass_server.records import Account, Command, Event, Money, Pass
 from idpass_server.refusals import StoreUnavailable
-from idpass_server.store import (
-    LIST_SCAN_ROWS,
-    CannotOpen,
-    Committed,
-    ListQuery,
-    Page,
-    StoreBroken,
-    Tell,
-)
-from idpass_server.store.sqlite_file import cannot_open, connect, lock, migrate, sqlite3
+from idpass_server.store import LIST_SCAN_ROWS, Committed, ListQuery, Page, StoreBroken, Tell
+from idpass_server.store import sqlite_sql as sql
+from idpass_server.store.sqlite_file import BUSY_TIMEOUT_S, connect, opened, sqlite3
+from idpass_server.store.sqlite_wal import mark
 
+CHECK_TIMEOUT_S: Final = 0.2
+"""Time that a check waits for another process's lock, seconds."""
+WAL_CHECK_S: Final = 1.0
 CHECKPOINT_PAGES: Final = 16_000
 """A WAL of 64 MB: the larger, the more commits share the writing of a page back to the file."""
+MAX_WAL_PAGES: Final = 16 * CHECKPOINT_PAGES
+"""A WAL of 1 GB that cannot be folded into the file is a fault that health tells: the disk fills
+up, and reads and the next start slow down."""
 
-# Each time a statement yields a row or ends, the interpreter's lock is let go and must be won
-# back from the event loop. So the hot path runs one statement for each table and not one for each
-# row: rows come and go as JSON arrays, in the order of the columns. jsonb_each hands each array
-# on as it was parsed; json_each would have it parsed again for every column.
+# Errors by what they mean here. After the former nothing is lost; a file of the latter cannot be
+# trusted.
+_UNAVAILABLE: Final = {
+    "SQLITE_FULL": "the disk is full",
+    "SQLITE_BUSY": "the database is busy",
+    "SQLITE_LOCKED": "the database is busy",
+    "SQLITE_PROTOCOL": "the database is busy",
+    "SQLITE_READONLY": "the database cannot be written",
+    "SQLITE_CANTOPEN": "the database cannot be opened",
+    "SQLITE_PERM": "the database cannot be opened",
+    "SQLITE_NOMEM": "the server is out of memory",
+}
+_BROKEN: Final = ("SQLITE_IOERR", "SQLITE_CORRUPT", "SQLITE_NOTADB")
 
-
-def _row(table: str, record: type[Account | Pass | Event]) -> str:
-    return f"json_array({', '.join(f'{table}.{column}' for column in record._fields)})"
-
-
-def _columns(count: int) -> str:
-    return ", ".join(f"value ->> {index}" for index in range(count))
-
-
-_LOAD: Final = f"""
-    SELECT (
-        SELECT json_group_array({_row("accounts", Account)}) FROM json_each(:accounts) AS key
-        CROSS JOIN accounts ON accounts.name = key.value
-    ), (
-        SELECT json_group_array({_row("passes", Pass)}) FROM jsonb_each(:passes) AS key
-        CROSS JOIN passes
-        ON passes.account = key.value ->> 0 AND passes.id = key.value ->> 1
-    ), (
-        SELECT json_group_array({_row("events", Event)}) FROM jsonb_each(:receipts) AS key
-        CROSS JOIN events
-        ON events.account = key.value ->> 0 AND events.request_id = key.value ->> 1
-    )"""
-_INSERT_PASSES: Final = (
-    f"INSERT INTO passes SELECT {_columns(len(Pass._fields))} FROM jsonb_each(?)"
-)
-_INSERT_EVENTS: Final = (
-    f"INSERT INTO events SELECT {_columns(len(Event._fields))} FROM jsonb_each(?)"
-)
-_INSERT_TIMERS: Final = f"INSERT INTO timers SELECT {_columns(3)} FROM jsonb_each(?)"
-_DELETE_TIMERS: Final = f"""
-    DELETE FROM timers WHERE (account, expire_time_us, id_pass_id) IN (
-        SELECT {_columns(3)} FROM jsonb_each(?))"""
-_UPDATE_PASSES: Final = """
-    UPDATE passes SET status = value ->> 2, fee_refunded = value ->> 3,
-        superseded_by = value ->> 4, update_time_us = value ->> 5, consent_time_us = value ->> 6,
-        end_time_us = value ->> 7, cancel_reason = value ->> 8, cancel_note = value ->> 9,
-        caller = value ->> 10, event_sequence = value ->> 11
-    FROM jsonb_each(?) WHERE passes.account = value ->> 0 AND passes.id = value ->> 1"""
-_UPDATE_ACCOUNTS: Final = """
-    UPDATE accounts SET slots_in_use = value ->> 1, charged_micros = value ->> 2,
-        refunded_micros = value ->> 3, last_sequence = value ->> 4
-    FROM jsonb_each(?) WHERE name = value ->> 0"""
-
-_SELECT_ACCOUNT: Final = "SELECT * FROM accounts WHERE name = ?"
-_SELECT_PASS: Final = "SELECT * FROM passes WHERE account = ? AND id = ?"
-_SELECT_EVENT: Final = "SELECT * FROM events WHERE account = ? AND sequence = ?"
-_DUE: Final = """
-    SELECT passes.* FROM accounts
-    CROSS JOIN timers ON timers.account = accounts.name AND timers.expire_time_us <= :now_us
-    CROSS JOIN passes ON passes.account = timers.account AND passes.id = timers.id_pass_id
-    WHERE (:account IS NULL OR accounts.name = :account)
-        AND (NOT :in_flight OR passes.end_time_us IS NULL)
-    LIMIT :limit"""
+log = structlog.get_logger()
 
 
 class SqliteStore:
     """
     Args:
-        path: of the database file, made when it does not exist.
-        exclusive: refuse to share the file with another exclusive store. False is for commands
-            that make one short change beside a running server.
+        path: of the database file.
+        exclusive: keep others from changing the file, to serve it or to copy it. False is for
+            commands that make one short change, beside a server or not.
+        migrates: bring the schema up to date, and not only check it.
+        create: make the file where there is none.
 
     Attributes:
         migrated: the migrations that opening the file has applied.
+        failed_checkpoints: how many checks have found that the WAL cannot be folded into the file.
 
     Raises:
         CannotOpen: another process serves the file, or it is not fit to be served.
     """
 
-    def __init__(self, path: Path, *, exclusive: bool = True) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        exclusive: bool = True,
+        migrates: bool = True,
+        create: bool = True,
+    ) -> None:
         self._path = path
-        self._lock = lock(path) if exclusive else None
-        try:
-            self._writer = connect(path)
-            try:
-                self._writer.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
-                self.migrated = migrate(self._writer)
-            except BaseException as error:
-                self._writer.close()
-                if isinstance(error, sqlite3.Error):
-                    raise CannotOpen(cannot_open(path, error)) from error
-                raise
-        except BaseException:
-            self._unlock()
-            raise
+        self._hold, self._identity, self._writer, self.migrated = opened(
+            path, exclusive=exclusive, migrates=migrates, create=create
+        )
+        self._writer.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
+        self.failed_checkpoints = 0
+        self._next_wal_check_s = 0.0  # on time.monotonic()
         self._local = threading.local()
         self._readers: list[Any] = []
         self._readers_lock = threading.Lock()
 
-    def _unlock(self) -> None:
-        if self._lock is not None:
-            os.close(self._lock)
-
     def close(self) -> None:
-        """Ends all connections; the last one folds the WAL into the file."""
+        """Ends all connections. The last one folds the WAL into the file, unless the names lead
+        to other files by now.
+        """
+        if self._hold is not None and self._identity.changed():
+            self._hold.leave_files_alone()
         for reader in self._readers:
             reader.close()
         self._writer.close()
-        self._unlock()
+        if self._hold is not None:
+            self._hold.close()
+
+    # -- whether all is well
+
+    def check(self) -> None:
+        """Proves that a change could be stored now; called on the thread that calls `commit`.
+
+        Raises:
+            StoreUnavailable: not now; the message says why.
+            StoreBroken: the file is no longer the one that was opened, or is damaged.
+        """
+        self._same_file()
+        with self._errors():
+            self._wait_for_locks(CHECK_TIMEOUT_S)
+            try:
+                self._writer.execute("BEGIN IMMEDIATE")
+                self._writer.execute("ROLLBACK")
+            finally:
+                self._wait_for_locks(BUSY_TIMEOUT_S)
+        if self._hold is not None:
+            self._hold.prove_room()
+        self._check_wal()
+
+    def _wait_for_locks(self, timeout_s: float) -> None:
+        # The driver's own method takes whole seconds.
+        self._writer.execute(f"PRAGMA busy_timeout = {round(timeout_s * 1_000)}")
+
+    def _check_wal(self) -> None:
+        """Commits fold a WAL that has grown into the file. Where that fails they do not say so.
+
+        Raises:
+            StoreUnavailable: the WAL has passed its bound.
+        """
+        if time.monotonic() < self._next_wal_check_s:
+            return
+        with self._errors():
+            mark(self._writer)
+            _, pages, _ = self._writer.execute("PRAGMA wal_checkpoint(NOOP)").fetchone()
+            cause = self._checkpoint() if pages > CHECKPOINT_PAGES else None
+        if cause is not None:
+            self.failed_checkpoints += 1
+            failed = self.failed_checkpoints
+            log.error("checkpoint_failed", cause=cause, wal_pages=pages, failed=failed)
+            if pages > MAX_WAL_PAGES:
+                raise StoreUnavailable(
+                    f"the WAL cannot be folded into the database: {cause}; nothing was changed"
+                )
+        self._next_wal_check_s = time.monotonic() + WAL_CHECK_S
+
+    def _checkpoint(self) -> str | None:
+        """Folds the WAL into the file. Returns why it could not be, or None."""
+        try:
+            _, pages, done = self._writer.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        except sqlite3.OperationalError as error:
+            return str(error)
+        return None if done == pages else "a reader needs what it holds"
+
+    def _same_file(self, *, outcome_unknown: bool = False) -> None:
+        changed = self._identity.changed()
+        if changed is not None:
+            raise StoreBroken(changed, outcome_unknown=outcome_unknown)
 
     # -- writing
 
     def commit(self, commands: Sequence[Command], now_us: int) -> Committed:
+        self._check_wal()
         with self._errors():
             self._writer.execute("BEGIN IMMEDIATE")
             try:
                 batch = self._load(commands, now_us)
                 outcomes = batch.run(commands, now_us)
                 self._save(batch)
+                self._same_file()
             except BaseException:
                 self._rollback()
                 raise
         self._commit()
+        self._same_file(outcome_unknown=True)
         return Committed(outcomes, {a.name: a.last_sequence for a in batch.changed_accounts()})
 
     def _commit(self) -> None:
@@ -170,14 +197,16 @@ class SqliteStore:
     def _load(self, commands: Sequence[Command], now_us: int) -> Batch:
         needs = Needs.of(commands)
         keys = {name: json.dumps(value) for name, value in needs._asdict().items()}
-        rows = [json.loads(array) for array in self._writer.execute(_LOAD, keys).fetchone()]
+        rows = [json.loads(array) for array in self._writer.execute(sql.LOAD, keys).fetchone()]
         accounts = list(map(Account._make, rows[0]))
         passes = list(map(Pass._make, rows[1]))
         receipts = list(map(Event._make, rows[2]))
         preceding: list[Event] = []
         for receipt in receipts:
-            passes += map(Pass._make, self._rows(_SELECT_PASS, receipt.account, receipt.id_pass_id))
-            before = self._rows(_SELECT_EVENT, receipt.account, receipt.sequence - 1)
+            passes += map(
+                Pass._make, self._rows(sql.SELECT_PASS, receipt.account, receipt.id_pass_id)
+            )
+            before = self._rows(sql.SELECT_EVENT, receipt.account, receipt.sequence - 1)
             preceding += map(Event._make, before)
         overdue = [
             late
@@ -187,10 +216,10 @@ class SqliteStore:
         return Batch(accounts, passes, receipts, preceding, overdue)
 
     def _save(self, batch: Batch) -> None:
-        self._write(_INSERT_PASSES, batch.created.values())
-        self._write(_INSERT_TIMERS, map(_timer, batch.created.values()))
+        self._write(sql.INSERT_PASSES, batch.created.values())
+        self._write(sql.INSERT_TIMERS, map(_timer, batch.created.values()))
         self._write(
-            _UPDATE_PASSES,
+            sql.UPDATE_PASSES,
             (
                 (
                     p.account,
@@ -209,10 +238,10 @@ class SqliteStore:
                 for p in batch.changed.values()
             ),
         )
-        self._write(_INSERT_EVENTS, batch.events)
-        self._write(_DELETE_TIMERS, map(_timer, batch.rung))
+        self._write(sql.INSERT_EVENTS, batch.events)
+        self._write(sql.DELETE_TIMERS, map(_timer, batch.rung))
         self._write(
-            _UPDATE_ACCOUNTS,
+            sql.UPDATE_ACCOUNTS,
             (
                 (a.name, a.slots_in_use, a.charged_micros, a.refunded_micros, a.last_sequence)
                 for a in batch.changed_accounts()
@@ -237,39 +266,34 @@ class SqliteStore:
     # -- accounts, for the operator
 
     def create_account(self, account: Account) -> bool:
-        with self._errors():
-            marks = ", ".join("?" * len(account))
-            cursor = self._writer.execute(
-                f"INSERT INTO accounts VALUES ({marks}) ON CONFLICT DO NOTHING", account
-            )
-        return bool(cursor.rowcount)
+        return self._changed(sql.INSERT_ACCOUNT, account)
 
     def set_account(self, name: str, *, slot_limit: int | None, fee: Money | None) -> bool:
+        currency, fee_micros = fee or (None, None)
+        values = {
+            "name": name,
+            "slot_limit": slot_limit,
+            "currency": currency,
+            "fee_micros": fee_micros,
+        }
+        return self._changed(sql.SET_ACCOUNT, values)
+
+    def _changed(self, statement: str, parameters: Any) -> bool:
         with self._errors():
-            cursor = self._writer.execute(
-                """UPDATE accounts SET slot_limit = coalesce(?, slot_limit),
-                    currency = coalesce(?, currency), fee_micros = coalesce(?, fee_micros)
-                WHERE name = ? AND (last_sequence = 0 OR currency = coalesce(?, currency))""",
-                (
-                    slot_limit,
-                    fee.currency if fee else None,
-                    fee.micros if fee else None,
-                    name,
-                    fee.currency if fee else None,
-                ),
-            )
-        return bool(cursor.rowcount)
+            changed = bool(self._writer.execute(statement, parameters).rowcount)
+        self._same_file(outcome_unknown=True)
+        return changed
 
     # -- reading
 
     def get_pass(self, account: str, pass_id: str) -> Pass | None:
         with self._errors():
-            row = self._reader.execute(_SELECT_PASS, (account, pass_id)).fetchone()
+            row = self._reader.execute(sql.SELECT_PASS, (account, pass_id)).fetchone()
         return Pass._make(row) if row else None
 
     def get_account(self, name: str) -> Account | None:
         with self._errors():
-            row = self._reader.execute(_SELECT_ACCOUNT, (name,)).fetchone()
+            row = self._reader.execute(sql.SELECT_ACCOUNT, (name,)).fetchone()
         return Account._make(row) if row else None
 
     def list_passes(self, query: ListQuery) -> Page:
@@ -282,70 +306,26 @@ class SqliteStore:
             "limit": query.limit,
             "scan": LIST_SCAN_ROWS,
         }
-        candidates = f"FROM passes WHERE account = :account {start} ORDER BY id DESC"
         with self._errors():
-            passes = [
-                Pass._make(row)
-                for row in self._reader.execute(
-                    f"""SELECT * FROM (SELECT * {candidates} LIMIT :scan)
-                    WHERE (:statuses IS NULL
-                            OR status IN (SELECT value FROM json_each(:statuses)))
-                        AND (:idle_before_us IS NULL OR update_time_us < :idle_before_us)
-                    LIMIT :limit + 1""",
-                    parameters,
-                )
-            ]
+            rows = self._reader.execute(sql.LIST.format(start=start), parameters)
+            passes = list(map(Pass._make, rows))
             if len(passes) > query.limit:
                 del passes[query.limit :]
                 return Page(passes, passes[-1].id)
-            last_scanned = self._reader.execute(
-                f"SELECT id {candidates} LIMIT 1 OFFSET :scan - 1", parameters
-            ).fetchone()
+            statement = sql.LAST_SCANNED.format(start=start)
+            last_scanned = self._reader.execute(statement, parameters).fetchone()
         return Page(passes, last_scanned[0] if last_scanned else None)
 
     def events(
         self, account: str, after_sequence: int, limit: int, pass_id: str | None = None
     ) -> list[Event]:
-        if pass_id is not None:
-            return self._events_of_pass(account, after_sequence, limit, pass_id)
         with self._errors():
-            return [
-                Event._make(row)
-                for row in self._reader.execute(
-                    "SELECT * FROM events WHERE account = ? AND sequence > ? "
-                    "ORDER BY sequence LIMIT ?",
-                    (account, after_sequence, limit),
-                )
-            ]
-
-    def _events_of_pass(
-        self, account: str, after_sequence: int, limit: int, pass_id: str
-    ) -> list[Event]:
-        with self._errors():
-            return [
-                Event._make(row)
-                for row in self._reader.execute(
-                    """WITH RECURSIVE history (sequence) AS (
-                        SELECT event_sequence FROM passes WHERE account = :account AND id = :id
-                        UNION ALL
-                        SELECT events.previous_sequence FROM history
-                        JOIN events ON events.account = :account
-                            AND events.sequence = history.sequence
-                        WHERE events.previous_sequence > :after_sequence
-                    )
-                    SELECT events.* FROM history
-                    JOIN events ON events.account = :account
-                        AND events.sequence = history.sequence
-                    WHERE events.sequence > :after_sequence
-                    ORDER BY events.sequence LIMIT :limit""",
-                    {
-                        "account": account,
-                        "id": pass_id,
-                        "after_sequence": after_sequence,
-                        "limit": limit,
-                    },
-                )
-            ]
+            if pass_id is None:
+                rows = self._reader.execute(sql.SELECT_EVENTS, (account, after_sequence, limit))
+            else:
+                values = {"account": account, "after_sequence": after_sequence, "limit": limit}
+                rows = self._reader.execute(sql.HISTORY, values | {"id": pass_id})
+            return list(map(Event._make, rows))
 
     def due(self, now_us: int, limit: int, account: str | None = None) -> list[Pass]:
         with self._errors():
@@ -356,10 +336,12 @@ class SqliteStore:
         """This thread's own connection."""
         reader = getattr(self._local, "reader", None)
         if reader is None:
-            reader = self._local.reader = connect(self._path)
-            reader.execute("PRAGMA query_only = true")
+            reader = connect(self._path)
             with self._readers_lock:
                 self._readers.append(reader)
+            self._same_file()
+            reader.execute("PRAGMA query_only = true")
+            self._local.reader = reader
         return reader
 
     @contextmanager
@@ -369,11 +351,10 @@ class SqliteStore:
             yield
         except sqlite3.Error as error:
             name = getattr(error, "sqlite_errorname", "") or ""
-            if name.startswith("SQLITE_FULL"):
-                raise StoreUnavailable("the disk is full; nothing was changed") from error
-            if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
-                raise StoreUnavailable("the database is busy; nothing was changed") from error
-            if name.startswith(("SQLITE_IOERR", "SQLITE_CORRUPT", "SQLITE_NOTADB")):
+            for prefix, why in _UNAVAILABLE.items():
+                if name.startswith(prefix):
+                    raise StoreUnavailable(f"{why}; nothing was changed") from error
+            if name.startswith(_BROKEN):
                 raise StoreBroken(f"{self._path} cannot be read or written: {error}") from error
             raise
 
@@ -382,7 +363,7 @@ def _due(
     connection: Any, now_us: int, limit: int, account: str | None, *, in_flight: bool = False
 ) -> list[Pass]:
     parameters = {"now_us": now_us, "limit": limit, "account": account, "in_flight": in_flight}
-    return [Pass._make(row) for row in connection.execute(_DUE, parameters)]
+    return [Pass._make(row) for row in connection.execute(sql.DUE, parameters)]
 
 
 def _timer(id_pass: Pass) -> tuple[str, int, str]:

@@ -5,13 +5,22 @@ by account. Tables are clustered on their key (WITHOUT ROWID): finding a pass by
 b-tree, and an account's events lie in the order in which they are watched. A pass knows its
 newest event and an event the one before of the same pass, so that a pass's history needs no
 index: a cancellation among a million passes touches one page of them at random, and no more.
+
+Statements name the columns they use, so that a program goes on where a later one has added some.
 """
+
+from typing import Any, Final
 
 from sqlite_utils import Database, Migrations
 
-APPLICATION_ID = 0x49445053  # "IDPS": says what a database file is before anything is read from it
+from idpass_server.store import schema
 
-migrations = Migrations("idpass")
+APPLICATION_ID: Final = 0x49445053
+""""IDPS": says what a database file is before anything is read from it."""
+OLDEST: Final = 2
+"""How many of the migrations a program has to know to serve a database that has them all."""
+
+migrations: Final = Migrations("idpass")
 
 
 @migrations()
@@ -121,3 +130,32 @@ def caller_of_every_pass(db: Database) -> None:
         WHERE events.account = passes.account AND events.sequence = passes.event_sequence
         """
     )
+
+
+SCHEMA: Final = schema.Schema(tuple(each.name for each in migrations._migrations), OLDEST)  # noqa: SLF001 no accessor
+
+
+def found(connection: Any) -> schema.Found:
+    """What the database records of its schema, read without a change."""
+    db = Database(connection, execute_plugins=False)
+    applied = [each.name for each in migrations.applied(db)]
+    recorded = "schema_compatibility" in db.table_names()
+    query = "SELECT oldest FROM schema_compatibility"
+    return schema.Found(applied, connection.execute(query).fetchone()[0] if recorded else 0)
+
+
+def apply(connection: Any, plan: schema.Plan) -> None:
+    """Brings the schema up to date, in the transaction that is open.
+
+    Args:
+        plan: what `schema.plan` says of it.
+    """
+    recorded = found(connection).oldest
+    if plan.migrations:
+        migrations.apply(Database(connection, execute_plugins=False))
+    if plan.migrations or not recorded:
+        connection.execute(
+            "CREATE TABLE IF NOT EXISTS schema_compatibility (oldest INTEGER NOT NULL) STRICT"
+        )
+        connection.execute("DELETE FROM schema_compatibility")
+        connection.execute("INSERT INTO schema_compatibility VALUES (?)", (max(recorded, OLDEST),))
