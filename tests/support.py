@@ -29,7 +29,7 @@ from idpass_server.clock import Clock
 from idpass_server.config import Settings
 from idpass_server.records import Account
 from idpass_server.server import Server
-from idpass_server.store.opening import audit_store, open_store
+from idpass_server.store.opening import audit_store, make_store, open_store
 
 DAY_US = 86_400_000_000
 BUF = shutil.which("buf", path=str(Path(sys.executable).parent))
@@ -291,6 +291,8 @@ class Process(Calls):
         credentials: to speak TLS with.
     """
 
+    limits: tuple[str, ...] = ("--rate", "0")
+
     def __init__(
         self,
         db: Path | str,
@@ -303,7 +305,7 @@ class Process(Calls):
         self.log: list[dict[str, Any]] = []
         self._by_event: dict[str, list[dict[str, Any]]] = defaultdict(list)
         self.process = subprocess.Popen(
-            [*command, "--listen", "127.0.0.1:0", "--rate", "0", *options],
+            [*command, "--listen", "127.0.0.1:0", *self.limits, *options],
             stderr=subprocess.PIPE,
             env=os.environ | (env or {}),
             text=True,
@@ -389,7 +391,9 @@ def problems(db: Path | str) -> list[str]:
 
 
 def make_accounts(db: Path | str, *names: str) -> None:
-    """Makes accounts with slots enough for any test."""
+    """Makes accounts with slots enough for any test, and the file they are in."""
+    if isinstance(db, Path) and not db.exists():
+        make_store(url_of(db))
     store = open_store(url_of(db), exclusive=False)
     for name in names:
         store.create_account(Account(name, 100_000, 0, "AUD", 4_500_000, 0, 0, 0))

@@ -50,6 +50,7 @@ def test_demo_fails_when_the_lifecycle_is_broken() -> None:
 
 def test_an_account_is_made_shown_and_changed(tmp_path: Path) -> None:
     db = ("--db", f"sqlite:///{tmp_path / 'idpass.db'}")
+    assert cli("init", *db).returncode == 0
     made = cli("account", "create", "acme", "--slots", "25", "--fee", "EUR 3.125", *db)
     assert made.returncode == 0, made.stderr
     assert "EUR 3.125" in made.stdout
@@ -98,7 +99,7 @@ def test_an_account_that_has_charged_keeps_its_currency(service: Service) -> Non
         (["serve", "--db", "sqlite:////nowhere/at/all/x.db"], 1, "cannot be made"),
         (["serve", "--max-calls", "0"], 2, "max-calls"),
         (["serve", "--nonsense"], 2, "No such option"),
-        (["audit", "--db", "sqlite:///nothing.db"], 1, "there is no database nothing.db"),
+        (["audit", "--db", "sqlite:///nothing.db"], 1, "/nothing.db; is the path right"),
         (["account", "show", "acme", "--db", "sqlite:///nothing.db"], 1, "there is no database"),
         (["account", "create", "Acme!", "--slots", "1", "--fee", "AUD 1"], 2, "is not 1 to 63"),
         (["account", "create", "a", "--slots", "-1", "--fee", "AUD 1"], 2, "--slots"),
@@ -146,6 +147,7 @@ def test_a_database_of_a_newer_version_is_left_alone(tmp_path: Path) -> None:
         "INSERT INTO _sqlite_migrations (migration_set, name, applied_at) "
         "VALUES ('idpass', 'from_the_future', '')"
     )
+    connection.execute("UPDATE schema_compatibility SET oldest = 1000")
     connection.close()
     done = cli("serve", "--listen", "127.0.0.1:0", "--db", service.url)
     assert done.returncode == 1

@@ -131,7 +131,7 @@ def test_a_copy_that_is_interrupted_leaves_nothing_and_can_be_run_again(
 @pytest.mark.parametrize(
     ("source_url", "target_url", "code", "said"),
     [
-        ("sqlite:///nothing.db", "postgresql://localhost/x", 1, "there is no database nothing.db"),
+        ("sqlite:///nothing.db", "postgresql://localhost/x", 1, "/nothing.db; is the path right"),
         ("postgresql://localhost/x", "sqlite:///idpass.db", 2, "copy goes --from sqlite"),
         ("sqlite:///a.db", "sqlite:///b.db", 2, "copy goes --from sqlite"),
     ],

@@ -184,7 +184,7 @@ def test_the_account_commands_work_as_written(tmp_path: Path) -> None:
         r"`(account set [^`]+)`",
         PAGES["operating.md"],
     )[0]
-    for command in commands:
+    for command in ("init", *commands):
         done = cli(*shlex.split(command), cwd=tmp_path)
         assert done.returncode == 0, done.stderr
     assert "0 of 200 in use" in done.stdout

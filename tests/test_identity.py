@@ -94,7 +94,8 @@ def test_all_mistakes_stop_the_start_each_in_a_line_of_its_own(tmp_path: Path) -
     file.write_text(f"[callers.ann]\n{GOOD}[callers.bob]\n{GOOD.replace('read', 'write')}")
     db = tmp_path / "idpass.db"
     done = cli(
-        "serve", "--listen", "127.0.0.1:0", "--db", f"sqlite:///{db}", "--callers", str(file)
+        *("serve", "--listen", "127.0.0.1:0", "--db", f"sqlite:///{db}", "--create"),
+        *("--callers", str(file)),
     )
     assert done.returncode == 1
     *_, first, second, third, fourth = done.stderr.replace("Error: ", "").splitlines()
@@ -106,7 +107,9 @@ def test_all_mistakes_stop_the_start_each_in_a_line_of_its_own(tmp_path: Path) -
 
 def test_a_file_that_is_not_there_stops_the_start(tmp_path: Path) -> None:
     db = f"sqlite:///{tmp_path / 'idpass.db'}"
-    done = cli("serve", "--listen", "127.0.0.1:0", "--db", db, "--callers", "nobody.toml")
+    done = cli(
+        "serve", "--listen", "127.0.0.1:0", "--db", db, "--create", "--callers", "nobody.toml"
+    )
     assert done.returncode == 1
     assert "nobody.toml: cannot be read (No such file or directory)" in done.stderr
 

@@ -32,6 +32,7 @@ def test_a_sqlite_database_of_the_first_version_learns_who_changed_each_pass(
     tmp_path: Path,
 ) -> None:
     path = tmp_path / "idpass.db"
+    path.touch(mode=0o600)
     connection = connect(path)
     migrations.apply(Database(connection), stop_before="caller_of_every_pass")
     connection.executescript(INITIAL)

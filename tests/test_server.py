@@ -207,7 +207,8 @@ def test_the_environment_sets_what_the_options_do(tmp_path: Path) -> None:
         command, env=os.environ | environment, stderr=subprocess.PIPE, text=True
     )
     assert server.stderr
-    address = json.loads(server.stderr.readline())["listen"]
+    told = map(json.loads, server.stderr)
+    address = next(line["listen"] for line in told if line["event"] == "serving")
     with grpc.insecure_channel(address) as channel, pytest.raises(grpc.RpcError) as caught:
         next(IdPassServiceStub(channel).WatchIdPasses(WatchRequest()))
     server.kill()

@@ -12,7 +12,8 @@ from typing import Any, Final, NamedTuple
 import uuid_utils
 
 from idpass_server.domain import DAY_US
-from idpass_server.store.sqlite_file import connect, migrate
+from idpass_server.store.sqlite import SqliteStore
+from idpass_server.store.sqlite_file import connect
 
 SLOT_LIMIT: Final = 2**31 - 1
 CACHE_KIB_WHILE_SEEDING: Final = 400_000
@@ -76,9 +77,9 @@ def seed(path: Path, *, in_flight: int, history: int = 0) -> Seeded:
         "expire_time_us": now_us + 7 * DAY_US,
         "slot_limit": SLOT_LIMIT,
     }
+    SqliteStore(path).close()
     connection = connect(path)
     try:
-        migrate(connection)
         _fill(connection, ids, values)
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
