@@ -265,7 +265,7 @@ class Service(Calls):
     def _run(self, ready: "queue.SimpleQueue[str | BaseException]") -> None:
         async def serve() -> None:
             self.loop = asyncio.get_running_loop()
-            self.server = Server(self._settings, Clock(self.time))
+            self.server = Server(self._settings, Clock(self.time, self.time, lambda: True))
             try:
                 address = await self.server.start()
             except BaseException as error:  # noqa: BLE001 the test's thread gets it

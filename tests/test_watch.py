@@ -127,7 +127,7 @@ def test_a_watcher_that_does_not_read_delays_nobody(service: Service) -> None:
 def test_watchers_catch_up_after_a_busy_time(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(watch, "EVENTS_PER_S_WHILE_BUSY", 500)
+    monkeypatch.setattr(watch, "EVENTS_READ_PER_S_WHILE_BUSY", 500)
     total = 300
     with ThreadPoolExecutor(24) as pool:
         watched = [pool.submit(service.events, total) for _ in range(8)]

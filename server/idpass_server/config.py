@@ -33,6 +33,7 @@ class Settings:
         tls_client_ca: PEM file of the authorities of callers' certificates; None asks for none.
         max_connection_age_s: after so long a connection is to be made anew.
         db: URL of the database: sqlite:///FILE, or postgresql://… as libpq takes it.
+        accept_clock: whether to serve by a clock that does not fit to what is stored.
         metrics: HOST:PORT for Prometheus, or None for none.
         max_calls: how many unary calls may be in flight.
         max_pending: how many changes may wait for the store.
@@ -64,6 +65,7 @@ class Settings:
     tls_client_ca: str | None = None
     max_connection_age_s: float = 3_600.0
     db: str = "sqlite:///idpass.db"
+    accept_clock: bool = False
     metrics: str | None = None
     max_calls: int = 1_000
     max_pending: int = 20_000

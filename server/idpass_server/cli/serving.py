@@ -39,6 +39,12 @@ _MAX_INT: Final = 2**31 - 1  # gRPC's own settings are 32-bit numbers
 )
 @db_option
 @setting(
+    "--accept-clock",
+    is_flag=True,
+    default=Settings.accept_clock,
+    help="Start though the clock does not fit to the stored events: it has been checked.",
+)
+@setting(
     "--metrics",
     help="HOST:PORT to answer Prometheus on; not given: nowhere.",
 )

@@ -72,8 +72,10 @@ class PostgresStore:
 
     # -- writing
 
-    def commit(self, commands: Sequence[Command], now_us: int) -> Committed:
-        committed = self._writer.commit(commands, now_us)
+    def commit(
+        self, commands: Sequence[Command], now_us: int, due_us: int | None = None
+    ) -> Committed:
+        committed = self._writer.commit(commands, now_us, due_us)
         if self._announcer is not None and committed.last_sequences:
             self._announcer.announce(committed.last_sequences)
         return committed
@@ -129,8 +131,12 @@ class PostgresStore:
             rows = self._all(sql.HISTORY, values | {"id": pass_id})
         return list(map(Event._make, rows))
 
-    def due(self, now_us: int, limit: int, account: str | None = None) -> list[Pass]:
-        values = {"now_us": now_us, "limit": limit, "account": account}
+    def newest_event_time_us(self) -> int | None:
+        newest: int | None = self._one(sql.NEWEST_EVENT_TIME, ())[0]
+        return newest
+
+    def due(self, due_us: int, limit: int, account: str | None = None) -> list[Pass]:
+        values = {"due_us": due_us, "limit": limit, "account": account}
         rows = self._all(sql.DUE if account is None else sql.DUE_OF_ACCOUNT, values)
         return list(map(Pass._make, rows))
 
