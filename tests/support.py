@@ -384,8 +384,7 @@ def process(db: Path | str, *options: str, **settings: Any) -> Iterator[Process]
 
 def problems(db: Path | str) -> list[str]:
     """What an audit finds."""
-    found, _counts = audit_store(url_of(db))
-    return found
+    return audit_store(url_of(db)).problems
 
 
 def make_accounts(db: Path | str, *names: str) -> None:

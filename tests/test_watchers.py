@@ -159,25 +159,27 @@ ACTIONS = st.one_of(
 )
 
 
+def act(bench: Bench, action: str, number: int, other: int) -> None:
+    reads = bench.reads
+    match action:
+        case "commit":
+            reads.commit(str(number))
+        case "tell":
+            bench.tell()
+        case "show":
+            reads.visible = min(reads.visible + number, len(reads.stored))
+        case "watch":
+            bench.watch(min(number, len(reads.stored)), pause=other)
+        case "watch one" if reads.steps[str(other)]:
+            bench.watch(min(number, len(reads.stored)), str(other))
+
+
 async def play(actions: list[tuple[str, int, int]]) -> None:
     bench = Bench()
-    reads = bench.reads
     for action, number, other in actions:
-        match action:
-            case "commit":
-                reads.commit(str(number))
-            case "tell":
-                bench.tell()
-            case "show":
-                reads.visible = min(reads.visible + number, len(reads.stored))
-            case "run":
-                for _ in range(number):
-                    await asyncio.sleep(0)
-            case "watch":
-                bench.watch(min(number, len(reads.stored)), pause=other)
-            case "watch one":
-                if reads.steps[str(other)]:
-                    bench.watch(min(number, len(reads.stored)), str(other))
+        act(bench, action, number, other)
+        for _ in range(number if action == "run" else 0):
+            await asyncio.sleep(0)
     for _ in range(5):
         await asyncio.sleep(0)
     bench.tell()
