@@ -8,13 +8,13 @@ from contextlib import ExitStack, contextmanager
 
 import click
 
-from idpass_server.cli.base import db_option, main, must_exist
+from idpass_server.cli.base import main, must_exist, option
 from idpass_server.config import shown_url
 from idpass_server.store import opening
 
 
 @main.command("audit")
-@db_option
+@option("db")
 @click.option("--quick", is_flag=True, help="Leave out what compares rows with each other.")
 @click.option("--json", "as_json", is_flag=True, help="Print what was found as one JSON object.")
 @click.pass_context
@@ -63,7 +63,7 @@ def _progress() -> Iterator[Callable[[str], None]]:
 
 
 @main.command("migrate")
-@db_option
+@option("db")
 def migrate_command(db: str) -> None:
     """Bring a database's schema up to date.
 
