@@ -1,8 +1,6 @@
 """WatchIdPasses: every event, once, in order, and no harm to anyone else."""
 
 import threading
-import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -11,14 +9,7 @@ import pytest
 
 from idpass.v1 import id_pass_pb2 as pb
 from idpass_server import watch
-from support import STATUS, Service, refused
-
-
-def eventually(condition: Callable[[], bool], timeout_s: float = 30) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+from support import STATUS, Service, eventually, refused
 
 
 def test_events_say_what_happened(service: Service) -> None:
