@@ -14,6 +14,7 @@ from bench.report import Goal, at_least, at_most
 from bench.seed import Seeded, seed
 from bench.servers import (
     Process,
+    audited_s,
     idpass_server,
     idpass_server_http,
     known_callers,
@@ -203,6 +204,11 @@ class Bench:
                 what + "p99", "", f"{p99:.2f} x ({_p99_ms(beside)} / {_p99_ms(without)} ms)", None
             ),
         ]
+
+    async def audit(self) -> None:
+        """Every invariant of the large database."""
+        taken_s = await asyncio.to_thread(audited_s, f"sqlite:///{self._many().path}")
+        self.goals.append(at_most(f"audit of {self.settings.passes:,} passes", taken_s, 20, "s"))
 
     async def flood(self) -> None:
         """A caller who makes 20 calls a second, while another has 128 in flight whatever comes."""
