@@ -1,7 +1,7 @@
 """A wrong clock neither expires passes for good nor leaves times that run backwards."""
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -172,7 +172,7 @@ def unswept(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def logged(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[dict[str, Any]]]:
+def logged(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """Lines of the module that sweeps."""
     lines: list[dict[str, Any]] = []
 

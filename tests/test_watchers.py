@@ -2,10 +2,11 @@
 
 import asyncio
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from idpass.v1.id_pass_pb2 import IdPassEvent
@@ -69,15 +70,14 @@ class FakeReads:
         self, account: str, pass_id: str, after_sequence: int, limit: int
     ) -> History | None:
         assert account == "demo"
-        own = [e for e in self.stored[: self.visible] if e.id_pass_id == pass_id]
+        up_to = self.visible
         await asyncio.sleep(0)
+        own = [e for e in self.stored[: self.visible] if e.id_pass_id == pass_id]
         if not own:
             return None
         ended_us = own[-1].event_time_us if own[-1].to_status == WAY[-1] else None
         id_pass = Pass(*[None] * len(Pass._fields))._replace(end_time_us=ended_us)  # type: ignore[arg-type]
-        return History(
-            id_pass, [e for e in own if e.sequence > after_sequence][:limit], self.visible
-        )
+        return History(id_pass, [e for e in own if e.sequence > after_sequence][:limit], up_to)
 
 
 async def eventually(condition: Callable[[], bool]) -> None:
@@ -192,6 +192,7 @@ async def play(actions: list[tuple[str, int, int]]) -> None:
     assert bench.watchers.open == 0
 
 
+@settings(max_examples=300)
 @given(st.lists(ACTIONS, max_size=40))
 def test_every_watcher_gets_every_event_once_in_order(actions: list[tuple[str, int, int]]) -> None:
     with pytest.MonkeyPatch.context() as patch:
@@ -246,14 +247,14 @@ async def test_watchers_share_what_is_read_and_its_pace(monkeypatch: pytest.Monk
         await real_sleep(0)
 
     monkeypatch.setattr(watch, "CHUNK_EVENTS", 3)
-    now_s = 1_000.0
-    monkeypatch.setattr(watch.time, "monotonic", lambda: now_s + sum(slept))
+    clock = SimpleNamespace(monotonic=lambda: 1_000.0 + sum(slept))
+    monkeypatch.setattr(watch, "time", clock)
     bench = Bench(busy=lambda: True)
     for number in range(PASSES):
         for _ in WAY:
             bench.reads.commit(str(number))
     bench.reads.visible = len(bench.reads.stored)
-    monkeypatch.setattr(watch.asyncio, "sleep", sleep)
+    monkeypatch.setattr(asyncio, "sleep", sleep)
     for _ in range(50):
         bench.watch(0)
     for _ in range(STEPS):
