@@ -29,6 +29,8 @@ from idpass_server.store.postgres_news import Announcer, Listener
 from idpass_server.store.postgres_writer import Writer
 
 SWEEP_LEASE_US: Final = 5_000_000
+CLOCKS_APART_US: Final = 60_000_000
+"""Difference of hosts' clocks beyond which one is wrong: its lease binds nobody, microseconds."""
 
 Parameters = Sequence[object] | Mapping[str, object]
 
@@ -144,7 +146,12 @@ class PostgresStore:
         if now_us < self._lease_until_us - SWEEP_LEASE_US // 2:
             return True
         until_us = now_us + SWEEP_LEASE_US
-        values = {"holder": self._holder, "until_us": until_us, "now_us": now_us}
+        values = {
+            "holder": self._holder,
+            "until_us": until_us,
+            "now_us": now_us,
+            "too_far_us": until_us + CLOCKS_APART_US,
+        }
         claimed = self._changed(sql.LEASE, values)
         self._lease_until_us = until_us if claimed else 0
         return claimed

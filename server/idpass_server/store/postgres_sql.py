@@ -132,4 +132,4 @@ DUE_OF_ACCOUNT: Final = _LATE.format(which="")
 OVERDUE: Final = _LATE.format(which="AND passes.end_time_us IS NULL")
 LEASE: Final = """
     UPDATE sweep_lease SET holder = %(holder)s, until_us = %(until_us)s
-    WHERE holder = %(holder)s OR until_us < %(now_us)s"""
+    WHERE holder = %(holder)s OR until_us < %(now_us)s OR until_us > %(too_far_us)s"""
