@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple
 
 import grpc
 import structlog
@@ -38,11 +38,9 @@ from idpass_server.tls import Certificates
 from idpass_server.watch import Watchers
 from idpass_server.wire import SERVICE
 
-READERS: Final = 2
 HANG_UP_S: Final = 0.5
 """For the last answers to be sent; streams of other services, such as health, end with it."""
 
-T = TypeVar("T")
 log = structlog.get_logger()
 
 

@@ -231,7 +231,7 @@ class Watchers:
         turn_s = max(self._next_turn_s, time.monotonic())
         self._next_turn_s = turn_s + events / EVENTS_READ_PER_S_WHILE_BUSY
         while (wait_s := turn_s - time.monotonic()) > 0:
-            if not self._busy():
+            if self._closing or not self._busy():
                 self._next_turn_s = 0.0
                 return
             await asyncio.sleep(min(wait_s, IDLE_LOOK_S))
