@@ -157,7 +157,9 @@ class Connection(asyncio.Protocol):
     def pump(self, now_s: float) -> None:
         """Resets what is late, and sends what there is room for."""
         out: list[bytes] = []
-        while self._by_age and self._by_age[0].due_s + self._by_age[0].phase.phase.deadline_s < now_s:
+        while (
+            self._by_age and self._by_age[0].due_s + self._by_age[0].phase.phase.deadline_s < now_s
+        ):
             call = self._by_age.popleft()
             if self._sent.pop(call.stream, None):
                 call.phase.ended(call, "late", now_s)
