@@ -18,11 +18,10 @@ PING_STRIKES: Final = 2
 MAX_UNTAKEN: Final = 800
 """Calls that gRPC has received and the service has not taken; gRPC cancels further ones at once.
 
-This is what keeps the service up when it is offered more than it can do: a call cancelled here costs
-a fiftieth of one that is answered, while a refusal of our own costs nearly as much as an answer.
-The queue is first in, first out, so that its length is also the longest wait: 0.3 s at 3,000 calls
-a second, well within callers' deadlines. It must not be much shorter, since one client may well
-begin hundreds of calls at once.
+This keeps the service up when it is offered more than it can do: a call that is cancelled here
+costs a twentieth of one that is answered, a refusal of our own most of one. The queue is first in,
+first out, so that its length is also the longest wait: 0.3 s at 3,000 calls a second, well within
+callers' deadlines. A much shorter one would turn away clients that begin hundreds of calls at once.
 """
 
 CONNECTION_GRACE_S: Final = 60.0

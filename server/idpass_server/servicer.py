@@ -10,10 +10,11 @@ from idpass.v1 import id_pass_pb2 as pb
 from idpass.v1 import id_pass_service_pb2 as service_pb
 from idpass.v1.id_pass_service_pb2_grpc import IdPassServiceServicer
 from idpass_server import errors, requests, responses
-from idpass_server.calls import Call, Calls, stream, unary
+from idpass_server.calls import Call, Calls
 from idpass_server.clock import Clock
 from idpass_server.engine import Engine
 from idpass_server.identity import Permission
+from idpass_server.methods import stream, unary
 from idpass_server.metrics import Metrics
 from idpass_server.records import (
     Account,
@@ -84,7 +85,7 @@ class IdPassServicer(IdPassServiceServicer):
         results: list[Outcome | None] = []
         commands: list[Command] = []
         items = requests.batch_requests(request)
-        self.calls.count_as(len(items), call.caller)
+        self.calls.count_as(len(items), call)
         for item in items:
             try:
                 commands.append(requests.cancel(item, call.caller, call.reference))
@@ -129,7 +130,7 @@ class IdPassServicer(IdPassServiceServicer):
         query = requests.list_query(request, call.caller)
         await self._sweeper.sweep(query.account)
         page = await self._read(self._store.list_passes, query)
-        self.calls.count_as(-(-len(page.passes) // PASSES_PER_CALL), call.caller)
+        self.calls.count_as(-(-len(page.passes) // PASSES_PER_CALL), call)
         next_page_token = ""
         if page.next_before_id is not None:
             next_page_token = requests.page_token(query, page.next_before_id)
