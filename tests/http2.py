@@ -19,6 +19,7 @@ from hyperframe.frame import (
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 MAX_FRAME = 16_384
+INITIAL_WINDOW = SettingsFrame.INITIAL_WINDOW_SIZE
 SERVICE = "/idpass.v1.IdPassService/"
 PIECE = 1 << 16
 

@@ -18,7 +18,7 @@ import struct
 import sys
 import time
 from collections import Counter, deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -35,7 +35,7 @@ DEFAULT_WINDOW: Final = 65_535
 OWN_WINDOW: Final = 1 << 30
 CANCEL_CODE: Final = struct.pack(">I", 8)
 
-DATA, HEADERS, RST_STREAM, SETTINGS, PING, GOAWAY, WINDOW_UPDATE = 0, 1, 3, 4, 6, 7, 8
+DATA, HEADERS, RST_STREAM, SETTINGS, PING, WINDOW_UPDATE = 0, 1, 3, 4, 6, 8
 END_STREAM, ACK, END_HEADERS = 1, 1, 4
 
 
@@ -201,25 +201,27 @@ class Connection(asyncio.Protocol):
 
     def _frame(self, kind: int, flags: int, stream: int, body: bytes, now_s: float) -> None:
         if kind == HEADERS and flags & END_STREAM:
-            if call := self._sent.pop(stream, None):
-                call.phase.ended(call, self._status(body), now_s)
+            self._end(stream, now_s, lambda: self._status(body))
         elif kind == RST_STREAM:
-            if call := self._sent.pop(stream, None):
-                code = int.from_bytes(body, "big")
-                call.phase.ended(call, f"reset {code}", now_s)
+            self._end(stream, now_s, lambda: f"reset {int.from_bytes(body, 'big')}")
         elif kind == WINDOW_UPDATE and stream == 0:
             self._window += int.from_bytes(body, "big")
         elif kind == SETTINGS and not flags & ACK:
-            for key, value in struct.iter_unpack(">HI", body):
-                if key == SettingsFrame.MAX_CONCURRENT_STREAMS:
-                    self._max_streams = value
-            self._transport.write(frame(SETTINGS, ACK, 0, b""))
-            if not self.ready.done():
-                self.ready.set_result(None)
+            self._set(body)
         elif kind == PING and not flags & ACK:
             self._transport.write(frame(PING, ACK, 0, body))
-        elif kind == GOAWAY:
-            sys.stderr.write(f"goaway {body!r}\n")
+
+    def _end(self, stream: int, now_s: float, status: Callable[[], str]) -> None:
+        if call := self._sent.pop(stream, None):
+            call.phase.ended(call, status(), now_s)
+
+    def _set(self, body: bytes) -> None:
+        for key, value in struct.iter_unpack(">HI", body):
+            if key == SettingsFrame.MAX_CONCURRENT_STREAMS:
+                self._max_streams = value
+        self._transport.write(frame(SETTINGS, ACK, 0, b""))
+        if not self.ready.done():
+            self.ready.set_result(None)
 
     def _status(self, block: bytes) -> str:
         """The grpc-status of trailers, whose other fields take long to decode."""
