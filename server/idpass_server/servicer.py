@@ -1,7 +1,8 @@
 """IdPassService: each method takes a request in, makes one call, and puts an answer out."""
 
+import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from typing import Any, Final, TypeVar
 
 from google.rpc import status_pb2
@@ -32,6 +33,11 @@ from idpass_server.refusals import InvalidRequest, PassEnded, PassNotFound, Refu
 from idpass_server.store import Store
 from idpass_server.sweeper import Sweeper
 from idpass_server.watch import Watchers
+
+Item = TypeVar("Item")
+
+ITEMS_PER_TURN: Final = 100
+"""Items of a batch after which other calls have their turn."""
 
 PASSES_PER_CALL: Final = 25
 """So many passes in a page take about as long as another call."""
@@ -86,7 +92,7 @@ class IdPassServicer(IdPassServiceServicer):
         commands: list[Command] = []
         items = requests.batch_requests(request)
         self.calls.count_as(len(items), call)
-        for item in items:
+        async for item in _in_turns(items):
             try:
                 commands.append(requests.cancel(item, call.caller, call.reference))
                 results.append(None)
@@ -94,8 +100,10 @@ class IdPassServicer(IdPassServiceServicer):
                 results.append(refusal)
         decided = iter(await self._engine.submit(commands, call.deadline_s) if commands else ())
         return responses.batch_cancel_response(
-            _result(next(decided) if result is None else result, call.reference)
-            for result in results
+            [
+                _result(next(decided) if result is None else result, call.reference)
+                async for result in _in_turns(results)
+            ]
         )
 
     @unary(Permission.REGISTER)
@@ -180,6 +188,14 @@ class IdPassServicer(IdPassServiceServicer):
         if account is None:
             raise LookupError(f"the caller's account {call.caller.account} does not exist")
         return account
+
+
+async def _in_turns(items: Iterable[Item]) -> AsyncIterator[Item]:
+    """The items, with a turn for other calls after every hundred."""
+    for number, item in enumerate(items, start=1):
+        yield item
+        if number % ITEMS_PER_TURN == 0:
+            await asyncio.sleep(0)
 
 
 def _late_result(command: Command, refusal: Refusal) -> bool:
