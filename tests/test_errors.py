@@ -11,9 +11,9 @@ from google.rpc import code_pb2
 
 from idpass.v1 import error_reason_pb2
 from idpass.v1 import id_pass_service_pb2 as service_pb
-from idpass.v1.id_pass_service_pb2_grpc import IdPassServiceServicer
 from idpass_server import domain, errors, refusals, wire
 from idpass_server.records import Pass, Status
+from idpass_server.servicer import IdPassServicer
 from support import Service, details_of, refused, told
 
 PASS = Pass(
@@ -314,7 +314,7 @@ def test_gRPC_parses_nothing_before_the_caller_is_known() -> None:
         method = "/idpass.v1.IdPassService/ListIdPasses"
         invocation_metadata = ()
 
-    handler: Any = wire.handlers(IdPassServiceServicer()).service(Details())  # type: ignore[arg-type]
+    handler: Any = wire.handlers(IdPassServicer).service(Details())  # type: ignore[arg-type]
     assert handler.request_deserializer is None
 
 

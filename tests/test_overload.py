@@ -5,7 +5,11 @@ import threading
 from collections import Counter
 from collections.abc import Iterator
 
+import pytest
+
 from http2 import Connection, call, call_headers, message
+from idpass_server.call_log import Record
+from idpass_server.identity import Permission
 from idpass_server.options import MAX_UNTAKEN
 from support import Service
 
@@ -69,3 +73,16 @@ def test_a_client_that_begins_800_calls_at_once_has_them_all_answered(service: S
         with busy(service):
             streams = send_calls(connection, 800)
         assert statuses(connection, streams) == {"0": 800}
+
+
+def test_a_call_whose_deadline_passed_while_it_waited_is_not_started(service: Service) -> None:
+    class Late:
+        def time_remaining(self) -> float:
+            return 0.0
+
+        def invocation_metadata(self) -> tuple[()]:
+            return ()
+
+    calls = service.server._calls
+    with pytest.raises(TimeoutError, match="before it was started"):
+        calls.admit(Record("GetIdPass"), Permission.READ, 0, Late())

@@ -184,14 +184,15 @@ class _Reader:
     def _number(
         self, name: str, fields: dict[str, Any], key: str, least: int, *, whole: bool = False
     ) -> Any:
-        value = fields.get(key)
-        kinds = (int,) if whole else (int, float)
-        in_range = type(value) in kinds and least <= value <= sys.float_info.max
-        if value is not None and not in_range:
-            reason = f"{key} is not a {'whole ' if whole else ''}number of {least} or more"
-            self._wrong(self._lines.of(name, key), reason)
+        if key not in fields:
             return None
-        return value
+        value = fields[key]
+        kinds = (int,) if whole else (int, float)
+        if type(value) in kinds and least <= value <= sys.float_info.max:
+            return value
+        kind = "whole number" if whole else "number"
+        self._wrong(self._lines.of(name, key), f"{key} is not a {kind} of {least} or more")
+        return None
 
     def _credentials(self, caller: Caller, fields: dict[str, Any]) -> None:
         name = caller.name

@@ -1,4 +1,8 @@
-"""IdPassService: each method takes a request in, makes one call, and puts an answer out."""
+"""IdPassService: each method takes a request in, makes one call, and puts an answer out.
+
+`wire` registers the methods with gRPC, of bytes as `methods` makes them; hence no base class of
+the generated code, whose methods take messages.
+"""
 
 import asyncio
 import contextlib
@@ -9,7 +13,6 @@ from google.rpc import status_pb2
 
 from idpass.v1 import id_pass_pb2 as pb
 from idpass.v1 import id_pass_service_pb2 as service_pb
-from idpass.v1.id_pass_service_pb2_grpc import IdPassServiceServicer
 from idpass_server import errors, requests, responses
 from idpass_server.calls import Call, Calls
 from idpass_server.clock import Clock
@@ -43,7 +46,7 @@ PASSES_PER_CALL: Final = 25
 """So many passes in a page take about as long as another call."""
 
 
-class IdPassServicer(IdPassServiceServicer):
+class IdPassServicer:
     """
     Args:
         calls: what all calls have in common.

@@ -36,7 +36,7 @@ def handlers(servicer: Any) -> grpc.GenericRpcHandler:
     Raises:
         AttributeError: the servicer lacks a method of the service.
     """
-    by_method = {}
+    by_method: dict[str, Any] = {}
     for method in _SERVICE.methods:
         make = grpc.unary_unary_rpc_method_handler
         if method.server_streaming:

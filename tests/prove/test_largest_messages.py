@@ -13,9 +13,10 @@ import grpc
 import pytest
 
 from guarded import Guarded, caller
+from idpass.v1 import id_pass_pb2
 from idpass.v1 import id_pass_service_pb2 as pb
 from idpass_server import requests, wire
-from support import UNKNOWN_ID, bearer, process, report
+from support import STATUS, UNKNOWN_ID, bearer, process, report
 
 PASSES: Final = 1_000
 TIMES: Final = 20
@@ -26,21 +27,29 @@ EMPTY_ITEM: Final = b"\x0a\x00"
 
 def longest_cancel(id_: str = UNKNOWN_ID) -> pb.CancelRequest:
     note = FACE * requests.MAX_NOTE_CHARACTERS
-    return pb.CancelRequest(id=id_, request_id="", reason=1, note=note, expected_status=1)
+    return pb.CancelRequest(
+        id=id_,
+        reason=id_pass_pb2.CANCEL_REASON_ABANDONED,
+        note=note,
+        expected_status=id_pass_pb2.ID_PASS_STATUS_NEW,
+    )
 
 
-LEGAL: Final = {
+LONGEST_REGISTER: Final = pb.RegisterRequest(
+    applicant_reference=FACE * requests.MAX_APPLICANT_REFERENCE_CHARACTERS
+)
+LEGAL: Final[dict[str, Any]] = {
     "CancelIdPass": longest_cancel(),
     "BatchCancelIdPasses": pb.BatchCancelRequest(requests=[longest_cancel()] * 1_000),
-    "RegisterIdPass": pb.RegisterRequest(
-        applicant_reference=FACE * requests.MAX_APPLICANT_REFERENCE_CHARACTERS
-    ),
-    "AdvanceIdPass": pb.AdvanceRequest(id=UNKNOWN_ID, to_status=2, expected_status=1),
+    "RegisterIdPass": LONGEST_REGISTER,
+    "AdvanceIdPass": pb.AdvanceRequest(id=UNKNOWN_ID, to_status=STATUS["opened"]),
     "GetIdPass": pb.GetRequest(id=UNKNOWN_ID),
-    "ListIdPasses": pb.ListRequest(page_size=1_000, statuses=[1] * requests.MAX_STATUSES),
+    "ListIdPasses": pb.ListRequest(
+        page_size=1_000, statuses=[STATUS["new"]] * requests.MAX_STATUSES
+    ),
     "GetAccount": pb.GetAccountRequest(),
 }
-ILLEGAL: Final = {
+ILLEGAL: Final[dict[str, Any]] = {
     "CancelIdPass": pb.CancelRequest(id=FACE * 3_900),
     "RegisterIdPass": pb.RegisterRequest(applicant_reference=FACE * 3_900),
     "AdvanceIdPass": pb.AdvanceRequest(id=FACE * 3_900),
@@ -78,7 +87,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     with process(folder / "idpass.db", *options) as running:
         ann = running.with_token("ann-token")
         registering = [
-            ann.stub.RegisterIdPass.future(LEGAL["RegisterIdPass"], metadata=bearer("ann-token"))
+            ann.stub.RegisterIdPass.future(LONGEST_REGISTER, metadata=bearer("ann-token"))
             for _ in range(PASSES)
         ]
         for future in registering:
@@ -107,7 +116,7 @@ class Prober:
     def _probe(self) -> None:
         options = [("grpc.use_local_subchannel_pool", 1)]
         with grpc.insecure_channel(self._address, options) as channel:
-            get = channel.unary_unary("/idpass.v1.IdPassService/GetIdPass")
+            get: Any = channel.unary_unary("/idpass.v1.IdPassService/GetIdPass")
             request = pb.GetRequest(id=UNKNOWN_ID).SerializeToString()
             grpc.channel_ready_future(channel).result(30)
             while not self._ended.is_set():
@@ -123,7 +132,7 @@ def test_no_request_holds_another_account_up(server: Any, request: pytest.Fixtur
     for token in ("ann-token", "nobodys-token"):
         for method, kind, body in rows:
             with Prober(server.address) as prober:
-                call = server.channel.unary_unary(f"/idpass.v1.IdPassService/{method}")
+                call: Any = server.channel.unary_unary(f"/idpass.v1.IdPassService/{method}")
                 for _ in range(TIMES):
                     if not body and method not in LEGAL:
                         time.sleep(0.01)
