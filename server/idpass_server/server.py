@@ -25,7 +25,7 @@ from idpass_server.engine import Engine
 from idpass_server.identity import Callers, EveryoneIsDemo, Identity, KnownCallers
 from idpass_server.metrics import Metrics
 from idpass_server.options import options
-from idpass_server.rate import Rate
+from idpass_server.rate import Limit
 from idpass_server.readiness import Readiness
 from idpass_server.reads import Reads
 from idpass_server.refusals import StoreUnavailable
@@ -153,7 +153,8 @@ class Server:
             identity,
             metrics,
             max_calls=self._settings.max_calls,
-            rate=Rate(self._settings.rate_per_s, self._settings.burst),
+            max_streams_per_account=self._settings.max_watchers_per_account,
+            limit=Limit(self._settings.default_rate_per_s, self._settings.burst),
         )
         self._watchers = Watchers(
             self._reads,

@@ -1,18 +1,23 @@
-"""IdPassService: each method takes a request in, makes one call, and puts an answer out."""
+"""IdPassService: each method takes a request in, makes one call, and puts an answer out.
 
+`wire` registers the methods with gRPC, of bytes as `methods` makes them; hence no base class of
+the generated code, whose methods take messages.
+"""
+
+import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from typing import Final, TypeVar
 
 from google.rpc import status_pb2
 
 from idpass.v1 import id_pass_pb2 as pb
 from idpass.v1 import id_pass_service_pb2 as service_pb
-from idpass.v1.id_pass_service_pb2_grpc import IdPassServiceServicer
 from idpass_server import errors, requests, responses
-from idpass_server.calls import Call, Calls, stream, unary
+from idpass_server.calls import Call, Calls
 from idpass_server.engine import Engine
 from idpass_server.identity import Permission
+from idpass_server.methods import stream, unary
 from idpass_server.metrics import Metrics
 from idpass_server.reads import Reads
 from idpass_server.records import (
@@ -30,11 +35,16 @@ from idpass_server.records import (
 from idpass_server.refusals import InvalidRequest, PassEnded, PassNotFound, Refusal
 from idpass_server.watch import Watchers
 
+Item = TypeVar("Item")
+
+ITEMS_PER_TURN: Final = 100
+"""Items of a batch after which other calls have their turn."""
+
 PASSES_PER_CALL: Final = 25
 """So many passes in a page take about as long as another call."""
 
 
-class IdPassServicer(IdPassServiceServicer):
+class IdPassServicer:
     """
     Args:
         calls: what all calls have in common.
@@ -73,8 +83,8 @@ class IdPassServicer(IdPassServiceServicer):
         results: list[Outcome | None] = []
         commands: list[Command] = []
         items = requests.batch_requests(request)
-        self.calls.count_as(len(items), call.caller)
-        for item in items:
+        self.calls.count_as(len(items), call)
+        async for item in _in_turns(items):
             try:
                 commands.append(requests.cancel(item, call.caller, call.reference))
                 results.append(None)
@@ -82,8 +92,10 @@ class IdPassServicer(IdPassServiceServicer):
                 results.append(refusal)
         decided = iter(await self._engine.submit(commands, call.deadline_s) if commands else ())
         return responses.batch_cancel_response(
-            _result(next(decided) if result is None else result, call.reference)
-            for result in results
+            [
+                _result(next(decided) if result is None else result, call.reference)
+                async for result in _in_turns(results)
+            ]
         )
 
     @unary(Permission.REGISTER)
@@ -111,7 +123,7 @@ class IdPassServicer(IdPassServiceServicer):
     ) -> service_pb.ListResponse:
         query = requests.list_query(request, call.caller)
         page = await self._reads.list_passes(query)
-        self.calls.count_as(-(-len(page.passes) // PASSES_PER_CALL), call.caller)
+        self.calls.count_as(-(-len(page.passes) // PASSES_PER_CALL), call)
         next_page_token = ""
         if page.next_before_id is not None:
             next_page_token = requests.page_token(query, page.next_before_id)
@@ -164,6 +176,14 @@ class IdPassServicer(IdPassServiceServicer):
         if account is None:
             raise LookupError(f"the caller's account {call.caller.account} does not exist")
         return account
+
+
+async def _in_turns(items: Iterable[Item]) -> AsyncIterator[Item]:
+    """The items, with a turn for other calls after every hundred."""
+    for number, item in enumerate(items, start=1):
+        yield item
+        if number % ITEMS_PER_TURN == 0:
+            await asyncio.sleep(0)
 
 
 def _late_result(command: Command, refusal: Refusal) -> bool:
