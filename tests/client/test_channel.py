@@ -6,7 +6,6 @@ import socket
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -15,14 +14,9 @@ import grpc
 import pytest
 import trustme
 
-from client.support import Connect
+from client.support import Connect, Serve, server_credentials
 from idpass import AsyncIdPassClient, IdPassClient, Unavailable
 from idpass._channel import is_loopback
-from idpass.v1 import id_pass_pb2 as pb
-from idpass.v1.id_pass_service_pb2_grpc import (
-    IdPassServiceServicer,
-    add_IdPassServiceServicer_to_server,
-)
 
 CLIENTS = (IdPassClient, AsyncIdPassClient)
 
@@ -87,55 +81,9 @@ def test_a_pem_file_that_is_missing_is_told_at_once(client: Any, tmp_path: Path)
         client("localhost:1", tls=tmp_path / "none.pem")
 
 
-class Recorder(IdPassServiceServicer):
-    """A service that notes who calls."""
-
-    def __init__(self) -> None:
-        self.metadata: dict[str, Any] = {}
-        self.peer: dict[str, Any] = {}
-
-    def GetAccount(self, _request: Any, context: Any) -> pb.Account:
-        self.metadata = dict(context.invocation_metadata())
-        self.peer = dict(context.auth_context())
-        return pb.Account(id="recorded")
-
-
-Serve = Callable[..., tuple[Recorder, str]]
-
-
-@pytest.fixture
-def serve() -> Iterator[Serve]:
-    servers = []
-
-    def serve(credentials: grpc.ServerCredentials | None = None) -> tuple[Recorder, str]:
-        recorder = Recorder()  # type: ignore[abstract]  # one rpc will do
-        server = grpc.server(ThreadPoolExecutor(2))
-        add_IdPassServiceServicer_to_server(recorder, server)
-        if credentials is None:
-            port = server.add_insecure_port("localhost:0")
-        else:
-            port = server.add_secure_port("localhost:0", credentials)
-        server.start()
-        servers.append(server)
-        return recorder, f"localhost:{port}"
-
-    yield serve
-    for server in servers:
-        server.stop(None).wait()
-
-
 @pytest.fixture(scope="module")
 def ca() -> trustme.CA:
     return trustme.CA()
-
-
-def server_credentials(ca: trustme.CA, *, mutual: bool) -> grpc.ServerCredentials:
-    issued = ca.issue_cert("localhost")
-    return grpc.ssl_server_credentials(
-        [(issued.private_key_pem.bytes(), issued.cert_chain_pems[0].bytes())],
-        ca.cert_pem.bytes() if mutual else None,
-        mutual,
-    )
 
 
 def test_a_token_is_sent_as_bearer_over_tls(
