@@ -6,6 +6,7 @@ is tested against it in environments in which no server could be installed (see 
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -109,3 +110,10 @@ def serve() -> Iterator[Serve]:
     yield serve
     for server in servers:
         server.stop(None).wait()
+
+
+@pytest.fixture
+def silent() -> Iterator[str]:
+    """Where connections are taken and nothing is ever answered, as behind some firewalls."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield "127.0.0.1:{1}".format(*listener.getsockname())

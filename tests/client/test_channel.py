@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import textwrap
+import uuid
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import pytest
 import trustme
 
 from client.support import Connect, Serve, server_credentials
-from idpass import AsyncIdPassClient, IdPassClient, Unavailable
+from idpass import AsyncIdPassClient, IdPassClient, IdPassError, OutcomeUnknown, Unavailable
 from idpass._channel import is_loopback
 
 CLIENTS = (IdPassClient, AsyncIdPassClient)
@@ -73,6 +74,25 @@ def test_a_token_never_leaves_this_machine_in_plain_text(client: Any) -> None:
         client("idpass.example.com:443", token="secret", allow_plaintext=True)
     client("localhost:443", token="secret")
     client("idpass.example.com:443", token="secret", tls=True)
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+@pytest.mark.parametrize("token", ["", " \n", "two\nlines", "geheim-é", "nul\0", "tab\there"])
+def test_a_token_that_cannot_be_a_header_is_refused_and_not_told(client: Any, token: str) -> None:
+    with pytest.raises(ValueError, match="cannot be sent in a header") as raised:
+        client("localhost:443", token=token)
+    assert token.strip() == "" or token not in str(raised.value)
+
+
+@pytest.mark.parametrize(("given", "error"), [("a\nb", ValueError), (b"bytes", TypeError)])
+def test_a_token_that_a_function_gives_is_looked_at_in_each_call(
+    connect: Connect, address: str, given: Any, error: type[Exception]
+) -> None:
+    tokens = iter(["fine\n", given])
+    client = connect(address, token=lambda: next(tokens))
+    client.account()
+    with pytest.raises(error, match="the token"):
+        client.account()
 
 
 @pytest.mark.parametrize("client", CLIENTS)
@@ -169,6 +189,57 @@ def test_closing_a_client_ends_its_iterations(address: str) -> None:
         rest = pool.submit(list, events)
         client.close()
         rest.result(timeout=5)
+
+
+def test_closing_an_async_client_ends_its_iterations_and_cancels_no_task(address: str) -> None:
+    async def use() -> None:
+        client = AsyncIdPassClient(address)
+        start = (await client.account()).last_sequence
+        receipt = await client.register()
+        seen = asyncio.Event()
+        after: list[str] = []
+
+        async def watch() -> None:
+            async for event in client.watch(after_sequence=start):
+                if event.id == receipt.id_pass.id:
+                    seen.set()
+            after.append("the task goes on")
+
+        watching = asyncio.create_task(watch())
+        await seen.wait()
+        await client.close()
+        await asyncio.wait_for(watching, 30)
+        assert after
+
+    asyncio.run(use())
+
+
+def test_a_task_that_is_cancelled_while_it_watches_is_cancelled(address: str) -> None:
+    async def use() -> None:
+        async with AsyncIdPassClient(address) as client:
+            start = (await client.account()).last_sequence
+            waiting = asyncio.ensure_future(anext(client.watch(after_sequence=start)))
+            await client.account()
+            waiting.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await waiting
+
+    asyncio.run(use())
+
+
+def test_closing_an_async_client_fails_its_calls_and_cancels_no_task(silent: str) -> None:
+    async def use() -> list[Any]:
+        client = AsyncIdPassClient(silent)
+        calls = [client.account(), client.cancel(uuid.uuid4()), anext(client.watch(), None)]
+        tasks = [asyncio.ensure_future(call) for call in calls]
+        await asyncio.wait(tasks, timeout=0.05)
+        await client.close()
+        return await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 30)
+
+    read, change, event = asyncio.run(use())
+    assert (type(read), read.code) == (IdPassError, grpc.StatusCode.CANCELLED)
+    assert isinstance(change, OutcomeUnknown)
+    assert event is None
 
 
 def test_an_async_client_may_be_used_in_one_event_loop_after_the_other(address: str) -> None:

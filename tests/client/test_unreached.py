@@ -1,8 +1,7 @@
 """A service that cannot be reached: that nothing was sent is another error than a lost answer."""
 
-import socket
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import grpc
@@ -18,13 +17,6 @@ CHANGES: dict[str, Callable[[Any], Any]] = {
     "register": lambda client: client.register(request_id="mine"),
     "advance": lambda client: client.advance(uuid.uuid4(), "opened", request_id="mine"),
 }
-
-
-@pytest.fixture
-def silent() -> Iterator[str]:
-    """Where connections are taken and nothing is ever answered, as behind some firewalls."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        yield "127.0.0.1:{1}".format(*listener.getsockname())
 
 
 @pytest.mark.parametrize("change", CHANGES)

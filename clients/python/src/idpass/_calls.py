@@ -117,7 +117,7 @@ def advance(
     sent_id = request_id or new_request_id()
     request = service_pb.AdvanceRequest(
         id=_text_id(pass_id),
-        to_status=_status_number("to_status", to_status),
+        to_status=_pb_status(_number(Status, "to_status", to_status)),
         request_id=sent_id,
         expected_status=_status_number("expected_status", expected_status),
     )
@@ -227,7 +227,8 @@ class Batches:
     """Ids, a batch at a time.
 
     Raises:
-        ValueError: batch_size or in_flight is out of range.
+        ValueError: batch_size or in_flight is out of range, or a word is none.
+        TypeError: what should be a word is none.
     """
 
     def __init__(
@@ -253,6 +254,10 @@ class Batches:
         )
 
     def of(self, ids: Iterable[Id]) -> Iterator[Batch]:
+        _several("ids", ids)
+        return self._of(ids)
+
+    def _of(self, ids: Iterable[Id]) -> Iterator[Batch]:
         iterator = iter(ids)
         while chunk := list(islice(iterator, self.size)):
             yield self.batch(chunk)
@@ -269,7 +274,10 @@ class Batches:
 
 
 def _status_number(name: str, status: Status | str | None) -> pb.IdPassStatus.ValueType:
-    number = 0 if status is None else _number(Status, name, status)
+    return _pb_status(0 if status is None else _number(Status, name, status))
+
+
+def _pb_status(number: int) -> pb.IdPassStatus.ValueType:
     return cast("pb.IdPassStatus.ValueType", number)
 
 

@@ -190,16 +190,13 @@ def connect(lazy: LazyChannel[grpc.Channel, Any], timeout_s: float) -> bool:
     A health check waits for it, of which any answer will do: up to grpcio 1.76 at least, a sync
     channel gets no further with connecting unless a call waits. gRPC's own ways to wait leave a
     thread behind that fails aloud where the channel is closed soon after.
-
-    Raises:
-        RuntimeError: the client was closed.
     """
     check = lazy.channel().unary_unary("/grpc.health.v1.Health/Check")
     try:
         check(b"", timeout=timeout_s, wait_for_ready=True)
     except grpc.RpcError as error:
-        lazy.stub()
-        return error.code() is not grpc.StatusCode.DEADLINE_EXCEEDED  # type: ignore[attr-defined]
+        ended = error.code()  # type: ignore[attr-defined]
+        return not lazy.closed and ended is not grpc.StatusCode.DEADLINE_EXCEEDED
     return True
 
 
@@ -217,8 +214,7 @@ async def connect_aio(lazy: LazyChannel[grpc.aio.Channel, Any], timeout_s: float
         await asyncio.wait_for(settle(), timeout_s)
     except asyncio.TimeoutError:
         return False
-    lazy.stub()
-    return True
+    return not lazy.closed
 
 
 _SETTLED = frozenset({grpc.ChannelConnectivity.READY, grpc.ChannelConnectivity.SHUTDOWN})

@@ -250,12 +250,8 @@ class AsyncIdPassClient:
     ) -> AsyncIterator[Event]:
         reconnects = Reconnects(reconnect_for_s, time.monotonic(), self._endpoint.unreached)
         while True:
-            stub = self._stub()
-            if reconnects.waiting:
-                # Where there is none until the end, the attempt tells why.
-                await connect_aio(self._channel, reconnects.remaining_s(time.monotonic()))
             call = watching.next_stream()
-            stream: Any = getattr(stub, call.method)(
+            stream: Any = getattr(self._stub(), call.method)(
                 call.request, metadata=self._endpoint.metadata()
             )
             try:
@@ -275,9 +271,19 @@ class AsyncIdPassClient:
                 return
             finally:
                 stream.cancel()
-            await asyncio.sleep(delay_s)
-            if self._channel.closed:
+            if not await self._come_back(reconnects, delay_s):
                 return
+
+    async def _come_back(self, reconnects: Reconnects, delay_s: float) -> bool:
+        """Pauses and waits for a connection; without one, the next stream tells why there is none.
+
+        Returns:
+            false if the client was closed meanwhile.
+        """
+        await asyncio.sleep(delay_s)
+        if not self._channel.closed:
+            await connect_aio(self._channel, reconnects.remaining_s(time.monotonic()))
+        return not self._channel.closed
 
     async def _run(
         self,
@@ -293,6 +299,7 @@ class AsyncIdPassClient:
         while True:
             if attempts is not None and attempts.unconnected:
                 if not await connect_aio(self._channel, remaining_s):
+                    self._stub()  # raises where the client was closed meanwhile
                     attempts.not_connected()
                 remaining_s = attempts.remaining_s(time.monotonic())
             try:

@@ -379,9 +379,6 @@ class IdPassClient:
     def _events(self, watching: _calls.Watching, reconnect_for_s: float) -> Iterator[Event]:
         reconnects = Reconnects(reconnect_for_s, time.monotonic(), self._endpoint.unreached)
         while True:
-            if reconnects.waiting:
-                # Where there is none until the end, the attempt tells why.
-                connect(self._channel, reconnects.remaining_s(time.monotonic()))
             call = watching.next_stream()
             stream = _Stream(
                 getattr(self._channel.stub(), call.method)(
@@ -404,9 +401,19 @@ class IdPassClient:
                 delay_s = reconnects.failed(error, time.monotonic())
             finally:
                 stream.cancel()
-            time.sleep(delay_s)
-            if self._channel.closed:
+            if not self._come_back(reconnects, delay_s):
                 return
+
+    def _come_back(self, reconnects: Reconnects, delay_s: float) -> bool:
+        """Pauses and waits for a connection; without one, the next stream tells why there is none.
+
+        Returns:
+            false if the client was closed meanwhile.
+        """
+        time.sleep(delay_s)
+        if not self._channel.closed:
+            connect(self._channel, reconnects.remaining_s(time.monotonic()))
+        return not self._channel.closed
 
     def _run(
         self,
@@ -422,6 +429,7 @@ class IdPassClient:
         while True:
             if attempts is not None and attempts.unconnected:
                 if not connect(self._channel, remaining_s):
+                    self._channel.stub()  # raises where the client was closed meanwhile
                     attempts.not_connected()
                 remaining_s = attempts.remaining_s(time.monotonic())
             try:
