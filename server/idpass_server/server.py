@@ -28,6 +28,7 @@ from idpass_server.identity import Callers, EveryoneIsDemo, Identity, KnownCalle
 from idpass_server.metrics import Metrics
 from idpass_server.options import options
 from idpass_server.rate import Rate
+from idpass_server.readiness import Readiness
 from idpass_server.refusals import StoreUnavailable
 from idpass_server.reloading import Reloading
 from idpass_server.servicer import IdPassServicer
@@ -75,6 +76,9 @@ class Server:
         clock: what time it is.
         also_on: another address to serve, in plain text: a `unix:` socket for the gateway.
 
+    Attributes:
+        readiness: where each part reports whether changes can be stored.
+
     Raises:
         CannotOpen: the database cannot be served.
         CannotListen: the address cannot be served.
@@ -88,6 +92,7 @@ class Server:
         self._settings = settings
         self._also_on = also_on
         self._clock = clock or Clock()
+        self.readiness = Readiness()
         self._stopping = asyncio.Event()
         self._broken = False
         self._tasks: list[asyncio.Task[None]] = []
