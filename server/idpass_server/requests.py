@@ -80,9 +80,7 @@ class _Fields:
         """A name: text that stays on its line."""
         return self._text(field, value, max_characters, _NOT_IN_LINE)
 
-    def _text(
-        self, field: str, value: str, max_characters: int, forbidden: re.Pattern[str]
-    ) -> str:
+    def _text(self, field: str, value: str, max_characters: int, forbidden: re.Pattern[str]) -> str:
         if len(value) > max_characters:
             self.wrong(field, f"has {len(value)} characters, {max_characters} are allowed")
         if found := forbidden.search(value):
