@@ -90,13 +90,8 @@ STORIES: Final = (
 
 def on_free_ports(settings: Settings) -> Settings:
     """The settings, with the next free port for each that is taken, as by another sandbox."""
-    taken: dict[str, str] = {}
-    for name in ("listen", "http"):
-        address = getattr(settings, name)
-        if address and (found := _next_free(address)) != address:
-            log.warning("port_taken", wanted=address, takes=found)
-            taken[name] = found
-    return replace(settings, **taken)
+    listen = _next_free(settings.listen)
+    return replace(settings, listen=listen, http=settings.http and _next_free(settings.http))
 
 
 def _next_free(address: str) -> str:
@@ -111,7 +106,9 @@ def _next_free(address: str) -> str:
         except OSError as error:
             if error.errno == errno.EADDRINUSE:
                 continue
-            return address  # the server says what is wrong with it
+            break  # the server says what is wrong with it
+        if candidate != int(port):
+            log.warning("port_taken", wanted=address, takes=f"{host}:{candidate}")
         return f"{host}:{candidate}"
     return address
 

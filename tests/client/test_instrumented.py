@@ -7,19 +7,23 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from opentelemetry.instrumentation.grpc import (
-    GrpcAioInstrumentorClient,
-    GrpcInstrumentorClient,
-)
 
 from client.proxy import CuttingProxy
 from client.support import Connect, PutPass, ServerProcess
 from idpass import AlreadyCancelled, AsyncIdPassClient, IdPassClient, NotFound, Status, Unavailable
 
+instruments = pytest.importorskip(
+    "opentelemetry.instrumentation.grpc", reason="only the client's own needs are installed here"
+)
+INSTRUMENTORS: list[Any] = [
+    instruments.GrpcInstrumentorClient,
+    instruments.GrpcAioInstrumentorClient,
+]
+
 
 @pytest.fixture(autouse=True)
 def instrumented() -> Iterator[None]:
-    instrumentors: list[Any] = [GrpcInstrumentorClient(), GrpcAioInstrumentorClient()]
+    instrumentors: list[Any] = [each() for each in INSTRUMENTORS]
     for instrumentor in instrumentors:
         instrumentor.instrument()
     yield

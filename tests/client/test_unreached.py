@@ -43,7 +43,7 @@ def test_a_name_that_is_not_known_is_told(connect: Connect) -> None:
 
 def test_every_one_of_many_is_told_so(connect: Connect) -> None:
     results = connect(NOWHERE, timeout=0.3).cancel_many([uuid.uuid4(), uuid.uuid4()])
-    told = []
+    told: list[Any] = []
     with pytest.raises(Unavailable, match="Nothing was sent"):
         told.extend(result.error for result in results)
     assert [type(error) for error in told] in ([Unavailable] * 2, [])

@@ -72,12 +72,12 @@ class _Group(click.Group):
         except OSError as error:
             if not _output_failed(error):
                 raise
-            told = click.ClickException(
-                f"the output cannot be written ({error.strerror}); what the command changes is "
-                "changed"
+            click.echo(
+                f"Error: the output cannot be written ({error.strerror}); what the command changes "
+                "is changed",
+                err=True,
             )
-            told.exit_code = EXIT_OUTPUT
-            raise told from error
+            ctx.exit(EXIT_OUTPUT)
 
 
 def _output_failed(error: OSError) -> bool:

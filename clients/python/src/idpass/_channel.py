@@ -191,11 +191,11 @@ def connect(lazy: LazyChannel[grpc.Channel, Any], timeout_s: float) -> bool:
     channel gets no further with connecting unless a call waits. gRPC's own ways to wait leave a
     thread behind that fails aloud where the channel is closed soon after.
     """
-    check = lazy.channel().unary_unary("/grpc.health.v1.Health/Check")
+    check: Any = lazy.channel().unary_unary("/grpc.health.v1.Health/Check")
     try:
         check(b"", timeout=timeout_s, wait_for_ready=True)
     except grpc.RpcError as error:
-        ended = error.code()  # type: ignore[attr-defined]
+        ended = error.code()
         return not lazy.closed and ended is not grpc.StatusCode.DEADLINE_EXCEEDED
     return True
 

@@ -6,7 +6,7 @@ import contextlib
 import errno
 import io
 import os
-from typing import IO, Any
+from typing import IO, Any, TextIO
 
 import rich.console
 
@@ -58,5 +58,5 @@ def console(stream: IO[str], *, needed: bool, **settings: Any) -> rich.console.C
     )
 
 
-def encodes_everything(stream: IO[str]) -> bool:
+def encodes_everything(stream: TextIO) -> bool:
     return (stream.encoding or "").lower().replace("-", "").startswith("utf")
