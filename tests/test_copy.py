@@ -17,8 +17,8 @@ def source(tmp_path: Path) -> Path:
     for status in ("new", "opened", "in_progress", "complete", "expired", "failed", "cancelled"):
         service.pass_in(status)
     service.register(supersedes=service.pass_in("opened"), request_id="s")
-    service.register(applicant_reference="Zoë\t\\N 𝕏", request_id="r", link_validity_days=2)
-    service.cancel(service.pass_in("new"), request_id="c", note="line\nline\\.")
+    service.register(applicant_reference="Zoë \\N 𝕏", request_id="r", link_validity_days=2)
+    service.cancel(service.pass_in("new"), request_id="c", note="line\n\tline\\.")
     service.stop()
     assert (
         cli(
@@ -55,9 +55,9 @@ def test_everything_is_moved_and_old_request_ids_answer_as_they_did(
         for service in (before, after):
             receipts: list[Any] = [
                 service.register(
-                    applicant_reference="Zoë\t\\N 𝕏", request_id="r", link_validity_days=2
+                    applicant_reference="Zoë \\N 𝕏", request_id="r", link_validity_days=2
                 ),
-                service.cancel(cancelled[0], request_id="c", note="line\nline\\."),
+                service.cancel(cancelled[0], request_id="c", note="line\n\tline\\."),
             ]
             assert all(receipt.replayed for receipt in receipts)
             assert service.register().id_pass.id

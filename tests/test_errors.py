@@ -10,6 +10,7 @@ import pytest
 from google.rpc import code_pb2
 
 from idpass.v1 import error_reason_pb2
+from idpass.v1 import id_pass_pb2 as pb
 from idpass.v1 import id_pass_service_pb2 as service_pb
 from idpass_server import domain, errors, refusals, wire
 from idpass_server.records import Pass, Status
@@ -316,6 +317,37 @@ def test_gRPC_parses_nothing_before_the_caller_is_known() -> None:
 
     handler: Any = wire.handlers(IdPassServicer).service(Details())  # type: ignore[arg-type]
     assert handler.request_deserializer is None
+
+
+STEERING = ["\0", "\x1b[31m", "\x7f", "\x85", "\x9b", "\u202e", "\u2066", "\u2069"]
+
+
+def test_a_reference_is_a_line_that_cannot_steer_a_terminal(service: Service) -> None:
+    for character in (*STEERING, "\t", "\n", "\r", "\u2028", "\u2029"):
+        error = refused(lambda: service.register(applicant_reference=f"Anna{character}"))  # noqa: B023
+        (violation,) = error.details["BadRequest"].field_violations  # type: ignore[attr-defined]
+        assert violation.field == "applicant_reference"
+        assert f"U+{ord(character[0]):04X} at 4" in violation.description
+        assert character not in violation.description
+
+
+def test_a_note_cannot_steer_a_terminal(service: Service) -> None:
+    pass_id = service.register().id_pass.id
+    for character in STEERING:
+        error = refused(lambda: service.cancel(pass_id, note=f"gone{character}"))  # noqa: B023
+        (violation,) = error.details["BadRequest"].field_violations  # type: ignore[attr-defined]
+        assert violation.field == "note"
+    assert service.get(pass_id).status == pb.ID_PASS_STATUS_NEW
+
+
+def test_names_of_every_script_are_taken_and_notes_may_have_lines(service: Service) -> None:
+    # With joiners, combining marks, marks of direction, markup and emoji.
+    name = "نور‌\u200fالدین Žofie\u0301 [bold]<b> 👩‍👧 \u00a0क्ष"
+    note = "first\tline\r\nsecond\u2028third"
+    id_pass = service.register(applicant_reference=name).id_pass
+    assert id_pass.applicant_reference == name
+    service.cancel(id_pass.id, note=note)
+    assert service.get(id_pass.id).cancellation.note == note
 
 
 def test_the_longest_allowed_fields_are_taken(service: Service) -> None:

@@ -10,6 +10,7 @@ from idpass_server import logs, running, workers
 from idpass_server.cli.base import Command, main, option
 from idpass_server.config import OPTIONS, Settings
 from idpass_server.demo import demo
+from idpass_server.sandbox import on_free_ports
 
 
 def _every_option(command: Command) -> Command:
@@ -29,6 +30,8 @@ def serve(context: click.Context, /, **values: Any) -> None:
     """
     settings = Settings(**values)
     logs.configure(settings.log_level)
+    if settings.sandbox:
+        settings = on_free_ports(settings)
     if settings.workers > 1:
         if not asyncio.run(workers.serve(settings, settings.log_level)):
             context.exit(1)
