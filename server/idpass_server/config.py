@@ -1,6 +1,6 @@
 """The options of `serve`: each is declared once, as a field of `Settings`.
 
-The command line, the environment, the checks and the table in server/docs/operating.md come from here.
+The command line, the environment, the checks and the table in the documents come from here.
 """
 
 import ipaddress
