@@ -3,9 +3,11 @@
 The command line, the environment, the checks and the table in the documents come from here.
 """
 
+import difflib
 import ipaddress
 import re
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeVar
@@ -335,6 +337,31 @@ OPTIONS: Final[dict[str, Option]] = {
     each.name: each.metadata["option"] for each in fields(Settings)
 }
 """By the name of their field, in the order in which they are shown."""
+
+
+_VARIABLE_OF_A_CLIENT: Final = {
+    f"IDPASS_{word}" for word in ("ADDRESS", "TLS", "CA", "CERT", "KEY", "TOKEN")
+}
+# Of a Service called idpass, or idpass-anything, into each pod of its namespace.
+_VARIABLE_OF_KUBERNETES: Final = re.compile(
+    r"IDPASS_(.*_)?(SERVICE_HOST|SERVICE_PORT(_.+)?|PORT(_\d+_[A-Z]+(_PROTO|_PORT|_ADDR)?)?)"
+)
+
+
+def unknown_variables(environment: Iterable[str]) -> dict[str, str | None]:
+    """The names that look like an option's and are none, each with the nearest that is one.
+
+    Args:
+        environment: names of environment variables.
+    """
+    known = [each.variable for each in OPTIONS.values()]
+    return {
+        name: next(iter(difflib.get_close_matches(name, known, n=1, cutoff=0.7)), None)
+        for name in sorted(environment)
+        if name.startswith("IDPASS_")
+        and name not in {*known, *_VARIABLE_OF_A_CLIENT}
+        and not _VARIABLE_OF_KUBERNETES.fullmatch(name)
+    }
 
 
 def address(text: str) -> tuple[str, int]:
