@@ -49,7 +49,7 @@ format: $(VENV)/dev ## Format code and protos, and mend what the linter can
 generate: $(GENERATE)/ready ## Generate the client's messages and stubs from protos/
 	$(GENERATE)/bin/python protos/generate.py
 
-options: $(VENV)/dev ## Write the README's table of the options of `serve` anew
+options: $(VENV)/dev ## Rewrite the table of options in server/docs/operating.md
 	$(BIN)/python tests/option_table.py
 
 baseline: $(GENERATE)/ready ## Take the protos as released: later ones must not break them
