@@ -201,7 +201,7 @@ class _Folding:
                 if now < repeated.due_s and not everything:
                     continue
                 if repeated.times:
-                    told.append((kind.level, repeated.latest | {"repeated": repeated.times}))
+                    told.append((kind.level, {**repeated.latest, "repeated": repeated.times}))
                     self._kinds[kind] = _Repeated(now + FOLD_S)
                 else:
                     del self._kinds[kind]
@@ -285,6 +285,14 @@ def configure(level: str = "info", worker: int | None = None) -> None:
     _fill_standard_streams()
     # Strangers can provoke lines of gRPC's own, which its threads would wait for.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    configure_lines(level, worker)
+    logging.basicConfig(level=logging.WARNING, handlers=[_Forwarding()])
+    # Written by the signal handler itself, so that it works where nothing else does any more.
+    faulthandler.register(signal.SIGUSR1, file=2)
+
+
+def configure_lines(level: str = "info", worker: int | None = None) -> None:
+    """As `configure`, for a process that is not all ours: our own lines alone."""
     people = os.isatty(2)
     processors: list[Processor] = [
         _stamp,
@@ -310,6 +318,3 @@ def configure(level: str = "info", worker: int | None = None) -> None:
         logger_factory=structlog.WriteLoggerFactory(file=cast("TextIO", lines)),
         cache_logger_on_first_use=True,
     )
-    logging.basicConfig(level=logging.WARNING, handlers=[_Forwarding()])
-    # Written by the signal handler itself, so that it works where nothing else does any more.
-    faulthandler.register(signal.SIGUSR1, file=2)
