@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import os
 import signal
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -407,3 +408,21 @@ def test_no_call_is_dropped_while_the_file_is_read_again(guarded: Guarded) -> No
         for call in calls:
             call.result()
     assert ann.account().last_sequence == 400
+
+
+def test_a_callers_file_that_cannot_be_read_to_its_end_holds_up_neither_calls_nor_the_stop(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "callers.toml"
+    file.write_text(caller("ann"))
+    make_accounts(tmp_path / "idpass.db", "acme", "beta")
+    with process(tmp_path / "idpass.db", "--callers", str(file)) as server:
+        ann = server.with_token("ann-token")
+        file.unlink()
+        os.mkfifo(file, 0o600)  # whoever opens it to read waits for a writer
+        server.signal(signal.SIGHUP)
+        writer = os.open(file, os.O_WRONLY)  # once it is being read
+        assert ann.account().id == "acme"
+        server.signal()
+        assert server.wait() == 0
+        os.close(writer)

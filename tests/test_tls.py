@@ -339,6 +339,14 @@ def test_a_key_that_others_may_read_is_warned_of(
         ),
         ({"http": "127.0.0.1:1", "sandbox": True, "tls_cert": "c", "tls_key": "k"}, "--sandbox"),
         ({"http": "0.0.0.0:1", "tls_cert": "c", "tls_key": "k", "callers": "f"}, "plain text"),
+        (
+            {"http": "127.0.0.1:1", "tls_cert": "c", "tls_key": "k", "tls_client_ca": "a"},
+            "HTTP asks for no certificate",
+        ),
+        ({"metrics": "0.0.0.0:1"}, "Give --metrics-remote"),
+        ({"metrics": "[::]:1"}, "Give --metrics-remote"),
+        ({"metrics": "10.1.2.3:1"}, "Give --metrics-remote"),
+        ({"metrics": "here", "metrics_remote": True}, "is not HOST:PORT"),
         ({"listen": "here", "tls_cert": "c", "tls_key": "k", "callers": "f"}, "is not HOST:PORT"),
     ],
 )
@@ -352,3 +360,7 @@ def test_other_machines_are_spoken_to_by_tls_and_know_their_callers(
 @pytest.mark.parametrize("listen", ["0.0.0.0:50051", "[::]:1", "10.1.2.3:1", "idpass.internal:443"])
 def test_with_tls_and_callers_any_address_is_served(listen: str) -> None:
     Settings(listen=listen, tls_cert="c", tls_key="k", callers="f")
+
+
+def test_metrics_are_served_to_other_machines_where_that_is_meant() -> None:
+    Settings(metrics="0.0.0.0:1", metrics_remote=True)

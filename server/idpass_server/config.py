@@ -138,6 +138,13 @@ class Settings:
     metrics: str | None = option(
         "--metrics", None, "HOST:PORT", "Address for Prometheus; without it there are no metrics."
     )
+    metrics_remote: bool = option(
+        "--metrics-remote",
+        False,
+        "",
+        "Allow --metrics on an address that other machines can reach, unencrypted and for whoever "
+        "asks.",
+    )
     max_calls: int = option(
         "--max-calls",
         1_000,
@@ -288,14 +295,22 @@ class Settings:
         elif self.sandbox:
             raise BadSetting("--sandbox is a page: say where with --http, such as 127.0.0.1:8080")
         if self.metrics is not None:
-            address(self.metrics)
-            if self.sandbox:
-                raise BadSetting("--metrics is not for a --sandbox: its figures would be of no use")
+            self._check_metrics(self.metrics)
         if self.callers is not None and self.sandbox:
             raise BadSetting("--callers is not for a --sandbox: its mock data are for everyone")
         if self.workers > 1:
             self._check_workers()
         sqlite_path(self.db)
+
+    def _check_metrics(self, metrics: str) -> None:
+        host, _ = address(metrics)
+        if self.sandbox:
+            raise BadSetting("--metrics is not for a --sandbox: its figures would be of no use")
+        if not is_loopback(host) and not self.metrics_remote:
+            raise BadSetting(
+                f"--metrics {metrics} is refused: other machines can reach it, and whoever asks is "
+                "answered, unencrypted. Give --metrics-remote if that is meant, or use 127.0.0.1"
+            )
 
     def _check_workers(self) -> None:
         if self.sandbox:
@@ -319,6 +334,12 @@ class Settings:
             if self.tls_client_ca is not None:
                 raise BadSetting("--tls-client-ca needs --tls-cert and --tls-key")
             loopback("--listen", self.listen, "Give --tls-cert, --tls-key and --callers")
+        elif self.tls_client_ca is not None and self.http is not None and self.callers is None:
+            raise BadSetting(
+                "--tls-client-ca with --http and without --callers is refused: HTTP asks for no "
+                "certificate, so whoever reaches it could do what callers need one for. Give "
+                "--callers, or leave --http out"
+            )
         elif self.sandbox:
             raise BadSetting("--tls-cert is not for a --sandbox, which is for this machine only")
         elif self.callers is None and not is_loopback(host):
