@@ -21,7 +21,10 @@ from packaging.requirements import Requirement
 
 ROOT: Final = Path(__file__).parent.parent
 LOCKED: Final = ("server", "tests", "tests/bench", "protos")
-PROJECTS: Final = (ROOT / "pyproject.toml", ROOT / "clients/python/pyproject.toml")
+PROJECTS: Final = {
+    "idpass-server": ROOT / "pyproject.toml",
+    "idpass-client": ROOT / "clients/python/pyproject.toml",
+}
 URL: Final = os.environ.get("OSV_URL", "https://api.osv.dev")
 TIMEOUT_S: Final = 10
 
@@ -66,9 +69,10 @@ def main() -> int:
         print(f"Known vulnerabilities are not looked up: {URL} cannot be reached ({why})")
         return 0
     with tempfile.TemporaryDirectory() as folder:
-        floors = Path(folder, "oldest-that-the-wheels-admit.txt")
-        floors.write_text("\n".join(chain.from_iterable(map(oldest, PROJECTS))))
-        files = [*(ROOT / each / "requirements.txt" for each in LOCKED), floors]
+        floors = [Path(folder, f"oldest-for-{name}.txt") for name in PROJECTS]
+        for floor, project in zip(floors, PROJECTS.values(), strict=True):
+            floor.write_text("\n".join(oldest(project)))
+        files = [*(ROOT / each / "requirements.txt" for each in LOCKED), *floors]
         return max([vulnerable(file) for file in files])
 
 
