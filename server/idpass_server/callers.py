@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from idpass_server import files
 from idpass_server.config import NAME
 from idpass_server.identity import Caller, Callers, Permission
 from idpass_server.records import SWEEPER
@@ -61,12 +62,31 @@ def read(path: Path, account_exists: AccountExists) -> Callers:
         account_exists: whether there is an account of a name.
 
     Raises:
-        BadCallers: it cannot be read, or has mistakes.
+        BadCallers: it cannot be read, can be written by others, or has mistakes.
     """
+    return parse(path, content(path), account_exists)
+
+
+def content(path: Path) -> bytes:
+    """Raises: BadCallers: the file cannot be read, or can be written by others."""
     try:
-        content = path.read_bytes()
+        return files.read(path)[0]
     except OSError as error:
         raise BadCallers(path, [Mistake(0, f"cannot be read ({error.strerror})")]) from error
+    except files.WritableByOthers as error:
+        raise BadCallers(path, [Mistake(0, str(error))]) from error
+
+
+def parse(path: Path, content: bytes, account_exists: AccountExists) -> Callers:
+    """
+    Args:
+        path: of the file, for its mistakes.
+        content: what it holds.
+        account_exists: whether there is an account of a name.
+
+    Raises:
+        BadCallers: it has mistakes.
+    """
     try:
         text = content.decode()
         table = tomllib.loads(text)

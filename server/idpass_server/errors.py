@@ -213,7 +213,7 @@ TABLE: Final[Mapping[type[Refusal], tuple[grpc.StatusCode, Callable[[Any], Told]
         grpc.StatusCode.PERMISSION_DENIED,
         lambda refusal: Told(
             "METHOD_NOT_PERMITTED",
-            f"This caller lacks the permission {refusal.permission!r}.",
+            f"This caller lacks the permission '{refusal.permission}'.",
             {"permission": refusal.permission},
         ),
     ),

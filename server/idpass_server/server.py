@@ -29,7 +29,7 @@ from idpass_server.rate import Limit
 from idpass_server.readiness import Readiness
 from idpass_server.reads import Reads
 from idpass_server.refusals import StoreUnavailable
-from idpass_server.reloading import Reloading
+from idpass_server.reloading import Reloading, apart
 from idpass_server.servicer import IdPassServicer
 from idpass_server.store import StoreBroken
 from idpass_server.store.opening import open_store
@@ -228,7 +228,7 @@ class Server:
             return None
 
         async def reload() -> None:
-            certificates.reload()
+            await apart(certificates.reload)
 
         self._reloading.watch(paths, reload)
         certificates = Certificates(*paths)
@@ -259,7 +259,8 @@ class Server:
         def account_exists(name: str) -> bool:
             return self._store.get_account(name) is not None
 
-        found = await self._reads.run(callers.read, path, account_exists)
+        content = await apart(callers.content, path)
+        found = await self._reads.run(callers.parse, path, content, account_exists)
         log.info(
             "callers_loaded",
             callers=found.total,

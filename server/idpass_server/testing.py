@@ -141,7 +141,7 @@ def running_server(*, slot_limit: int = 1_000_000, fee: Money = FEE) -> Iterator
         fee: what registering a pass costs.
     """
     if not structlog.is_configured():
-        logs.configure("error")
+        logs.configure_lines("error")
     with tempfile.TemporaryDirectory(prefix="idpass-") as folder:
         db = Path(folder, "idpass.db")
         store = SqliteStore(db)
