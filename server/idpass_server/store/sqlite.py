@@ -164,13 +164,15 @@ class SqliteStore:
 
     # -- writing
 
-    def commit(self, commands: Sequence[Command], now_us: int) -> Committed:
+    def commit(
+        self, commands: Sequence[Command], now_us: int, due_us: int | None = None
+    ) -> Committed:
         self._check_wal()
         with self._errors():
             self._writer.execute("BEGIN IMMEDIATE")
             try:
-                batch = self._load(commands, now_us)
-                outcomes = batch.run(commands, now_us)
+                batch = self._load(commands, now_us if due_us is None else due_us)
+                outcomes = batch.run(commands, now_us, due_us)
                 self._save(batch)
                 self._same_file()
             except BaseException:
@@ -194,7 +196,7 @@ class SqliteStore:
         if self._writer.in_transaction:
             self._writer.execute("ROLLBACK")
 
-    def _load(self, commands: Sequence[Command], now_us: int) -> Batch:
+    def _load(self, commands: Sequence[Command], due_us: int) -> Batch:
         needs = Needs.of(commands)
         keys = {name: json.dumps(value) for name, value in needs._asdict().items()}
         rows = [json.loads(array) for array in self._writer.execute(sql.LOAD, keys).fetchone()]
@@ -211,7 +213,7 @@ class SqliteStore:
         overdue = [
             late
             for account, wanted in short_of_slots(accounts, commands).items()
-            for late in _due(self._writer, now_us, wanted, account, in_flight=True)
+            for late in _due(self._writer, due_us, wanted, account, in_flight=True)
         ]
         return Batch(accounts, passes, receipts, preceding, overdue)
 
@@ -327,9 +329,14 @@ class SqliteStore:
                 rows = self._reader.execute(sql.HISTORY, values | {"id": pass_id})
             return list(map(Event._make, rows))
 
-    def due(self, now_us: int, limit: int, account: str | None = None) -> list[Pass]:
+    def newest_event_time_us(self) -> int | None:
         with self._errors():
-            return _due(self._reader, now_us, limit, account)
+            newest: int | None = self._reader.execute(sql.NEWEST_EVENT_TIME).fetchone()[0]
+        return newest
+
+    def due(self, due_us: int, limit: int, account: str | None = None) -> list[Pass]:
+        with self._errors():
+            return _due(self._reader, due_us, limit, account)
 
     @property
     def _reader(self) -> Any:
@@ -360,9 +367,9 @@ class SqliteStore:
 
 
 def _due(
-    connection: Any, now_us: int, limit: int, account: str | None, *, in_flight: bool = False
+    connection: Any, due_us: int, limit: int, account: str | None, *, in_flight: bool = False
 ) -> list[Pass]:
-    parameters = {"now_us": now_us, "limit": limit, "account": account, "in_flight": in_flight}
+    parameters = {"due_us": due_us, "limit": limit, "account": account, "in_flight": in_flight}
     return [Pass._make(row) for row in connection.execute(sql.DUE, parameters)]
 
 

@@ -85,6 +85,11 @@ HISTORY: Final = f"""
     JOIN events ON events.account = :account AND events.sequence = history.sequence
     WHERE events.sequence > :after_sequence
     ORDER BY events.sequence LIMIT :limit"""
+# An account's times follow its sequence.
+NEWEST_EVENT_TIME: Final = """
+    SELECT max(event_time_us) FROM accounts
+    CROSS JOIN events ON events.account = accounts.name
+        AND events.sequence = accounts.last_sequence"""
 _CANDIDATES: Final = "FROM passes WHERE account = :account {start} ORDER BY id DESC"
 LIST: Final = f"""
     SELECT {PASS_COLUMNS} FROM (SELECT * {_CANDIDATES} LIMIT :scan)
@@ -94,7 +99,7 @@ LIST: Final = f"""
 LAST_SCANNED: Final = f"SELECT id {_CANDIDATES} LIMIT 1 OFFSET :scan - 1"
 DUE: Final = f"""
     SELECT {", ".join(f"passes.{field}" for field in Pass._fields)} FROM accounts
-    CROSS JOIN timers ON timers.account = accounts.name AND timers.expire_time_us <= :now_us
+    CROSS JOIN timers ON timers.account = accounts.name AND timers.expire_time_us <= :due_us
     CROSS JOIN passes ON passes.account = timers.account AND passes.id = timers.id_pass_id
     WHERE (:account IS NULL OR accounts.name = :account)
         AND (NOT :in_flight OR passes.end_time_us IS NULL)
