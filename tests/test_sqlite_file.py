@@ -11,10 +11,8 @@ from pathlib import Path
 
 import grpc
 import pytest
-from click.testing import CliRunner
 
 from idpass.v1.id_pass_service_pb2 import CancelRequest
-from idpass_server.cli import main
 from idpass_server.refusals import StoreUnavailable
 from idpass_server.store import StoreBroken, opening
 from idpass_server.store import sqlite as store_module
@@ -230,6 +228,9 @@ def test_a_file_that_others_can_read_is_warned_of(db: Path) -> None:
     with process(db) as server:
         assert server.wait_for("open_to_others")["path"] == str(db)
         server.register()
+    done = cli("account", "show", "demo", "--db", url_of(db))
+    assert done.stdout.startswith("account        demo")
+    assert "open_to_others" in done.stderr
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can lose the right to write like that")
@@ -291,15 +292,14 @@ def test_a_database_is_made_by_init_once(db: Path) -> None:
         ("account", "show", "demo"),
         ("account", "set", "demo", "--slots", "9"),
         ("migrate",),
-        ("migrate", "--check"),
         ("migrate", "--plan"),
         ("audit",),
     ],
 )
 def test_no_other_command_makes_a_database(db: Path, command: tuple[str, ...]) -> None:
-    done = CliRunner().invoke(main, [*command, "--db", url_of(db)])
-    assert done.exit_code == 1
-    assert f"there is no database {db}" in done.output
+    done = cli(*command, "--db", url_of(db))
+    assert done.returncode == 1
+    assert f"there is no database {db}" in done.stderr
     assert not list(db.parent.iterdir())
 
 

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 import click
 
+from idpass_server import logs
 from idpass_server.cli.base import main, option
 from idpass_server.config import NAME, BadSetting
 from idpass_server.money import parse_money, show_money
@@ -83,6 +84,7 @@ def set_account(name: str, slots: int | None, fee: Money | None, db: str) -> Non
 @contextmanager
 def _opened(db: str) -> Iterator[Store]:
     """A store beside a server that may be running."""
+    logs.configure("warning")
     store = opening.open_store(db, exclusive=False)
     try:
         yield store

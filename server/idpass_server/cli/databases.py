@@ -8,6 +8,7 @@ from contextlib import ExitStack, contextmanager
 
 import click
 
+from idpass_server import logs
 from idpass_server.cli.base import main, option
 from idpass_server.config import shown_url
 from idpass_server.store import opening
@@ -25,6 +26,7 @@ def audit_command(context: click.Context, db: str, *, quick: bool, as_json: bool
     one moment: until then a served SQLite file's write-ahead log grows, and PostgreSQL keeps old
     rows.
     """
+    logs.configure("warning")
     began_s = time.monotonic()
     with _progress() as begin:
         found = opening.audit_store(db, quick=quick, begin=begin)
@@ -65,6 +67,7 @@ def _progress() -> Iterator[Callable[[str], None]]:
 @option("db")
 def init_command(db: str) -> None:
     """Make a new database. PostgreSQL's own is made with createdb before."""
+    logs.configure("warning")
     opening.make_store(db)
     click.echo(f"{shown_url(db)}: made")
 
@@ -79,6 +82,7 @@ def migrate_command(context: click.Context, db: str, *, check: bool, plan: bool)
 
     Only this command and `serve` on a SQLite file change a schema.
     """
+    logs.configure("warning")
     if check or plan:
         missing, ends_older = opening.plan_store(db)
         click.echo(f"{shown_url(db)}: {_told(missing, ends_older=ends_older)}")
@@ -107,6 +111,7 @@ def _told(missing: list[str], *, ends_older: bool) -> str:
 @click.option("--to", "target", required=True, help="postgresql://…, migrated and empty.")
 def copy_command(source: str, target: str) -> None:
     """Move everything from a SQLite file to PostgreSQL: all of it, verified, or nothing."""
+    logs.configure("warning")
     with ExitStack() as stack:
 
         def begin(steps: int) -> Callable[[int], None]:
