@@ -9,7 +9,7 @@ PROTOS := $(wildcard protos/idpass/v1/*.proto)
 PIP := -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test prove fuzz check format generate options baseline matrix bench bench-postgresql build lock clean
+.PHONY: help setup demo serve test prove fuzz check vulnerabilities format generate options baseline matrix bench bench-postgresql build lock clean
 
 help: ## Show what can be made
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -40,6 +40,10 @@ check: $(VENV)/dev $(GENERATE)/ready ## Check format, lint, types, imports, prot
 	$(GENERATE)/bin/python protos/generate.py --check
 	$(BIN)/buf lint build/protos.binpb --path idpass --config protos/buf.yaml
 	$(BIN)/buf breaking build/protos.binpb --path idpass --config protos/buf.yaml --against protos/baseline.binpb
+	$(BIN)/python tests/vulnerabilities.py
+
+vulnerabilities: $(VENV)/dev ## Look the locked dependencies up among known vulnerabilities, in OSV or OSV_URL
+	$(BIN)/python tests/vulnerabilities.py
 
 format: $(VENV)/dev ## Format code and protos, and mend what the linter can
 	$(BIN)/ruff format

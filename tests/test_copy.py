@@ -103,7 +103,7 @@ def test_what_is_read_back_otherwise_is_not_committed(
     monkeypatch.setattr(copying, "_write", write_and_spoil)
     with pytest.raises(CannotOpen, match=f"{table}: .* nothing was copied"):
         opening.copy_store(f"sqlite:///{source}", postgres_db, lambda _steps: lambda _moved: None)
-    _problems, counts = opening.audit_store(postgres_db)
+    counts = opening.audit_store(postgres_db).counts
     assert counts == {"accounts": 1, "passes": 0, "events": 0}
 
 
@@ -123,7 +123,7 @@ def test_a_copy_that_is_interrupted_leaves_nothing_and_can_be_run_again(
 
     with pytest.raises(KeyboardInterrupt):
         opening.copy_store(f"sqlite:///{source}", postgres_db, begin)  # type: ignore[arg-type]
-    _problems, counts = opening.audit_store(postgres_db)
+    counts = opening.audit_store(postgres_db).counts
     assert counts == {"accounts": 1, "passes": 0, "events": 0}
     assert cli("copy", "--from", f"sqlite:///{source}", "--to", postgres_db).returncode == 0
 

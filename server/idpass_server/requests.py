@@ -18,12 +18,15 @@ from idpass_server.identity import Caller
 from idpass_server.records import Reason, Status
 from idpass_server.refusals import InvalidRequest, Violation
 from idpass_server.store import ListQuery
+from idpass_server.wire import MAX_BATCH_REQUESTS
 
-MAX_BATCH_REQUESTS: Final = 1_000
+MAX_STATUSES: Final = 50
+"""Entries of `statuses`: each status several times, since that was never refused."""
 MAX_NOTE_CHARACTERS: Final = 500
 MAX_APPLICANT_REFERENCE_CHARACTERS: Final = 128
 MAX_LINK_VALIDITY_DAYS: Final = 14
 MAX_SHOWN_CHARACTERS: Final = 64
+UUID_CHARACTERS: Final = 36
 DEFAULT_PAGE_SIZE: Final = 50
 MAX_PAGE_SIZE: Final = 1_000
 
@@ -59,7 +62,7 @@ class _Fields:
             raise InvalidRequest(self.violations)
 
     def uuid(self, field: str, value: str) -> str:
-        normal = value.lower()
+        normal = value.lower() if len(value) == UUID_CHARACTERS else ""
         if not _UUID.fullmatch(normal):
             if value:
                 self.wrong(field, f"{_shown(value)} is not a UUID")
@@ -83,7 +86,7 @@ class _Fields:
     def _text(self, field: str, value: str, max_characters: int, forbidden: re.Pattern[str]) -> str:
         if len(value) > max_characters:
             self.wrong(field, f"has {len(value)} characters, {max_characters} are allowed")
-        if found := forbidden.search(value):
+        elif found := forbidden.search(value):
             kind = "a line break or tab" if found[0] in _BREAKS else _STEERS
             self.wrong(field, f"has U+{ord(found[0]):04X} at {found.start()}, {kind}; leave it out")
         return value
@@ -202,6 +205,9 @@ def list_query(request: service_pb.ListRequest, caller: Caller) -> ListQuery:
     fields = _Fields()
     if request.page_size < 0:
         fields.wrong("page_size", f"{request.page_size} is negative")
+    if len(request.statuses) > MAX_STATUSES:
+        fields.wrong("statuses", f"has {len(request.statuses)} items, {MAX_STATUSES} are allowed")
+        fields.check()
     statuses: set[str] = set()
     for index, value in enumerate(request.statuses):
         status = fields.status(f"statuses[{index}]", value)

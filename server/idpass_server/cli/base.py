@@ -46,8 +46,9 @@ def option(name: str, **instead: Any) -> Callable[[Command], Command]:
 def _click_type(declared: Option, kind: object) -> Any:
     if declared.choices:
         return click.Choice(declared.choices)
-    if kind in _RANGES:
-        return _RANGES[kind](declared.least, declared.most)
+    for number, ranged in _RANGES.items():
+        if kind is number or number in get_args(kind):
+            return ranged(declared.least, declared.most)
     return click.STRING
 
 
