@@ -19,7 +19,7 @@ setup: $(VENV)/dev ## Set up everything that tests and checks need, in .venv
 demo: $(VENV)/runtime ## Cancel a pass in every status, over real gRPC, and show what comes of it
 	@$(BIN)/idpass-server demo
 
-serve: $(VENV)/runtime ## Serve mock data on 127.0.0.1:50051, with a page to try it: http://127.0.0.1:8080
+serve: $(VENV)/runtime ## Serve mock data on 127.0.0.1:50051, with a page to try it on :8080, or on the next free ports
 	@$(BIN)/idpass-server serve --http 127.0.0.1:8080 --sandbox
 
 test: $(VENV)/dev ## Run all tests

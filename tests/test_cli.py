@@ -239,3 +239,28 @@ def test_options_that_commands_share_are_declared_once() -> None:
             if option.envvar:
                 assert option.name in OPTIONS
                 assert option.envvar == OPTIONS[option.name].variable
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+def test_output_that_fails_after_a_change_has_an_exit_code_of_its_own(tmp_path: Path) -> None:
+    db = ("--db", f"sqlite:///{tmp_path}/x.db")
+    made = cli("account", "create", "acme", "--slots", "3", "--fee", "AUD 1", *db)
+    assert made.returncode == 0, made.stderr
+    ours, theirs = os.pipe()
+    os.close(ours)  # nobody reads
+    for slots, out in ((4, Path("/dev/full").open("wb")), (5, os.fdopen(theirs, "wb"))):  # noqa: SIM115
+        with out:
+            done = subprocess.run(
+                [
+                    *(sys.executable, "-m", "idpass_server"),
+                    *("account", "set", "acme", "--slots", str(slots), *db),
+                ],
+                stdout=out,
+                stderr=subprocess.PIPE,
+                text=True,
+                check=False,
+            )
+        assert done.returncode == 5
+        (line,) = done.stderr.splitlines()
+        assert line.startswith("Error: the output cannot be written (")
+        assert f"0 of {slots} in use" in cli("account", "show", "acme", *db).stdout

@@ -69,6 +69,13 @@ MISTAKES = [
         8,
         "that of caller 'ann' (line 4) already",
     ),
+    (f"[callers.ann]\n{GOOD}rate = -1\n", 5, "rate is not a number of 0 or more"),
+    (f"[callers.ann]\n{GOOD}rate = nan\n", 5, "rate is not a number of 0 or more"),
+    (f"[callers.ann]\n{GOOD}rate = inf\n", 5, "rate is not a number of 0 or more"),
+    (f"[callers.ann]\n{GOOD}rate = '9'\n", 5, "rate is not a number of 0 or more"),
+    (f"[callers.ann]\n{GOOD}rate = 9\nburst = 0\n", 6, "burst is not a whole number of 1 or more"),
+    (f"[callers.ann]\n{GOOD}burst = 1.5\n", 5, "burst is not a whole number of 1 or more"),
+    (f"[callers.ann]\n{GOOD}burst = true\n", 5, "burst is not a whole number of 1 or more"),
     (f"# \u2028 \x85\n[callers.ann]\n{GOOD}spiffe_id = 'sesame'\n", 6, "is no SPIFFE ID"),
     # What is written in another way is told the nearest line.
     ("[callers]\n\n'ann' = { account = 'x', permissions = ['read'] }\n", 3, "no account 'x'"),

@@ -19,6 +19,8 @@ _ADDRESS: Final = re.compile(r"\[?(?P<host>[^\[\]]+)\]?:(?P<port>\d{1,5})")
 _SQLITE: Final = "sqlite:///"
 _POSTGRESQL: Final = ("postgresql://", "postgres://")
 _PASSWORD: Final = re.compile(r"(?<=:)[^:/@]*(?=@)|(?<=[?&]password=)[^&]*")
+DEFAULT_RATE_PER_S: Final = 500.0
+"""Of each caller, where they are several: a callers file is given."""
 NAME: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 """Of an account or a caller."""
 
@@ -135,6 +137,12 @@ class Settings:
         "URL",
         "Database: sqlite:///FILE (relative), sqlite:////FILE (absolute) or postgresql://...",
     )
+    accept_clock: bool = option(
+        "--accept-clock",
+        False,
+        "",
+        "Start although the clock does not fit the stored events: somebody has checked it.",
+    )
     metrics: str | None = option(
         "--metrics", None, "HOST:PORT", "Address for Prometheus; without it there are no metrics."
     )
@@ -173,12 +181,13 @@ class Settings:
         "Open WatchIdPasses streams of one account; further ones are answered OVERLOADED.",
         least=0,
     )
-    rate_per_s: float = option(
+    rate_per_s: float | None = option(
         "--rate",
-        500.0,
+        None,
         "CALLS/SECOND",
-        "Rate of each caller; each cancellation in a batch counts. Calls above it are answered "
-        "OVERLOADED. 0 means no limit.",
+        "Rate of each caller that has none of its own in the callers file; each cancellation in a "
+        "batch counts. Calls above it are answered OVERLOADED. 0 means no limit. By default 500, "
+        "and no limit where there is no callers file.",
         least=0,
     )
     burst: int = option(
@@ -347,6 +356,13 @@ class Settings:
                 f"--listen {self.listen} is refused: it can be reached from other machines, and "
                 "without a callers file everyone may cancel passes. Give --callers"
             )
+
+    @property
+    def default_rate_per_s(self) -> float:
+        """The rate of a caller that has none of its own; 0 means no limit."""
+        if self.rate_per_s is not None:
+            return self.rate_per_s
+        return 0.0 if self.callers is None else DEFAULT_RATE_PER_S
 
     @property
     def reflects(self) -> bool:

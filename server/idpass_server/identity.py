@@ -25,9 +25,17 @@ class Permission(StrEnum):
 
 
 class Caller(NamedTuple):
+    """
+    Args:
+        rate_per_s: calls a second; 0 means that there is no limit, None the server's own.
+        burst: calls at once after a pause, or None for the server's own.
+    """
+
     name: str
     account: str
     permissions: frozenset[Permission]
+    rate_per_s: float | None = None
+    burst: int | None = None
 
 
 class Callers(NamedTuple):

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from idpass_server.callers import BadCallers
+from idpass_server.clock import ClockWrong
 from idpass_server.config import Settings, loopback
 from idpass_server.refusals import StoreUnavailable
 from idpass_server.sandbox import Sandbox
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
 
 STOP: Final = (signal.SIGTERM, signal.SIGINT)
 CANNOT_SERVE: Final = (
-    *(CannotListen, CannotOpen, BadCallers, BadCertificates, StoreBroken, StoreUnavailable),
+    *(CannotListen, CannotOpen, ClockWrong, BadCallers, BadCertificates, StoreBroken),
+    StoreUnavailable,
 )
 """Why a server may not start; the message is for people."""
 EXIT_STORE_BROKEN: Final = 74  # EX_IOERR

@@ -12,6 +12,7 @@ from idpass_server import logs, running, workers
 from idpass_server.cli.base import Command, main, option
 from idpass_server.config import OPTIONS, Settings, unknown_variables
 from idpass_server.demo import demo
+from idpass_server.sandbox import on_free_ports
 
 log = structlog.get_logger()
 
@@ -35,6 +36,8 @@ def serve(context: click.Context, /, **values: Any) -> None:
     logs.configure(settings.log_level)
     for variable, nearest in unknown_variables(os.environ).items():
         log.warning("unknown_variable", variable=variable, nearest=nearest)
+    if settings.sandbox:
+        settings = on_free_ports(settings)
     if settings.workers > 1:
         if not asyncio.run(workers.serve(settings, settings.log_level)):
             context.exit(1)
