@@ -113,7 +113,7 @@ def test_lines_without_room_are_dropped_and_counted(monkeypatch: pytest.MonkeyPa
             writer.flush()
 
         def all_told(lines: list[dict[str, Any]]) -> bool:
-            calls = sum(line["event"] == "call" for line in lines)
+            calls: int = sum(line["event"] == "call" for line in lines)
             dropped: int = sum(line.get("lines", 0) for line in lines)
             return calls + dropped == 5_000
 
