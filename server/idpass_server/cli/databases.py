@@ -9,8 +9,8 @@ from contextlib import ExitStack, contextmanager
 import click
 
 from idpass_server.cli.base import main, must_exist, option
-from idpass_server.config import shown_url
 from idpass_server.store import opening
+from idpass_server.urls import shown_url
 
 
 @main.command("audit")
