@@ -385,7 +385,8 @@ class Process(Calls):
         serving: dict[int, int] = {}
         for line in self._by_event["worker_started"]:
             serving[line["worker"]] = line["pid"]
-        dead = {line["pid"] for line in self._by_event["worker_died"]}
+        ends = self._by_event["worker_died"] + self._by_event["worker_stopped"]
+        dead = {line["pid"] for line in ends}
         return {number: pid for number, pid in serving.items() if pid not in dead}
 
     def signal(self, number: int = signal.SIGTERM) -> None:

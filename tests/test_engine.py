@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
+from idpass_server import busy
 from idpass_server.clock import Clock
 from idpass_server.engine import Engine
-from idpass_server.records import Command, Expire, Settled
+from idpass_server.records import Command, Expire, Outcome, Settled
 from idpass_server.refusals import InternalFault, Overloaded, StoreUnavailable
 from idpass_server.store import Committed, StoreBroken
 
@@ -22,6 +23,7 @@ class FakeStore:
         self.batches: list[list[str]] = []
         self.may_commit = asyncio.Event()
         self.began = threading.Event()
+        self.busy: set[str] = set()
         self.failure: Callable[[], Exception] = lambda: RuntimeError("a bug")
         self._loop = asyncio.get_running_loop()
 
@@ -33,7 +35,11 @@ class FakeStore:
         self.batches.append(ids)
         if "bad" in ids:
             raise self.failure()
-        return Committed([Settled() for _ in commands], {"demo": len(self.batches)})
+        refusal = StoreUnavailable("busy; nothing was changed")
+        outcomes: list[Outcome] = [
+            refusal if command.account in self.busy else Settled() for command in commands
+        ]
+        return Committed(outcomes, {"demo": len(self.batches)}, frozenset(self.busy))
 
 
 async def eventually(condition: Callable[[], bool]) -> None:
@@ -57,8 +63,8 @@ class Bench:
             on_broken=self.broken.append,
         )
 
-    def submit(self, *ids: str, **options: Any) -> "asyncio.Future[Any]":
-        return self.engine.submit([Expire("demo", "ref", pass_id) for pass_id in ids], **options)
+    def submit(self, *ids: str, account: str = "demo", **options: Any) -> "asyncio.Future[Any]":
+        return self.engine.submit([Expire(account, "ref", pass_id) for pass_id in ids], **options)
 
     async def hold(self) -> "asyncio.Future[Any]":
         """Has one command taken, and its commit wait, so that all others queue up behind it."""
@@ -163,3 +169,46 @@ async def test_stopping_finishes_what_was_submitted(bench: Bench) -> None:
     bench.store.may_commit.set()
     await bench.engine.stop()
     assert await last == [Settled()]
+
+
+async def test_what_waits_for_a_busy_account_is_tried_again_with_what_comes_after(
+    bench: Bench,
+) -> None:
+    bench.store.may_commit.set()
+    bench.store.busy.add("other")
+    waits = bench.submit("waits", account="other")
+    assert await bench.submit("goes on") == [Settled()]
+    assert not waits.done()
+    bench.store.busy.clear()
+    assert await waits == [Settled()]
+    assert bench.engine.pending == 0
+
+
+async def test_a_call_that_cannot_wait_for_its_account_is_refused(bench: Bench) -> None:
+    bench.store.may_commit.set()
+    bench.store.busy.add("other")
+    soon_s = time.monotonic() + busy.ANSWER_S
+    (outcome,) = await bench.submit("soon", account="other", deadline_s=soon_s)
+    assert isinstance(outcome, StoreUnavailable)
+
+
+async def test_an_account_that_stays_busy_is_no_longer_waited_for(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(busy, "WAIT_S", 0.1)
+    bench.store.may_commit.set()
+    bench.store.busy.add("other")
+    waited = bench.submit("first", account="other")
+    assert isinstance((await waited)[0], StoreUnavailable)
+    batches = len(bench.store.batches)
+    (outcome,) = await bench.submit("next", account="other")
+    assert isinstance(outcome, StoreUnavailable)
+    assert bench.store.batches[batches:] == [["next"]]
+
+
+async def test_stopping_finishes_what_waits_for_a_busy_account(bench: Bench) -> None:
+    bench.store.may_commit.set()
+    bench.store.busy.add("other")
+    waits = bench.submit("waits", account="other")
+    await bench.engine.stop()
+    assert isinstance((await waits)[0], StoreUnavailable)

@@ -10,10 +10,9 @@ import psycopg
 import pytest
 
 from commit_cutter import CommitCutter, Cut
-from idpass_server.config import shown_url
-from idpass_server.records import Account, Cancel, Cancelled, Register, Registered, new_uuid
+from idpass_server.records import Cancel, Cancelled, Register, Registered, new_uuid
 from idpass_server.refusals import PassEnded, StoreUnavailable
-from idpass_server.store import CannotOpen, postgres_schema, postgres_writer
+from idpass_server.store import CannotOpen, postgres_schema, postgres_session, postgres_writer
 from idpass_server.store.opening import migrate_store
 from idpass_server.store.postgres import PostgresStore
 from postgres import Postgres
@@ -123,30 +122,10 @@ def test_callers_get_true_answers_though_every_other_commit_is_cut(cutter: Commi
 # -- what else goes wrong
 
 
-def test_a_deadlock_with_somebody_else_is_no_error(store: PostgresStore, postgres_db: str) -> None:
-    for name in ("a", "b"):
-        assert store.create_account(Account(name, 10, 0, "AUD", 1, 0, 0, 0))
-    with psycopg.connect(postgres_db) as other, ThreadPoolExecutor(1) as pool:
-        other.execute("SET deadlock_timeout = '60s'")
-        other.execute("SELECT 1 FROM accounts WHERE name = 'b' FOR UPDATE")
-        waiting = pool.submit(store.commit, [register("b"), register("a")], NOW_US)
-        with psycopg.connect(postgres_db, autocommit=True) as onlooker:
-            locked = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
-            while not onlooker.execute(locked).fetchone():
-                time.sleep(0.01)
-        # The store holds a and waits for b. Its deadlock is found, and it tries again.
-        other.execute("SELECT 1 FROM accounts WHERE name = 'a' FOR UPDATE")
-        other.commit()
-        outcomes = waiting.result(30).outcomes
-    assert all(isinstance(outcome, Registered) for outcome in outcomes)
-    assert problems(postgres_db) == []
-
-
 def test_an_engine_that_refuses_what_it_cannot_serialize_is_asked_again(
-    postgres: Postgres, postgres_db: str
+    postgres_db: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    name = database(postgres_db)
-    postgres.execute(f"ALTER DATABASE {name} SET default_transaction_isolation = 'serializable'")
+    monkeypatch.setitem(postgres_session.SERVING, "default_transaction_isolation", "serializable")
     one, other = two_services(postgres_db)
     try:
         ids = [one.register().id_pass.id for _ in range(120)]
@@ -191,19 +170,6 @@ def test_a_connection_that_was_ended_is_replaced_without_anybody_noticing(
         assert isinstance(store.commit([cancel(pass_id)], NOW_US).outcomes[0], Cancelled)
         assert postgres.kill_backends(database(postgres_db))
         assert store.get_pass("demo", pass_id) is not None
-
-
-def test_a_database_that_takes_no_changes_is_unavailable(
-    postgres: Postgres, postgres_db: str
-) -> None:
-    postgres.execute(
-        f"ALTER DATABASE {database(postgres_db)} SET default_transaction_read_only = on"
-    )
-    with (
-        closing(PostgresStore(postgres_db)) as store,
-        pytest.raises(StoreUnavailable, match="read-only"),
-    ):
-        store.commit([register()], NOW_US)
 
 
 def test_ok_means_on_disk_whatever_the_database_says_of_itself(
@@ -267,13 +233,30 @@ def test_a_database_without_schema_is_refused_with_the_command_to_run(postgres_u
         assert server.register().id_pass.account == "demo"
 
 
-def test_a_newer_schema_is_refused(postgres_db: str) -> None:
+def test_a_newer_schema_is_served_if_its_program_says_so(postgres_db: str) -> None:
     with psycopg.connect(postgres_db) as connection:
         connection.execute("INSERT INTO schema_migrations VALUES ('from_the_future', 0)")
+    with closing(PostgresStore(postgres_db)) as store:
+        new_pass(store)
+    with psycopg.connect(postgres_db) as connection:
+        connection.execute("UPDATE schema_compatibility SET oldest = 1000")
     for command in (["serve", "--listen", "127.0.0.1:0"], ["migrate"], ["audit"]):
         done = cli(*command, "--db", postgres_db)
         assert done.returncode == 1
         assert "newer idpass-server (it has from_the_future)" in done.stderr
+
+
+def test_a_database_from_before_compatibility_was_recorded_is_served_and_recorded(
+    postgres_db: str,
+) -> None:
+    with psycopg.connect(postgres_db) as connection:
+        connection.execute("DROP TABLE schema_compatibility")
+    with closing(PostgresStore(postgres_db)) as store:
+        new_pass(store)
+    assert migrate_store(postgres_db) == []
+    with psycopg.connect(postgres_db) as connection:
+        recorded = connection.execute("SELECT oldest FROM schema_compatibility").fetchall()
+    assert recorded == [(postgres_schema.OLDEST,)]
 
 
 def test_migrating_many_at_once_migrates_once(postgres_url: str) -> None:
@@ -301,34 +284,6 @@ def test_a_database_in_another_encoding_is_refused(postgres: Postgres) -> None:
             migrate_store(postgres.url("latin"))
     finally:
         postgres.drop_database("latin")
-
-
-# -- its URL
-
-
-@pytest.mark.parametrize(
-    ("url", "shown"),
-    [
-        ("postgresql://me:hunter2@db/x", "postgresql://me:***@db/x"),
-        ("postgresql://me@db:5432/x", "postgresql://me@db:5432/x"),
-        (
-            "postgres://db/x?user=me&password=hunter2&sslmode=require",
-            "postgres://db/x?user=me&password=***&sslmode=require",
-        ),
-    ],
-)
-def test_a_password_is_shown_to_nobody(url: str, shown: str) -> None:
-    assert shown_url(url) == shown
-
-
-def test_a_password_is_not_in_the_log_nor_in_an_error(postgres_db: str) -> None:
-    url = postgres_db.replace("postgres@", "postgres:hunter2@")
-    with process(url) as server:
-        server.register()
-    assert "hunter2" not in str(server.log)
-    done = cli("serve", "--listen", "127.0.0.1:0", "--db", url.replace("/test", "/no-test"))
-    assert (done.returncode, "hunter2" in done.stderr) == (1, False)
-    assert "does not exist" in done.stderr
 
 
 # -- several processes

@@ -281,6 +281,27 @@ def test_a_worker_that_cannot_be_replaced_now_is_replaced_later(
     assert server.wait_for("worker_started", count=WORKERS + 1)["worker"] == number
 
 
+def test_workers_older_than_the_schema_end_the_service_with_the_reason(
+    server: Process, postgres: Postgres
+) -> None:
+    name = server.url.rpartition("/")[2]
+    newer = "INSERT INTO schema_migrations VALUES ('from_the_future', 0)"
+    postgres.execute(newer, database=name)
+    postgres.execute("UPDATE schema_compatibility SET oldest = 1000", database=name)
+    os.kill(next(iter(server.workers().values())), signal.SIGKILL)
+    assert server.wait() == 1
+    server.wait_for_line(lambda line: "newer idpass-server" in line.get("text", ""))
+    postgres.execute("DELETE FROM schema_migrations WHERE applied_time_us = 0", database=name)
+
+
+def test_a_worker_that_is_told_to_stop_is_no_error(server: Process) -> None:
+    number, pid = next(iter(server.workers().items()))
+    os.kill(pid, signal.SIGTERM)
+    assert server.wait_for("worker_stopped")["pid"] == pid
+    assert server.wait_for("worker_started", count=WORKERS + 1)["worker"] == number
+    assert "worker_died" not in {line["event"] for line in server.log}
+
+
 def test_sighup_is_passed_on_and_ends_nobody(server: Process) -> None:
     server.signal(signal.SIGHUP)
     account_by_connections(server.address, 20)

@@ -12,13 +12,12 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeVar
 
+from idpass_server.urls import POSTGRESQL, SQLITE, shown_url
+
 MAX_PORT: Final = 65_535
 _MAX_INT: Final = 2**31 - 1  # gRPC's own settings are 32-bit numbers
 _WEEK_S: Final = 7 * 86_400  # in milliseconds it is still such a number
 _ADDRESS: Final = re.compile(r"\[?(?P<host>[^\[\]]+)\]?:(?P<port>\d{1,5})")
-_SQLITE: Final = "sqlite:///"
-_POSTGRESQL: Final = ("postgresql://", "postgres://")
-_PASSWORD: Final = re.compile(r"(?<=:)[^:/@]*(?=@)|(?<=[?&]password=)[^&]*")
 DEFAULT_RATE_PER_S: Final = 500.0
 """Of each caller, where they are several: a callers file is given."""
 NAME: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
@@ -274,6 +273,14 @@ class Settings:
         least=1,
         most=256,
     )
+    readers: int = option(
+        "--readers",
+        2,
+        "THREADS",
+        "Threads that read from the database, each on a connection of its own.",
+        least=1,
+        most=64,
+    )
     sandbox: bool = option(
         "--sandbox",
         False,
@@ -456,16 +463,11 @@ def sqlite_path(url: str) -> Path | None:
     Raises:
         BadSetting: the URL is of another form.
     """
-    if url.startswith(_POSTGRESQL):
+    if url.startswith(POSTGRESQL):
         return None
-    if not url.startswith(_SQLITE) or url == _SQLITE:
+    if not url.startswith(SQLITE) or url == SQLITE:
         raise BadSetting(
             f"{shown_url(url)!r} is not a database URL such as sqlite:///idpass.db (relative), "
             "sqlite:////var/lib/idpass.db (absolute) or postgresql://host/database"
         )
-    return Path(url.removeprefix(_SQLITE))
-
-
-def shown_url(url: str) -> str:
-    """A database URL without its password."""
-    return _PASSWORD.sub("***", url)
+    return Path(url.removeprefix(SQLITE))

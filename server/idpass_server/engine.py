@@ -5,18 +5,20 @@ There is no timer: while one batch is being committed the next one gathers, so t
 waits for nothing and a crowd shares its fdatasync. The event loop never waits for the disk.
 
 A call that has not been taken into a batch can still be given up (its deadline passed, its
-caller left) and is then not started; once taken it is finished, whoever may have left.
+caller left) and is then not started; once taken it is finished, whoever may have left. What the
+store did not get to, since an account is busy, is as if it had not been taken.
 """
 
 import asyncio
 import queue
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Final, NamedTuple
 
 import structlog
 
+from idpass_server.busy import PAUSE_S, BusyAccounts
 from idpass_server.clock import Clock
 from idpass_server.records import Command, Outcome
 from idpass_server.refusals import InternalFault, Overloaded, Refusal, StoreUnavailable
@@ -27,11 +29,15 @@ log = structlog.get_logger()
 
 
 class _Group(NamedTuple):
-    """Commands that travel and are answered together: one call."""
+    """Commands of one account that travel and are answered together: one call."""
 
     commands: Sequence[Command]
     deadline_s: float
     answer: "asyncio.Future[list[Outcome]]"
+
+    @property
+    def account(self) -> str:
+        return self.commands[0].account
 
     def given_up(self) -> bool:
         return self.answer.cancelled() or time.monotonic() >= self.deadline_s
@@ -64,6 +70,7 @@ class Engine:
         self._pending = 0
         self._broken: StoreBroken | None = None
         self._loop = asyncio.get_running_loop()
+        self._busy = BusyAccounts()
         self._gathered: list[_Group] = []
         self._queue: queue.SimpleQueue[list[_Group] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._write, name="writer", daemon=True)
@@ -80,7 +87,7 @@ class Engine:
         """Queues commands to be committed in one transaction, in order.
 
         Args:
-            commands: at least one.
+            commands: at least one, all of one account.
             deadline_s: on time.monotonic(); a group that is not yet taken by then is not started.
 
         Returns:
@@ -115,7 +122,12 @@ class Engine:
             self._gathered = []
 
     def _write(self) -> None:
-        while (groups := self._queue.get()) is not None:
+        while True:
+            groups = self._queue.get()
+            if groups is None:
+                if self._is_done():
+                    return
+                continue
             size = _commands(groups)
             last = False
             while size < MAX_BATCH_COMMANDS and not last:
@@ -129,8 +141,15 @@ class Engine:
                     groups += following
                     size += _commands(following)
             self._take(groups)
-            if last:
+            if last and self._is_done():
                 return
+
+    def _is_done(self) -> bool:
+        """Whether nothing was put back, once nothing else is to come."""
+        if self._queue.empty():
+            return True
+        self._queue.put(None)
+        return False
 
     def _take(self, groups: list[_Group]) -> None:
         taken: list[_Group] = []
@@ -150,9 +169,12 @@ class Engine:
             if self._broken is not None:
                 raise StoreUnavailable("the store has failed; nothing was changed")
             now = self._clock.now()
-            outcomes, sequences = self._store.commit(commands, now.us, now.due_us)
+            outcomes, sequences, busy = self._store.commit(commands, now.us, now.due_us)
             if sequences:
                 self._clock.keep(now.us)
+            self._busy.update((group.account for group in groups), busy)
+            if busy:
+                groups, outcomes = self._put_back(groups, outcomes, busy)
         except StoreBroken as error:
             outcomes = [self._break(error)] * len(commands)
         except Refusal as refusal:
@@ -167,6 +189,32 @@ class Engine:
             log.exception("commit_failed")
             outcomes = [InternalFault()] * len(commands)
         self._loop.call_soon_threadsafe(self._deliver, groups, outcomes, sequences)
+
+    def _put_back(
+        self, groups: list[_Group], outcomes: list[Outcome], busy: Collection[str]
+    ) -> tuple[list[_Group], list[Outcome]]:
+        """Has the calls of busy accounts tried again, as long as it is worth waiting.
+
+        Returns:
+            the others, with their outcomes.
+        """
+        waiting: list[_Group] = []
+        answered: list[_Group] = []
+        told: list[Outcome] = []
+        start = 0
+        for group in groups:
+            end = start + len(group.commands)
+            if group.account in busy and self._busy.worth_waiting(group.account, group.deadline_s):
+                waiting.append(group)
+            else:
+                answered.append(group)
+                told += outcomes[start:end]
+            start = end
+        if waiting:
+            if self._queue.empty():
+                time.sleep(PAUSE_S)
+            self._queue.put(waiting)
+        return answered, told
 
     def _break(self, error: StoreBroken) -> StoreUnavailable:
         self._broken = error

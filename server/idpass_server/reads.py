@@ -5,7 +5,9 @@ made to expire first, so that no list, count or watcher ever tells of an overdue
 """
 
 import asyncio
+import itertools
 import sys
+from collections import defaultdict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final, NamedTuple, ParamSpec, TypeVar
@@ -18,7 +20,6 @@ from idpass_server.records import Account, Event, Expire, Pass, new_uuid
 from idpass_server.refusals import Refusal, StoreUnavailable
 from idpass_server.store import ListQuery, Page, Store, StoreBroken
 
-READERS: Final = 2
 CHUNK_PASSES: Final = 200
 """Number of passes that a sweep expires in one transaction."""
 
@@ -47,6 +48,7 @@ class Reads:
         store: is read from.
         engine: makes overdue passes expire.
         clock: says what is overdue.
+        threads: number of threads that read.
         on_broken: told on the event loop when the store can no longer be trusted.
 
     Each method raises StoreUnavailable when the store cannot be read now; those that let passes
@@ -59,13 +61,14 @@ class Reads:
         engine: Engine,
         clock: Clock,
         *,
+        threads: int,
         on_broken: Callable[[StoreBroken], None],
     ) -> None:
         self._store = store
         self._engine = engine
         self._clock = clock
         self._on_broken = on_broken
-        self._threads = ThreadPoolExecutor(READERS, thread_name_prefix="reader")
+        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="reader")
 
     def close(self) -> None:
         """Ends the threads when what was begun is read."""
@@ -146,7 +149,10 @@ class Reads:
 
     async def _expire(self, late: list[Pass]) -> None:
         reference = new_uuid()
-        commands = [Expire(p.account, reference, p.id) for p in late]
-        for outcome in await self._engine.submit(commands):
+        commands: defaultdict[str, list[Expire]] = defaultdict(list)
+        for p in late:
+            commands[p.account].append(Expire(p.account, reference, p.id))
+        answers = await asyncio.gather(*map(self._engine.submit, commands.values()))
+        for outcome in itertools.chain.from_iterable(answers):
             if isinstance(outcome, Refusal):
                 raise outcome

@@ -20,7 +20,7 @@ from grpc_reflection.v1alpha import reflection
 from idpass_server import callers, wire
 from idpass_server.calls import Calls
 from idpass_server.clock import Clock
-from idpass_server.config import Settings, address, shown_url
+from idpass_server.config import Settings, address
 from idpass_server.engine import Engine
 from idpass_server.identity import Callers, EveryoneIsDemo, Identity, KnownCallers
 from idpass_server.metrics import Metrics
@@ -35,6 +35,7 @@ from idpass_server.store import StoreBroken
 from idpass_server.store.opening import open_store
 from idpass_server.sweeper import Sweeper
 from idpass_server.tls import Certificates
+from idpass_server.urls import shown_url
 from idpass_server.watch import Watchers
 from idpass_server.wire import SERVICE
 
@@ -112,7 +113,13 @@ class Server:
             on_commit=self._notify,
             on_broken=self._break,
         )
-        self._reads = Reads(self._store, self._engine, self._clock, on_broken=self._break)
+        self._reads = Reads(
+            self._store,
+            self._engine,
+            self._clock,
+            threads=self._settings.readers,
+            on_broken=self._break,
+        )
         try:
             newest_us = await self._reads.run(self._store.newest_event_time_us)
             self._clock.begin(newest_us, accept=self._settings.accept_clock)

@@ -18,9 +18,12 @@ import uvloop
 
 from idpass_server import logs, running
 from idpass_server.config import Settings
+from idpass_server.store.schema import SchemaOutdated, SchemaTooNew
 
 READY: Final = b"ready\n"
 GO: Final = b"go\n"
+EXIT_MAY_NOT_SERVE: Final = 78  # EX_CONFIG: trying again is of no use
+MAY_NOT_SERVE: Final = (SchemaOutdated, SchemaTooNew)
 
 
 class Start(NamedTuple):
@@ -67,7 +70,7 @@ async def _work() -> int:
         writer.write(str(error).encode())
         writer.close()
         await writer.wait_closed()
-        return 1
+        return EXIT_MAY_NOT_SERVE if isinstance(error, MAY_NOT_SERVE) else 1
     return 0 if healthy else running.EXIT_STORE_BROKEN
 
 

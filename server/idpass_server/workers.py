@@ -26,11 +26,13 @@ from idpass_server.config import Settings, address
 from idpass_server.running import STOP
 from idpass_server.server import CannotListen
 from idpass_server.terminal import Terminal
-from idpass_server.worker import GO, READY, Start
+from idpass_server.worker import EXIT_MAY_NOT_SERVE, GO, READY, Start
 
 SETTLED_S: Final = 1.0
 """A worker that dies sooner may do so again and again; the next one is started later each time."""
 BACKOFF_S: Final = (0.0, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+TRIES: Final = 5
+"""Workers in a row that may not serve the database's schema before the service ends."""
 KILL_S: Final = 10.0
 """How much longer than the drain time a worker may take to end."""
 
@@ -85,6 +87,7 @@ class _Supervisor:
         self._serving = False
         self._draining = asyncio.Event()
         self._failure: str | None = None
+        self._may_not_serve = 0
         self._killed = False
 
     async def run(self) -> bool:
@@ -140,6 +143,7 @@ class _Supervisor:
             said = await reader.readline()
             if said == READY:
                 worker.ready_s = loop.time()
+                self._may_not_serve = 0
                 self._admit(worker)
                 said = await reader.read()
         await process.wait()
@@ -185,9 +189,15 @@ class _Supervisor:
             return
         code = worker.process.returncode or 0
         how = {"signal": signal.Signals(-code).name} if code < 0 else {"exit_code": code}
+        if code == EXIT_MAY_NOT_SERVE:
+            self._may_not_serve += 1
+        if self._serving and code == 0:
+            log.info("worker_stopped", worker=worker.number, pid=worker.process.pid)
+            return
         if self._serving:
             told = {"error": said} if said else {}
             log.error("worker_died", worker=worker.number, pid=worker.process.pid, **how, **told)
+        if self._serving and self._may_not_serve < TRIES:
             return
         ended = " ".join(map(str, *how.items()))
         self._failure = said or f"worker {worker.number} ended before it could serve ({ended})"

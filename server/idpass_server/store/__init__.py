@@ -21,6 +21,9 @@ class Committed(NamedTuple):
     """One for each command, in order."""
     last_sequences: Mapping[str, int]
     """The newest event of each account that has new ones."""
+    busy: Collection[str] = frozenset()
+    """Accounts that somebody else keeps locked: nothing of their commands was done, and their
+    outcomes are refusals for those that are not to be given again."""
 
 
 class ListQuery(NamedTuple):

@@ -4,15 +4,14 @@
 connection of its own; `postgres_news` carries word of events from process to process.
 """
 
+import math
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any, Final
 
 import psycopg
-from psycopg.types.string import TextLoader
 
-from idpass_server.config import shown_url
 from idpass_server.records import Account, Command, Event, Money, Pass, new_uuid
 from idpass_server.store import (
     LIST_SCAN_ROWS,
@@ -24,11 +23,20 @@ from idpass_server.store import (
     postgres_schema,
 )
 from idpass_server.store import postgres_sql as sql
-from idpass_server.store.postgres_link import Connection, Link, cannot_connect, conninfo
+from idpass_server.store.postgres_errors import cannot_connect
+from idpass_server.store.postgres_hosts import Lookout
+from idpass_server.store.postgres_link import Connection, Database, Link
 from idpass_server.store.postgres_news import Announcer, Listener
-from idpass_server.store.postgres_writer import Writer
+from idpass_server.store.postgres_session import OPERATING
+from idpass_server.store.postgres_writer import LOCK_WAIT_S, Writer
+from idpass_server.store.schema import Plan, plan
+from idpass_server.urls import shown_url
 
 SWEEP_LEASE_US: Final = 5_000_000
+READ_TIMEOUT: Final = "4s"
+"""Time for a reading statement; shorter than the time that callers usually wait, 5 s."""
+READ_PATIENCE_S: Final = 4.5
+"""Time for a server to answer a reading statement, or to say that it took too long, seconds."""
 CLOCKS_APART_US: Final = 60_000_000
 """Difference of hosts' clocks beyond which one is wrong: its lease binds nobody, microseconds."""
 
@@ -48,14 +56,15 @@ class PostgresStore:
     failed_checkpoints = 0
 
     def __init__(self, url: str) -> None:
-        self._url = url
-        self._link = Link(url)
+        self._database = Database(url)
+        self._link = self._database.link(lock_timeout=f"{LOCK_WAIT_S}s")
         self._writer = Writer(self._link)
         self._local = threading.local()
         self._readers: list[Link] = []
         self._readers_lock = threading.Lock()
         self._announcer: Announcer | None = None
         self._listener: Listener | None = None
+        self._lookout: Lookout | None = None
         self._holder = new_uuid()
         self._lease_until_us = 0
         try:
@@ -67,7 +76,7 @@ class PostgresStore:
             raise
 
     def close(self) -> None:
-        for thread in (self._announcer, self._listener):
+        for thread in (self._announcer, self._listener, self._lookout):
             if thread is not None:
                 thread.close()
         for reader in self._readers:
@@ -83,6 +92,9 @@ class PostgresStore:
         if self._announcer is not None and committed.last_sequences:
             self._announcer.announce(committed.last_sequences)
         return committed
+
+    def check(self) -> None:
+        self._writer.check()
 
     # -- accounts, for the operator
 
@@ -159,8 +171,9 @@ class PostgresStore:
         return claimed
 
     def listen(self, watched: Callable[[], Collection[str]], tell: Tell) -> None:
-        self._announcer = Announcer(Link(self._url))
-        self._listener = Listener(Link(self._url), watched, tell)
+        self._announcer = Announcer(self._database.link())
+        self._lookout = Lookout(self._database)
+        self._listener = Listener(self._database.link(), watched, tell)
 
     def _one(self, statement: str, parameters: Parameters) -> Any:
         return self._reader.run(lambda it: it.execute(statement, parameters).fetchone())
@@ -173,7 +186,9 @@ class PostgresStore:
         """This thread's own connection."""
         reader: Link | None = getattr(self._local, "reader", None)
         if reader is None:
-            reader = self._local.reader = Link(self._url)
+            reader = self._local.reader = self._database.link(
+                READ_PATIENCE_S, statement_timeout=READ_TIMEOUT
+            )
             with self._readers_lock:
                 self._readers.append(reader)
         return reader
@@ -185,34 +200,48 @@ def migrate(url: str) -> list[str]:
     Raises:
         CannotOpen: it is out of reach, newer than this program, or not fit for it.
     """
-    link = Link(url)
-    try:
-        return postgres_schema.migrate(link.connection())
-    except psycopg.Error as error:
-        raise CannotOpen(cannot_connect(url, error)) from error
-    finally:
-        link.close()
+    with _operating(Database(url)) as connection:
+        return postgres_schema.migrate(connection)
+
+
+def planned(url: str) -> Plan:
+    """What `migrate` would do; changes nothing.
+
+    Raises:
+        SchemaTooNew: see there.
+        CannotOpen: it is out of reach.
+    """
+    with _operating(Database(url, read_only=True)) as connection:
+        return plan(postgres_schema.schema(), postgres_schema.found(connection))
 
 
 @contextmanager
-def connected(url: str) -> Iterator[Connection]:
+def connected(url: str, *, read_only: bool = False) -> Iterator[Connection]:
     """A connection for the work of operators, whose plans are the database's own.
+
+    Args:
+        read_only: a server that takes no changes will do.
 
     Raises:
         CannotOpen: it is out of reach or gets lost, or its schema is not that of this program.
     """
+    with _operating(Database(url, read_only=read_only)) as connection:
+        postgres_schema.check(connection, shown_url(url))
+        yield connection
+
+
+@contextmanager
+def _operating(database: Database) -> Iterator[Connection]:
     try:
-        with psycopg.connect(conninfo(url), autocommit=True) as connection:
-            connection.adapters.register_loader("uuid", TextLoader)
-            postgres_schema.check(connection, shown_url(url))
+        with closing(database.connect(OPERATING, math.inf)) as connection:
             yield connection
     except psycopg.Error as error:
-        raise CannotOpen(cannot_connect(url, error)) from error
+        raise CannotOpen(cannot_connect(database.url, error)) from error
 
 
 @contextmanager
 def reading(url: str) -> Iterator[Connection]:
     """A connection in a read transaction that sees one moment of the database; as `connected`."""
-    with connected(url) as connection:
+    with connected(url, read_only=True) as connection:
         connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
         yield connection

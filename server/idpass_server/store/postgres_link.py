@@ -1,109 +1,193 @@
-"""A connection to PostgreSQL that is made again when it is lost, and what its errors mean.
+"""A connection to PostgreSQL that is made again when it is lost.
 
-`synchronous_commit` is on whatever the database's default is, since OK means on disk; where it
-is `remote_apply`, which promises more, it is left. A server without fsync is refused.
+Nothing waits for an answer without a bound: a server may hang while its kernel keeps the
+connection open.
 """
 
 import logging
-from collections.abc import Callable
+import threading
+import time
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any, Final, TypeVar
 
 import psycopg
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
+import structlog
 from psycopg.pq import TransactionStatus
 from psycopg.types.string import TextLoader
 
-from idpass_server.config import shown_url
-from idpass_server.refusals import StoreUnavailable
-from idpass_server.store import CannotOpen, StoreBroken
+from idpass_server.store.postgres_errors import ELSEWHERE, NoAnswer, refused, said
+from idpass_server.store.postgres_session import SERVING, conninfo, prepare
 
-# What the URL does not say. A host that is gone without a word is noticed after about 15 s.
-_DEFAULTS: Final = {
-    "application_name": "idpass-server",
-    "connect_timeout": "5",
-    "keepalives_idle": "10",
-    "keepalives_interval": "3",
-    "keepalives_count": "2",
-    "tcp_user_timeout": "15000",
-}
-# Plans are made once, and for large tables, whatever their size was then: a plan that reads a
-# whole table would go on doing so until the table is analysed. A session that hangs in a
-# transaction (its process is stopped, its host gone) does not keep its accounts locked for long.
-_SESSION: Final = (
-    "SET enable_seqscan = off",
-    "SET enable_hashjoin = off",
-    "SET enable_mergejoin = off",
-    "SET plan_cache_mode = force_generic_plan",
-    "SET jit = off",
-    "SET lock_timeout = '10s'",
-    "SET idle_in_transaction_session_timeout = '10s'",
-    """SELECT set_config('synchronous_commit', 'on', false)
-    WHERE current_setting('synchronous_commit') NOT IN ('on', 'remote_apply')""",
-)
+PATIENCE_S: Final = 10.0
+"""Time that the server gets to answer, seconds; longer than its own timeouts."""
 
-# SQLSTATEs, by what they mean here.
-OUTCOME_UNKNOWN: Final = {"40003", "08007"}
-CONFLICT: Final = {"40001", "40P01"}  # serialisation failure, deadlock: run the transaction again
-_ELSEWHERE: Final = {
-    "25006": "the database is read-only here",
-    "57P01": "the database is shutting down",
-    "57P02": "the database has crashed",
-    "57P03": "the database is starting up",
-}
-_BUSY: Final = {
-    "53100": "the database's disk is full",
-    "53200": "the database is out of memory",
-    "53300": "the database has too many connections",
-    "55P03": "the database is busy",
-    "57014": "the database is busy",
-}
-_DAMAGED: Final = {"XX001", "XX002", "58030"}
+CANCEL_S: Final = 1.0
+"""Time that a cancelled statement gets to end, seconds."""
 
-Connection = psycopg.Connection[Any]
 T = TypeVar("T")
+log = structlog.get_logger()
 
 # Or its warnings, all of which are handled here, would be printed among the log's lines.
 logging.getLogger("psycopg").addHandler(logging.NullHandler())
 
 
-def unavailable(error: Exception) -> StoreUnavailable | StoreBroken | None:
-    """What an error that left nothing behind means for whoever waits; None if it is a fault of
-    ours. The error's own text is for the log: it may name hosts and users.
+class Connection(psycopg.Connection[Any]):
+    """A connection on which no wait is endless.
+
+    A server that does not answer in time has its connection closed, and what was asked ends with
+    NoAnswer. What it was doing there it still does: a COMMIT that waits for a standby goes on
+    waiting, and is seen by nobody before it may be.
+
+    Attributes:
+        patience_s: the time that the server gets to answer.
+        session: the server's number of it; each change proves that it is made there.
     """
-    if not isinstance(error, psycopg.Error):
-        return None
-    state = error.sqlstate or ""
-    if state in _DAMAGED:
-        return StoreBroken(f"the database is damaged: {error}")
-    if (reason := _ELSEWHERE.get(state) or _BUSY.get(state)) is not None:
-        return StoreUnavailable(f"{reason}; nothing was changed")
-    if state in CONFLICT:
-        return StoreUnavailable("too much happens in the database at once; nothing was changed")
-    if state.startswith("08") or (not state and isinstance(error, psycopg.OperationalError)):
-        return StoreUnavailable("the database is out of reach; nothing was changed")
-    return None
+
+    patience_s = PATIENCE_S
+    _hurried_s: float | None = None
+    session = 0
+
+    @contextmanager
+    def hurried(self, patience_s: float) -> Iterator[None]:
+        """For work of which nothing is lost: it is cancelled after that many seconds."""
+        self._hurried_s = patience_s
+        try:
+            yield
+        finally:
+            self._hurried_s = None
+
+    def wait(self, gen: Any, *args: Any, **options: Any) -> Any:
+        try:
+            try:
+                patience_s = self._hurried_s or self.patience_s
+                return super().wait(_bounded(gen, patience_s), *args, **options)
+            except NoAnswer:
+                if self._hurried_s is None:
+                    raise
+                with suppress(psycopg.Error):
+                    self.cancel_safe(timeout=CANCEL_S)
+                return super().wait(_bounded(gen, CANCEL_S), *args, **options)
+        except NoAnswer:
+            self.pgconn.finish()
+            raise
 
 
-def cannot_connect(url: str, error: psycopg.Error) -> str:
-    # A server's error has details of rows; one about connecting has only its text.
-    why = " ".join((error.diag.message_primary or str(error)).split())
-    return f"{shown_url(url)} cannot be used: {why}"
+def _bounded(gen: Generator[Any, Any, T], patience_s: float) -> Generator[Any, Any, T]:
+    """What psycopg waits with: it hears several times a second that nothing came."""
+    until_s = time.monotonic() + patience_s
+    try:
+        wanted = next(gen)
+        while True:
+            ready = yield wanted
+            if not ready and time.monotonic() >= until_s:
+                raise NoAnswer(f"the server has not answered for {patience_s:g} s")
+            wanted = gen.send(ready)
+    except StopIteration as done:
+        answer: T = done.value
+        return answer
+
+
+class Database:
+    """A database, and whether it is within reach: told in the log when that changes.
+
+    Args:
+        url: as libpq takes it.
+        read_only: a server that takes no changes will do.
+
+    Raises:
+        CannotOpen: the URL is none.
+
+    Attributes:
+        conninfo: what connections are made with.
+        choice: the number of that.
+    """
+
+    def __init__(self, url: str, *, read_only: bool = False) -> None:
+        self.url = url
+        self.conninfo = conninfo(url, read_only=read_only)
+        self._lock = threading.Lock()
+        self._lost = False
+        self._turn = 0
+        self.choice = 0
+
+    def choose(self, conninfo: str) -> None:
+        """Has every connection made anew, by another conninfo, before it is next used."""
+        self.conninfo = conninfo
+        self.choice += 1
+
+    def connect(self, settings: dict[str, str], patience_s: float) -> Connection:
+        """A new connection in autocommit, with all that is relied on set.
+
+        Args:
+            settings: OPERATING or SERVING, or with other values.
+            patience_s: the time that the server gets to answer.
+
+        Raises:
+            psycopg.Error: no host takes connections and changes.
+            StoreUnavailable: the server cannot be relied on.
+        """
+        connection = self._connect()
+        try:
+            connection.patience_s = patience_s
+            connection.session = prepare(connection, self._connect, settings)
+            # Ids are text here, as in every record.
+            connection.adapters.register_loader("uuid", TextLoader)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _connect(self) -> Connection:
+        return Connection.connect(self.conninfo, autocommit=True, prepare_threshold=0)
+
+    def link(self, patience_s: float = PATIENCE_S, **settings: str) -> "Link":
+        """
+        Args:
+            patience_s: the time that the server gets to answer.
+            settings: of its sessions, instead of those of SERVING.
+        """
+        return Link(self, SERVING | settings, patience_s)
+
+    def found(self, connection: Connection) -> int:
+        """Returns which time it is that the database was found."""
+        with self._lock:
+            if self._lost:
+                info = connection.info
+                log.warning("database_back", host=info.host or info.hostaddr, port=info.port)
+            if self._lost or not self._turn:
+                self._turn += 1
+            self._lost = False
+            return self._turn
+
+    def lost(self, error: BaseException, turn: int | None = None) -> None:
+        """
+        Args:
+            turn: of the connection that is lost, if it was one: of those of one turn one tells.
+        """
+        with self._lock:
+            if self._turn and not self._lost and turn in (None, self._turn):
+                self._lost = True
+                log.error("database_lost", error=str(said(error, self.url)))
 
 
 class Link:
     """One connection, for one thread at a time.
 
-    Args:
-        url: of the database.
-
     Attributes:
+        url: of the database; it may hold secrets.
         warnings: what the server has warned of.
         was_lost: whether the connection had to be given up, last time that something failed.
     """
 
-    def __init__(self, url: str) -> None:
-        self._conninfo = conninfo(url)
+    def __init__(self, database: Database, settings: dict[str, str], patience_s: float) -> None:
+        self.url = database.url
+        self._database = database
+        self._settings = settings
+        self._patience_s = patience_s
         self._connection: Connection | None = None
+        self._turn = 0
+        self._choice = 0
         self.warnings: list[str] = []
         self.was_lost = False
 
@@ -114,9 +198,20 @@ class Link:
             psycopg.Error: there is none to be had.
             StoreUnavailable: the server does not keep what it is given.
         """
+        if self._choice != self._database.choice:
+            self.close()
         if self._connection is None:
             self.was_lost = False
-            self._connection = self._connect()
+            self._choice = self._database.choice
+            try:
+                connection = self._connection = self._database.connect(
+                    self._settings, self._patience_s
+                )
+            except psycopg.Error as error:
+                self._database.lost(error)
+                raise
+            connection.add_notice_handler(self._noticed)
+            self._turn = self._database.found(self._connection)
         return self._connection
 
     def reset(self, error: BaseException) -> None:
@@ -125,7 +220,7 @@ class Link:
         if connection is None:
             return
         state = error.sqlstate if isinstance(error, psycopg.Error) else None
-        self.was_lost = connection.closed or state in _ELSEWHERE
+        self.was_lost = connection.closed or state in ELSEWHERE
         if not self.was_lost and connection.info.transaction_status != TransactionStatus.IDLE:
             try:
                 connection.execute("ROLLBACK")
@@ -133,6 +228,7 @@ class Link:
                 self.was_lost = True
         if self.was_lost:
             self.close()
+            self._database.lost(error, self._turn)
 
     def run(self, work: Callable[[Connection], T]) -> T:
         """Does something in one statement; a second time where the connection turns out lost.
@@ -145,52 +241,18 @@ class Link:
                 return work(self.connection())
             except psycopg.Error as error:
                 self.reset(error)
-                if not self.was_lost:
+                if not self.was_lost or isinstance(error, NoAnswer):
                     raise
                 return work(self.connection())
         except psycopg.Error as error:
             self.reset(error)
-            raise unavailable(error) or error from error
+            raise refused(error, self.url) from said(error, self.url)
 
     def close(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.close()
 
-    def _connect(self) -> Connection:
-        connection = psycopg.connect(self._conninfo, autocommit=True, prepare_threshold=0)
-        try:
-            row = connection.execute("SELECT current_setting('fsync', true)").fetchone()
-            if row == ("off",):
-                raise StoreUnavailable(
-                    "the PostgreSQL server runs with fsync = off and would lose what it has "
-                    "acknowledged; turn it on"
-                )
-            for statement in _SESSION:
-                connection.execute(statement)
-            # Ids are text here, as in every record.
-            connection.adapters.register_loader("uuid", TextLoader)
-            connection.add_notice_handler(self._noticed)
-        except BaseException:
-            connection.close()
-            raise
-        return connection
-
     def _noticed(self, notice: psycopg.errors.Diagnostic) -> None:
         if notice.severity_nonlocalized == "WARNING":
             self.warnings.append(notice.message_primary or "")
-
-
-def conninfo(url: str) -> str:
-    """What to connect with: the URL, and defaults for what it does not say.
-
-    Raises:
-        CannotOpen: the URL is none.
-    """
-    try:
-        given = conninfo_to_dict(url)
-    except psycopg.ProgrammingError as error:
-        raise CannotOpen(f"{shown_url(url)!r} is no database URL: {error}") from error
-    several = "," in f"{given.get('host', '')}{given.get('hostaddr', '')}"
-    primary = {"target_session_attrs": "read-write"} if several else {}
-    return make_conninfo("", **(_DEFAULTS | primary | given))

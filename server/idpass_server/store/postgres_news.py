@@ -18,6 +18,7 @@ import structlog
 
 from idpass_server.refusals import StoreUnavailable
 from idpass_server.store import Tell
+from idpass_server.store.postgres_errors import said
 from idpass_server.store.postgres_link import Link
 
 CHANNEL: Final = "idpass_events"
@@ -25,8 +26,17 @@ ACCOUNTS_PER_NOTIFY: Final = 80  # a payload has less than 8,000 bytes, a name u
 PAUSE_S: Final = 0.01
 """Between two announcements: so many a second cost next to nothing."""
 POLL_S: Final = 1.0
+END_S: Final = 2.0
+"""Time that a thread gets to end, seconds."""
 
 log = structlog.get_logger()
+
+
+def _end(thread: threading.Thread, link: Link) -> None:
+    """A thread that the database keeps waiting ends with the process."""
+    thread.join(END_S)
+    if not thread.is_alive():
+        link.close()
 
 
 class Announcer:
@@ -47,12 +57,11 @@ class Announcer:
             self._wake.notify()
 
     def close(self) -> None:
-        """Announces what is left."""
+        """Announces what is left, if the database lets it."""
         with self._wake:
             self._closing = True
             self._wake.notify()
-        self._thread.join()
-        self._link.close()
+        _end(self._thread, self._link)
 
     def _run(self) -> None:
         while True:
@@ -72,7 +81,7 @@ class Announcer:
                 lambda it: it.execute("SELECT pg_notify(%s, %s)", (CHANNEL, json.dumps(news)))
             )
         except Exception as error:  # noqa: BLE001 nothing depends on it
-            log.warning("announcement_lost", error=type(error).__name__)
+            log.warning("announcement_lost", cause=str(said(error, self._link.url)))
 
 
 class Listener:
@@ -94,8 +103,7 @@ class Listener:
 
     def close(self) -> None:
         self._closing.set()
-        self._thread.join()
-        self._link.close()
+        _end(self._thread, self._link)
 
     def _run(self) -> None:
         while not self._closing.is_set():
@@ -103,7 +111,7 @@ class Listener:
                 self._listen()
             except (psycopg.Error, StoreUnavailable) as error:
                 self._link.close()
-                log.warning("listening_again", error=type(error).__name__)
+                log.warning("listening_again", cause=str(said(error, self._link.url)))
                 self._closing.wait(POLL_S)
             except Exception:
                 log.exception("listener_failed")
@@ -113,7 +121,7 @@ class Listener:
         connection = self._link.connection()
         connection.execute(f"LISTEN {CHANNEL}")
         next_look_s = 0.0
-        while not self._closing.is_set():
+        while not self._closing.is_set() and self._link.connection() is connection:
             if time.monotonic() >= next_look_s:
                 self._look(connection)
                 next_look_s = time.monotonic() + POLL_S

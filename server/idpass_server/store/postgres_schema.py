@@ -15,6 +15,8 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from idpass_server.store import CannotOpen
+from idpass_server.store.schema import Found, Schema, plan
+from idpass_server.store.schema import check as schema_check
 
 _LOCK_KEY: Final = 0x49445053  # "IDPS": one process migrates at a time
 
@@ -95,6 +97,15 @@ MIGRATIONS: Final[Mapping[str, str]] = {
 }
 
 
+OLDEST: Final = 1
+"""How many of MIGRATIONS a program has to know to serve a database that has them all."""
+
+
+def schema() -> Schema:
+    """What this program knows."""
+    return Schema(tuple(MIGRATIONS), OLDEST)
+
+
 def migrate(connection: Any) -> list[str]:
     """Brings the schema up to date, once however many processes start at the same time.
 
@@ -111,17 +122,39 @@ def migrate(connection: Any) -> list[str]:
             raise CannotOpen(
                 f"the database is encoded in {encoding}; make one with: createdb --encoding UTF8"
             )
-        connection.execute(
-            "CREATE TABLE IF NOT EXISTS schema_migrations "
-            "(name text PRIMARY KEY, applied_time_us bigint NOT NULL)"
-        )
-        missing = _missing(connection)
-        for name in missing:
-            connection.execute(MIGRATIONS[name], prepare=False)
-            connection.execute(
-                "INSERT INTO schema_migrations VALUES (%s, %s)", (name, time.time_ns() // 1000)
-            )
+        recorded = found(connection)
+        missing = plan(schema(), recorded).migrations
+        if missing or not recorded.oldest:
+            _apply(connection, missing, max(OLDEST, recorded.oldest))
     return missing
+
+
+def _apply(connection: Any, missing: list[str], oldest: int) -> None:
+    connection.execute(
+        "CREATE TABLE IF NOT EXISTS schema_migrations "
+        "(name text PRIMARY KEY, applied_time_us bigint NOT NULL)"
+    )
+    connection.execute("CREATE TABLE IF NOT EXISTS schema_compatibility (oldest integer NOT NULL)")
+    for name in missing:
+        connection.execute(MIGRATIONS[name], prepare=False)
+        connection.execute(
+            "INSERT INTO schema_migrations VALUES (%s, %s)", (name, time.time_ns() // 1000)
+        )
+    connection.execute("DELETE FROM schema_compatibility")
+    connection.execute("INSERT INTO schema_compatibility VALUES (%s)", (oldest,))
+
+
+def found(connection: Any) -> Found:
+    """What the database records of its schema."""
+    applied = _rows(connection, "schema_migrations", "SELECT name FROM schema_migrations")
+    oldest = _rows(connection, "schema_compatibility", "SELECT oldest FROM schema_compatibility")
+    return Found(applied, max(oldest, default=0))
+
+
+def _rows(connection: Any, table: str, query: str) -> list[Any]:
+    """The values of a table that may not be there yet."""
+    (known,) = connection.execute("SELECT to_regclass(%s) IS NOT NULL", (table,)).fetchone()
+    return [value for (value,) in connection.execute(query)] if known else []
 
 
 def check(connection: Any, url: str) -> None:
@@ -130,23 +163,6 @@ def check(connection: Any, url: str) -> None:
         url: of the database, as it may be shown.
 
     Raises:
-        CannotOpen: the schema is not that of this program; the message has the command to run.
+        SchemaOutdated, SchemaTooNew: this program may not serve it.
     """
-    (known,) = connection.execute("SELECT to_regclass('schema_migrations') IS NOT NULL").fetchone()
-    missing = _missing(connection) if known else list(MIGRATIONS)
-    if missing:
-        raise CannotOpen(
-            f"the database lacks {', '.join(missing)}; bring it up to date with: "
-            f"idpass-server migrate --db '{url}'"
-        )
-
-
-def _missing(connection: Any) -> list[str]:
-    applied = {name for (name,) in connection.execute("SELECT name FROM schema_migrations")}
-    unknown = applied - set(MIGRATIONS)
-    if unknown:
-        raise CannotOpen(
-            "the database was written by a newer idpass-server (it has "
-            f"{', '.join(sorted(unknown))}); run that version"
-        )
-    return [name for name in MIGRATIONS if name not in applied]
+    schema_check(schema(), found(connection), url)

@@ -50,8 +50,16 @@ PASS_CHANGES: Final = (
 )
 ACCOUNT_CHANGES: Final = ("slots_in_use", "charged_micros", "refunded_micros", "last_sequence")
 
+# With the proof, in each row, that the session and its durability are those that were set.
 LOCK: Final = (
-    f"SELECT {_columns(Account)} FROM accounts WHERE name = ANY(%s) ORDER BY name FOR UPDATE"
+    f"SELECT pg_backend_pid(), current_setting('synchronous_commit'), {_columns(Account)} "
+    "FROM accounts WHERE name = ANY(%s) ORDER BY name FOR UPDATE"
+)
+LOCK_FREE: Final = f"{LOCK} SKIP LOCKED"
+# Locking a row writes to the log, and so COMMIT does all that it does for a change.
+# This lock is one that nobody else's keeps waiting.
+PROVE: Final = (
+    "SELECT pg_backend_pid(), current_setting('synchronous_commit') FROM sweep_lease FOR KEY SHARE"
 )
 LOAD_PASSES: Final = (
     f"SELECT {_columns(Pass, 'passes')} FROM {_rows(PASS_KEY)} "
@@ -66,6 +74,14 @@ LOAD_EVENTS: Final = (
     "JOIN events ON events.account = new.account AND events.sequence = new.sequence"
 )
 WRITTEN: Final = "SELECT 1 FROM events WHERE account = %s AND sequence = %s AND reference = %s"
+
+# A table of 1 MB on the database's own disk, made and gone.
+TAKE_ROOM: Final = (
+    "BEGIN",
+    "SET LOCAL temp_tablespaces = ''",
+    "CREATE TEMPORARY TABLE room AS SELECT md5(n::text) FROM generate_series(1, 20000) AS n",
+    "ROLLBACK",
+)
 
 UPDATE_PASSES: Final = _update("passes", PASS_KEY, PASS_CHANGES)
 UPDATE_ACCOUNTS: Final = _update("accounts", ("name",), ACCOUNT_CHANGES)

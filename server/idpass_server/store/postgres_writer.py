@@ -4,6 +4,11 @@ The first locks the accounts and loads what the commands need, the second saves 
 and commits. Accounts are locked in the order of their names, so that no two batches wait for
 each other, and everything else is read after they are locked.
 
+An account that somebody else keeps locked does not hold up the others. A batch queues for its
+accounts for LOCK_WAIT_S, longer than servers that share them need for theirs. After that it takes
+those that are free and leaves the rest, in one round trip more; and so, without waiting, does each
+batch with one of those, until it is free.
+
 Where the connection is lost at COMMIT nobody has said whether it took place. Then the batch is
 run again: it waits for the accounts' locks, which the lost transaction held to its end, and
 looks for the first event it wrote last time. If the event is there the batch is committed as it
@@ -27,17 +32,42 @@ from idpass_server.records import Account, Command, Event, Pass
 from idpass_server.refusals import StoreUnavailable
 from idpass_server.store import Committed
 from idpass_server.store import postgres_sql as sql
-from idpass_server.store.postgres_link import (
+from idpass_server.store.postgres_errors import (
     CONFLICT,
+    DISK_FULL,
+    LOCKED,
     OUTCOME_UNKNOWN,
-    Connection,
-    Link,
-    unavailable,
+    NoAnswer,
+    NotConfirmed,
+    refused,
+    said,
 )
+from idpass_server.store.postgres_link import PATIENCE_S, Connection, Link
+from idpass_server.store.postgres_session import DURABLE, POOLED
 
 CONFLICT_ATTEMPTS: Final = 10
 SETTLE_S: Final = 20.0
-"""For so long it is tried to learn what became of a COMMIT."""
+"""Time to learn what became of a COMMIT, from when its batch began, seconds."""
+LOCK_WAIT_S: Final = 0.1
+"""Time that a batch waits for its accounts before it goes on with those that are free, seconds."""
+TABLE_WAIT_S: Final = 2
+"""Time that it then waits for a locked table, seconds."""
+LOAD_S: Final = 4.0
+"""Time for the first round trip, after which nothing was changed and callers still hear of it,
+seconds."""
+CHECK_S: Final = 2.0
+"""Time for a check to be committed, seconds."""
+_BUSY: Final = StoreUnavailable(
+    "the account is locked by another change in the database; nothing was changed"
+)
+
+
+class _Asked(NamedTuple):
+    """A batch to commit. Args: now_us, due_us: as Batch.run."""
+
+    commands: Sequence[Command]
+    now_us: int
+    due_us: int
 
 
 class _Unsettled(NamedTuple):
@@ -49,13 +79,10 @@ class _Unsettled(NamedTuple):
 
 
 class _OutcomeUnknown(Exception):
-    def __init__(self, unsettled: _Unsettled) -> None:
+    def __init__(self, unsettled: _Unsettled, cause: psycopg.Error) -> None:
         super().__init__()
         self.unsettled = unsettled
-
-
-class _NotConfirmed(psycopg.OperationalError):
-    """COMMIT was answered with a warning: the standby has perhaps not got it."""
+        self.cause = cause
 
 
 class Writer:
@@ -63,83 +90,141 @@ class Writer:
 
     def __init__(self, link: Link) -> None:
         self._link = link
+        self._busy: set[str] = set()
+        self._disk_full = False
 
     def commit(
         self, commands: Sequence[Command], now_us: int, due_us: int | None = None
     ) -> Committed:
         """As Store.commit."""
-        unsettled: _Unsettled | None = None
-        give_up_s = 0.0
+        give_up_s = time.monotonic() + SETTLE_S
+        skip_busy = bool(self._busy) and not self._busy.isdisjoint(_accounts(commands))
+        asked = _Asked(commands, now_us, now_us if due_us is None else due_us)
         for attempt in itertools.count(1):
             try:
-                return self._attempt(commands, now_us, due_us, unsettled)
-            except _OutcomeUnknown as error:
-                if unsettled is None:
-                    give_up_s = time.monotonic() + SETTLE_S
-                unsettled = error.unsettled
-                cause: BaseException | None = error.__cause__
+                committed = self._attempt(asked, skip_busy=skip_busy)
+                break
+            except _OutcomeUnknown as unknown:
+                committed = self._settle(asked, unknown, give_up_s)
+                break
+            except psycopg.Error as error:
+                if not self._worth_another(error, attempt, skip_busy=skip_busy):
+                    self._disk_full = self._disk_full or error.sqlstate == DISK_FULL
+                    raise refused(error, self._link.url) from said(error, self._link.url)
+                skip_busy = skip_busy or error.sqlstate == LOCKED
+            _pause(attempt)
+        if self._busy or committed.busy:
+            self._busy -= _accounts(commands)
+            self._busy |= set(committed.busy)
+        return committed
+
+    def _settle(self, asked: _Asked, unknown: _OutcomeUnknown, give_up_s: float) -> Committed:
+        """Finds out what became of a COMMIT, and commits what was not."""
+        for attempt in itertools.count(1):
+            cause: Exception = unknown.cause
+            try:
+                return self._attempt(asked, unknown.unsettled)
+            except _OutcomeUnknown as again:
+                unknown = again
             except (psycopg.Error, StoreUnavailable) as error:
-                if unsettled is None and attempt >= self._attempts(error):
-                    raise unavailable(error) or error from error
                 cause = error
-            if unsettled is not None and time.monotonic() >= give_up_s:
+            if time.monotonic() >= give_up_s:
                 raise StoreUnavailable(
                     "the connection to the database was lost; whether the change was stored is "
                     "not known",
                     outcome_unknown=True,
-                ) from cause
-            if attempt > 1:
-                time.sleep(random.uniform(0.5, 1) * min(0.005 * 2**attempt, 1.0))  # noqa: S311
+                ) from said(cause, self._link.url)
+            _pause(attempt)
         raise AssertionError("counted to infinity")
 
-    def _attempts(self, error: Exception) -> int:
-        """How many attempts are worth it for an error that left nothing behind."""
-        if isinstance(error, psycopg.Error) and error.sqlstate in CONFLICT:
-            return CONFLICT_ATTEMPTS
-        return 2 if self._link.was_lost else 1
+    def check(self) -> None:
+        """As Store.check: a transaction that changes nothing but writes to the log, so that its
+        COMMIT waits for what any other would wait for. Once a change has met a full disk, whether
+        there is room again is tried as well.
+        """
+        self._link.run(self._try_check)
+
+    def _try_check(self, connection: Connection) -> None:
+        self._link.warnings.clear()
+        if self._disk_full:
+            for statement in sql.TAKE_ROOM:
+                connection.execute(statement)
+            self._disk_full = False
+        with connection.hurried(CHECK_S):
+            _prove(connection, connection.execute(sql.PROVE).fetchone())
+        if self._link.warnings:
+            raise NotConfirmed("; ".join(self._link.warnings))
+
+    def _worth_another(self, error: psycopg.Error, attempt: int, *, skip_busy: bool) -> bool:
+        """Whether to try again after an error that left nothing behind."""
+        if error.sqlstate in CONFLICT:
+            return attempt < CONFLICT_ATTEMPTS
+        if error.sqlstate == LOCKED:
+            return not skip_busy
+        return self._link.was_lost and not isinstance(error, NoAnswer) and attempt == 1
 
     def _attempt(
-        self,
-        commands: Sequence[Command],
-        now_us: int,
-        due_us: int | None,
-        unsettled: _Unsettled | None,
+        self, asked: _Asked, unsettled: _Unsettled | None = None, *, skip_busy: bool = False
     ) -> Committed:
         connection = self._link.connection()
         committing = unsettled
         try:
+            connection.patience_s = LOAD_S
             with connection.pipeline():
-                batch = _load(connection, commands, now_us if due_us is None else due_us)
+                connection.execute("BEGIN")
+                if unsettled is not None:
+                    busy = unsettled.committed.busy
+                else:
+                    busy = _lock_free(connection, asked.commands) if skip_busy else frozenset()
+                free = [each for each in asked.commands if each.account not in busy]
+                batch = _load(connection, free, asked.due_us)
                 if unsettled is not None and _is_there(connection, unsettled.written):
                     committed = unsettled.committed
                 else:
-                    outcomes = batch.run(commands, now_us, due_us)
+                    outcomes = iter(batch.run(free, asked.now_us, asked.due_us))
                     committed = Committed(
-                        outcomes, {a.name: a.last_sequence for a in batch.changed_accounts()}
+                        [
+                            _BUSY if each.account in busy else next(outcomes)
+                            for each in asked.commands
+                        ],
+                        {a.name: a.last_sequence for a in batch.changed_accounts()},
+                        busy,
                     )
                     committing = _Unsettled(committed, batch.events[0]) if batch.events else None
                     _save(connection, batch)
                 self._link.warnings.clear()
+                connection.patience_s = PATIENCE_S
                 connection.execute("COMMIT")
             if self._link.warnings:
-                raise _NotConfirmed("; ".join(self._link.warnings))
+                raise NotConfirmed("; ".join(self._link.warnings))
         except BaseException as error:
             self._link.reset(error)
             if committing is not None and isinstance(error, psycopg.Error):
                 said_nothing = self._link.was_lost or error.sqlstate in OUTCOME_UNKNOWN
-                if said_nothing or isinstance(error, _NotConfirmed):
-                    raise _OutcomeUnknown(committing) from error
+                if said_nothing or isinstance(error, NotConfirmed):
+                    raise _OutcomeUnknown(committing, error) from error
             raise
         return committed
 
 
+def _accounts(commands: Sequence[Command]) -> set[str]:
+    return {command.account for command in commands}
+
+
+def _pause(attempt: int) -> None:
+    if attempt > 1:
+        time.sleep(random.uniform(0.5, 1) * min(0.005 * 2**attempt, 1.0))  # noqa: S311
+
+
 def _load(connection: Connection, commands: Sequence[Command], due_us: int) -> Batch:
     needs = Needs.of(commands)
-    connection.execute("BEGIN")
     locked = connection.execute(sql.LOCK, (needs.accounts,))
     found = _query(connection, sql.LOAD_PASSES, sql.PASS_KEY, needs.passes)
     used = _query(connection, sql.LOAD_RECEIPTS, sql.RECEIPT_KEY, needs.receipts)
-    accounts = list(map(Account._make, locked))
+    accounts = []
+    for session, synchronous_commit, *account in locked:
+        _prove(connection, (session, synchronous_commit))
+        accounts.append(Account._make(account))
     passes = list(map(Pass._make, found))
     receipts = list(map(Event._make, used))
     preceding: list[Event] = []
@@ -158,6 +243,31 @@ def _load(connection: Connection, commands: Sequence[Command], due_us: int) -> B
         )
     ]
     return Batch(accounts, passes, receipts, preceding, overdue)
+
+
+def _prove(connection: Connection, told: tuple[int, str] | None) -> None:
+    """
+    Args:
+        told: from within a transaction: its session, and its synchronous_commit.
+
+    Raises:
+        StoreUnavailable: its OK would not mean that it is on disk.
+    """
+    if told is None:
+        raise StoreUnavailable("the table sweep_lease is empty; run: idpass-server audit")
+    session, synchronous_commit = told
+    if session != connection.session or synchronous_commit not in DURABLE:
+        connection.close()
+        raise StoreUnavailable(f"{POOLED}; nothing was changed")
+
+
+def _lock_free(connection: Connection, commands: Sequence[Command]) -> frozenset[str]:
+    """Locks those of the accounts that nobody else holds. Returns the others."""
+    # What still waits is for a table: a migration has it for a moment.
+    connection.execute(f"SET LOCAL lock_timeout = '{TABLE_WAIT_S}s'")
+    names = _accounts(commands)
+    free = connection.execute(sql.LOCK_FREE, (sorted(names),))
+    return frozenset(names - {account for _, _, account, *_ in free})
 
 
 def _query(
