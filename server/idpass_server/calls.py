@@ -174,6 +174,7 @@ class Calls:
             if isinstance(exception, Overloaded) and record.caller:
                 wait_s = self._rate.wait_s(record.caller.name, time.monotonic())
                 exception.retry_ms = math.ceil(wait_s * 1000)
+                exception.cause = "rate"
         if isinstance(exception, TimeoutError):
             record.code = grpc.StatusCode.DEADLINE_EXCEEDED
             await context.abort(record.code, str(exception))
