@@ -192,7 +192,7 @@ class Settings:
         "--max-connections",
         500,
         "CONNECTIONS",
-        "Open connections; further ones are closed at once.",
+        "Open gRPC connections; further ones are closed at once. HTTP has half as many besides.",
         least=1,
         most=_MAX_INT,
     )
@@ -325,6 +325,11 @@ class Settings:
                 f"--listen {self.listen} is refused: it can be reached from other machines, and "
                 "without a callers file everyone may cancel passes. Give --callers"
             )
+
+    @property
+    def max_http_connections(self) -> int:
+        """HTTP connections that may be open beside those of gRPC."""
+        return max(1, self.max_connections // 2)
 
     @property
     def reflects(self) -> bool:
