@@ -31,6 +31,11 @@ TEXT: Final = {
 }
 MOMENT: Final = {"type": "string", "format": "date-time"}
 
+REFERENCE: Final[Json] = {
+    "description": "The call's own reference, also of a replay; the service logs it.",
+    "schema": {"type": "string"},
+}
+
 # What the comments say in words of the fields of requests, said to programs. The service alone
 # decides; the tests hold the two together.
 LIMITS: Final[dict[str, Json]] = {
@@ -121,7 +126,10 @@ lower-case words. What is not set is left out of an answer; booleans, numbers an
 stand.
 * The header `Idempotency-Key` is the same as `request_id` in the body.
 * Errors have the HTTP status that google/rpc/code.proto gives for their code, a \
-google.rpc.Status as body, and `Retry-After` where a retry may help.
+google.rpc.Status as body, and `Retry-After` where a retry may help: `cause` in the metadata says \
+whether the caller calls too often (`rate`) or too much is asked of the server (`server`).
+* `Idpass-Reference` is in the head of every answer, errors included.
+* Bodies have at most 16,384 bytes, that of `/idpass/batch-cancel` 2,500,000.
 
 """
 
@@ -156,10 +164,11 @@ class _Document:
                     "Refused": {
                         "description": "The request is refused; see the details.",
                         "headers": {
+                            "Idpass-Reference": REFERENCE,
                             "Retry-After": {
                                 "description": "Seconds, where a retry may help.",
                                 "schema": {"type": "integer"},
-                            }
+                            },
                         },
                         "content": _json({"$ref": "#/components/schemas/Status"}),
                     }
@@ -184,6 +193,7 @@ class _Document:
             operation["requestBody"] = {"required": True, "content": _json(schema)}
         answer = {
             "description": self._comment(route.method.output_type.full_name),
+            "headers": {"Idpass-Reference": REFERENCE},
             "content": _json(self._schema(route.method.output_type)),
         }
         return {**operation, "responses": {"200": answer, **_ERRORS}}
@@ -216,6 +226,7 @@ class _Document:
         answers = {
             "200": {
                 "description": "Events, until the reader leaves.",
+                "headers": {"Idpass-Reference": REFERENCE},
                 "content": {"text/event-stream": {"schema": {"type": "string"}}},
             },
             "204": {"description": "The pass that was asked for has no more events to come."},
