@@ -9,12 +9,14 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from idpass_server.callers import BadCallers
+from idpass_server.clock import ClockWrong
 from idpass_server.config import Settings, loopback
 from idpass_server.descriptors import TooFewDescriptors, provide
 from idpass_server.refusals import StoreUnavailable
 from idpass_server.sandbox import Sandbox
 from idpass_server.server import CannotListen, Server
 from idpass_server.store import CannotOpen, StoreBroken
+from idpass_server.terminal import Terminal
 from idpass_server.tls import BadCertificates
 
 if TYPE_CHECKING:
@@ -22,15 +24,8 @@ if TYPE_CHECKING:
 
 STOP: Final = (signal.SIGTERM, signal.SIGINT)
 CANNOT_SERVE: Final = (
-    *(
-        CannotListen,
-        CannotOpen,
-        BadCallers,
-        BadCertificates,
-        StoreBroken,
-        StoreUnavailable,
-        TooFewDescriptors,
-    ),
+    *(CannotListen, CannotOpen, ClockWrong, BadCallers, BadCertificates, StoreBroken),
+    *(StoreUnavailable, TooFewDescriptors),
 )
 """Why a server may not start; the message is for people."""
 EXIT_STORE_BROKEN: Final = 74  # EX_IOERR
@@ -39,7 +34,7 @@ EXIT_STORE_BROKEN: Final = 74  # EX_IOERR
 async def serve(settings: Settings, ready: Callable[[], Awaitable[None]] | None = None) -> bool:
     """Serves until SIGTERM or SIGINT. Returns false if the store broke.
 
-    SIGHUP has the server read its files again.
+    SIGHUP has the server read its files again, or stops it where its terminal was closed.
 
     Args:
         settings: checked already.
@@ -88,12 +83,17 @@ async def _serve(
             await gateway.stop()
         server.stop()
 
-    async def reload() -> None:
-        await started.wait()
-        await server.reload()
+    terminal = Terminal()
+
+    async def hang_up() -> None:
+        if terminal.is_gone():
+            await stop()
+        else:
+            await started.wait()
+            await server.reload()
 
     _on_signal(STOP, stop)
-    _on_signal((signal.SIGHUP,), reload)
+    _on_signal((signal.SIGHUP,), hang_up)
     address = await (server.start() if isinstance(server, Sandbox) else server.start(ready))
     if gateway is not None:
         reset = server.reset if isinstance(server, Sandbox) else None

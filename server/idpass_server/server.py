@@ -7,11 +7,9 @@ closed.
 
 import asyncio
 import contextlib
-import functools
 from collections.abc import Awaitable, Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple
 
 import grpc
 import structlog
@@ -27,10 +25,11 @@ from idpass_server.engine import Engine
 from idpass_server.identity import Callers, EveryoneIsDemo, Identity, KnownCallers
 from idpass_server.metrics import Metrics
 from idpass_server.options import options
-from idpass_server.rate import Rate
+from idpass_server.rate import Limit
 from idpass_server.readiness import Readiness
+from idpass_server.reads import Reads
 from idpass_server.refusals import StoreUnavailable
-from idpass_server.reloading import Reloading
+from idpass_server.reloading import Reloading, apart
 from idpass_server.servicer import IdPassServicer
 from idpass_server.store import StoreBroken
 from idpass_server.store.opening import open_store
@@ -39,11 +38,9 @@ from idpass_server.tls import Certificates
 from idpass_server.watch import Watchers
 from idpass_server.wire import SERVICE
 
-READERS: Final = 2
 HANG_UP_S: Final = 0.5
 """For the last answers to be sent; streams of other services, such as health, end with it."""
 
-T = TypeVar("T")
 log = structlog.get_logger()
 
 
@@ -106,12 +103,20 @@ class Server:
         """
         credentials = self._credentials()
         self._store = await asyncio.to_thread(open_store, self._settings.db)
-        self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="reader")
+        self._engine = Engine(
+            self._store,
+            self._clock,
+            max_pending=self._settings.max_pending,
+            on_commit=self._notify,
+            on_broken=self._break,
+        )
+        self._reads = Reads(self._store, self._engine, self._clock, on_broken=self._break)
         try:
+            newest_us = await self._reads.run(self._store.newest_event_time_us)
+            self._clock.begin(newest_us, accept=self._settings.accept_clock)
             identity = await self._identify()
         except BaseException:
-            self._readers.shutdown()
-            self._store.close()
+            await self._close_store()
             raise
         metrics = Metrics()
         self._grpc = self._service(self._wire(identity, metrics))
@@ -144,37 +149,32 @@ class Server:
 
     def _wire(self, identity: Identity, metrics: Metrics) -> IdPassServicer:
         """Puts everything together that lies between gRPC and the store."""
-        self._engine = Engine(
-            self._store,
-            self._clock,
-            max_pending=self._settings.max_pending,
-            on_commit=self._notify,
-            on_broken=self._break,
-        )
         self._calls = calls = Calls(
             identity,
             metrics,
             max_calls=self._settings.max_calls,
-            rate=Rate(self._settings.rate_per_s, self._settings.burst),
+            max_streams_per_account=self._settings.max_watchers_per_account,
+            limit=Limit(self._settings.default_rate_per_s, self._settings.burst),
         )
         self._watchers = Watchers(
-            self._store,
-            self._read,
+            self._reads,
             max_watchers=self._settings.max_watchers,
             max_per_account=self._settings.max_watchers_per_account,
             busy=lambda: calls.in_flight > 0,
         )
-        self._sweeper = Sweeper(self._engine, self._store, self._clock, self._read)
+        self._sweeper = Sweeper(self._reads, self._clock, self.readiness)
         metrics.gauge("calls_in_flight", "Unary calls in flight", lambda: calls.in_flight)
         metrics.gauge("watchers", "Streams open", lambda: self._watchers.open)
+        metrics.gauge(
+            "watchers_lag_events_max",
+            "Events that the watcher furthest behind has yet to be sent",
+            lambda: self._watchers.lag_events_max,
+        )
         metrics.gauge("pending_commands", "Changes waiting", lambda: self._engine.pending)
         return IdPassServicer(
             calls=calls,
             engine=self._engine,
-            store=self._store,
-            read=self._read,
-            clock=self._clock,
-            sweeper=self._sweeper,
+            reads=self._reads,
             watchers=self._watchers,
             metrics=metrics,
         )
@@ -228,7 +228,7 @@ class Server:
             return None
 
         async def reload() -> None:
-            certificates.reload()
+            await apart(certificates.reload)
 
         self._reloading.watch(paths, reload)
         certificates = Certificates(*paths)
@@ -259,7 +259,8 @@ class Server:
         def account_exists(name: str) -> bool:
             return self._store.get_account(name) is not None
 
-        found: Callers = await self._read(callers.read, path, account_exists)
+        content = await apart(callers.content, path)
+        found = await self._reads.run(callers.parse, path, content, account_exists)
         log.info(
             "callers_loaded",
             callers=found.total,
@@ -271,20 +272,6 @@ class Server:
     def _notify(self, last_sequences: Mapping[str, int]) -> None:
         self._watchers.notify(last_sequences)
 
-    async def _read(self, method: Callable[..., T], *args: Any) -> T:
-        """Runs a reading method of the store off the event loop.
-
-        Raises:
-            StoreUnavailable: it cannot be read.
-        """
-        loop = asyncio.get_running_loop()
-        try:
-            return await loop.run_in_executor(self._readers, functools.partial(method, *args))
-        except StoreBroken as error:
-            log.critical("store_broken", error=str(error))
-            self._break(error)
-            raise StoreUnavailable("the store has failed") from error
-
     def _break(self, _error: StoreBroken) -> None:
         self._broken = True
         # The answers that are due, of unknown outcome among them, still go out.
@@ -292,7 +279,7 @@ class Server:
 
     async def _close_store(self) -> None:
         await self._engine.stop()
-        self._readers.shutdown()
+        self._reads.close()
         await asyncio.to_thread(self._store.close)
 
     def _bind(self, listen: str, credentials: grpc.ServerCredentials | None = None) -> int:

@@ -13,6 +13,7 @@ serve once all are ready, replaces one that dies, and ends them all together.
 import asyncio
 import contextlib
 import dataclasses
+import faulthandler
 import signal
 import socket
 import sys
@@ -24,6 +25,7 @@ import structlog
 from idpass_server.config import Settings, address
 from idpass_server.running import STOP
 from idpass_server.server import CannotListen
+from idpass_server.terminal import Terminal
 from idpass_server.worker import GO, READY, Start
 
 SETTLED_S: Final = 1.0
@@ -89,7 +91,9 @@ class _Supervisor:
         loop = asyncio.get_running_loop()
         for number in STOP:
             loop.add_signal_handler(number, self._drain)
-        loop.add_signal_handler(signal.SIGHUP, self._signal, signal.SIGHUP)
+        loop.add_signal_handler(signal.SIGHUP, self._hang_up, Terminal())
+        loop.add_signal_handler(signal.SIGUSR1, self._signal, signal.SIGUSR1)
+        faulthandler.register(signal.SIGUSR1, file=2, chain=True)  # our own stacks as well
         await asyncio.gather(*map(self._keep, range(self._settings.workers)))
         if self._failure is not None:
             raise CannotStart(self._failure)
@@ -208,6 +212,12 @@ class _Supervisor:
             log.error("worker_killed", worker=worker.number, pid=worker.process.pid)
             self._killed = True
             worker.signal(signal.SIGKILL)
+
+    def _hang_up(self, terminal: Terminal) -> None:
+        if terminal.is_gone():
+            self._drain()
+        else:
+            self._signal(signal.SIGHUP)
 
     def _signal(self, number: int) -> None:
         for worker in self._workers.values():

@@ -191,6 +191,8 @@ def _from_grpc_itself(code: int, text: str) -> HttpError:
             "the same request_id to learn it."
         )
         metadata = {"outcome": "unknown"}
+        if code == code_pb2.CANCELLED:
+            http_status = 503  # by the service, which has too many calls; the client is still there
     elif code == code_pb2.RESOURCE_EXHAUSTED and _TOO_LARGE in text:
         reason, retry, http_status = "INVALID_REQUEST", False, 413
         message = "The request is larger than the service takes; send fewer or shorter values."
