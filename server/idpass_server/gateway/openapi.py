@@ -25,10 +25,11 @@ UUID_OR_EMPTY: Final = {
 }
 KEY: Final = {"type": "string", "pattern": "^[!-~]{1,128}$"}
 KEY_OR_EMPTY: Final = {"type": "string", "pattern": "^[!-~]{0,128}$"}
-TEXT: Final = {
-    "type": "string",
-    "pattern": "^[^\\u0000-\\u0008\\u000b\\u000c\\u000e-\\u001f\\u007f]*$",
-}
+_STEERING: Final = (
+    "\\u0000-\\u0008\\u000b\\u000c\\u000e-\\u001f\\u007f-\\u009f\\u202a-\\u202e\\u2066-\\u2069"
+)
+TEXT: Final = {"type": "string", "pattern": f"^[^{_STEERING}]*$"}
+LINE: Final = {"type": "string", "pattern": f"^[^{_STEERING}\\t\\n\\r\\u2028\\u2029]*$"}
 MOMENT: Final = {"type": "string", "format": "date-time"}
 
 REFERENCE: Final[Json] = {
@@ -45,7 +46,7 @@ LIMITS: Final[dict[str, Json]] = {
     "BatchCancelRequest.requests": {"minItems": 1, "maxItems": 1000},
     "RegisterRequest.request_id": KEY_OR_EMPTY,
     "RegisterRequest.link_validity_days": {"minimum": 0, "maximum": 14},
-    "RegisterRequest.applicant_reference": {**TEXT, "maxLength": 128},
+    "RegisterRequest.applicant_reference": {**LINE, "maxLength": 128},
     "RegisterRequest.supersedes": UUID_OR_EMPTY,
     "AdvanceRequest.id": UUID,
     "AdvanceRequest.request_id": KEY_OR_EMPTY,
@@ -54,6 +55,7 @@ LIMITS: Final[dict[str, Json]] = {
     },
     "GetRequest.id": UUID,
     "ListRequest.page_size": {"minimum": 0},
+    "ListRequest.statuses": {"maxItems": 50},
     "WatchRequest.after_sequence": {"minimum": 0},
     "WatchRequest.id": UUID_OR_EMPTY,
 }
