@@ -101,7 +101,7 @@ ROWS = [
     (
         refusals.Overloaded("too many calls are in flight"),
         ("RESOURCE_EXHAUSTED", 429, "OVERLOADED"),
-        set(),
+        {"cause"},
         {"RetryInfo"},
     ),
     (

@@ -216,6 +216,7 @@ class Calls:
                     record.caller.name, time.monotonic(), self._limit(record.caller)
                 )
                 exception.retry_ms = math.ceil(wait_s * 1000)
+                exception.cause = "rate"
         if isinstance(exception, TimeoutError):
             record.code = grpc.StatusCode.DEADLINE_EXCEEDED
             await context.abort(record.code, str(exception))

@@ -214,7 +214,7 @@ class Settings:
         "--max-connections",
         500,
         "CONNECTIONS",
-        "Open connections; further ones are closed at once.",
+        "Open gRPC connections; further ones are closed at once. HTTP has half as many besides.",
         least=1,
         most=_MAX_INT,
     )
@@ -374,6 +374,11 @@ class Settings:
     def creates(self) -> bool:
         """Whether a missing SQLite database is made: for a trial, or because it was said."""
         return self.create or self.callers is None
+
+    @property
+    def max_http_connections(self) -> int:
+        """HTTP connections that may be open beside those of gRPC."""
+        return max(1, self.max_connections // 2)
 
     @property
     def default_rate_per_s(self) -> float:

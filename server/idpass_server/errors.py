@@ -197,6 +197,8 @@ def _store_unavailable(refusal: StoreUnavailable) -> Told:
     )
 
 
+_TOO_MUCH: Final = {"server": "The server is overloaded", "rate": "The call is over the rate"}
+
 TABLE: Final[Mapping[type[Refusal], tuple[grpc.StatusCode, Callable[[Any], Told]]]] = {
     InvalidRequest: (grpc.StatusCode.INVALID_ARGUMENT, _invalid_request),
     RequestIdReused: (grpc.StatusCode.INVALID_ARGUMENT, _request_id_reused),
@@ -227,7 +229,8 @@ TABLE: Final[Mapping[type[Refusal], tuple[grpc.StatusCode, Callable[[Any], Told]
         grpc.StatusCode.RESOURCE_EXHAUSTED,
         lambda refusal: Told(
             "OVERLOADED",
-            f"The server is overloaded: {refusal}. Nothing was changed; retry later.",
+            f"{_TOO_MUCH[refusal.cause]}: {refusal}. Nothing was changed; retry later.",
+            {"cause": refusal.cause},
             retry_ms=max(refusal.retry_ms or 0, OVERLOADED_RETRY_MS),
         ),
     ),

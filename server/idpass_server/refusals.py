@@ -110,11 +110,16 @@ class Overloaded(Refusal):
     Args:
         message: what is full, in a caller's words.
         retry_ms: when there will be room again, where that is known.
+
+    Attributes:
+        cause: "server" where too much is asked of it by all together, "rate" where this caller
+            calls more often than it may.
     """
 
     def __init__(self, message: str, *, retry_ms: int | None = None) -> None:
         super().__init__(message)
         self.retry_ms = retry_ms
+        self.cause = "server"
 
 
 class StoreUnavailable(Refusal):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from idpass_server.callers import BadCallers
 from idpass_server.clock import ClockWrong
 from idpass_server.config import Settings, loopback
+from idpass_server.descriptors import TooFewDescriptors, provide
 from idpass_server.refusals import StoreUnavailable
 from idpass_server.sandbox import Sandbox
 from idpass_server.server import CannotListen, Server
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 STOP: Final = (signal.SIGTERM, signal.SIGINT)
 CANNOT_SERVE: Final = (
     *(CannotListen, CannotOpen, ClockWrong, BadCallers, BadCertificates, StoreBroken),
-    StoreUnavailable,
+    *(StoreUnavailable, TooFewDescriptors),
 )
 """Why a server may not start; the message is for people."""
 EXIT_STORE_BROKEN: Final = 74  # EX_IOERR
@@ -41,6 +42,7 @@ async def serve(settings: Settings, ready: Callable[[], Awaitable[None]] | None 
 
     Raises:
         CannotListen, CannotOpen, BadCallers, BadCertificates, StoreBroken: as Server.
+        TooFewDescriptors: the process may not open as many files as its connections need.
     """
     with _way_in(settings) as way_in:
         return await _serve(settings, way_in, ready)
@@ -64,7 +66,12 @@ async def _serve(
     settings: Settings, way_in: str | None, ready: Callable[[], Awaitable[None]] | None
 ) -> bool:
     shared = settings.workers > 1
-    gateway = _open("--http", settings.http, reuse_port=shared) if settings.http else None
+    provide(settings.max_connections + (settings.max_http_connections if settings.http else 0))
+    gateway = (
+        _open("--http", settings.http, settings.max_http_connections, reuse_port=shared)
+        if settings.http
+        else None
+    )
     server = Sandbox(settings) if settings.sandbox else Server(settings, also_on=way_in)
 
     started = asyncio.Event()
@@ -114,7 +121,8 @@ async def serve_http(target: str, http: str) -> None:
         CannotListen: the address cannot be listened on.
     """
     loopback("--target", target, "Run the gateway beside the service")
-    gateway = _open("--http", http)
+    provide(Settings.max_connections)
+    gateway = _open("--http", http, Settings.max_connections)
     stopping = asyncio.Event()
 
     async def stop() -> None:
@@ -126,16 +134,18 @@ async def serve_http(target: str, http: str) -> None:
     await gateway.stop()
 
 
-def _open(option: str, http: str, *, reuse_port: bool = False) -> "Gateway":
+def _open(option: str, http: str, connections: int, *, reuse_port: bool = False) -> "Gateway":
     host, port = loopback(option, http)
     try:
-        from idpass_server.gateway.serving import Gateway  # noqa: PLC0415 an extra may be missing
+        from idpass_server.gateway.connections import Limits  # noqa: PLC0415 an extra may be missing
+        from idpass_server.gateway.serving import Gateway  # noqa: PLC0415 likewise
     except ImportError as error:
         raise CannotListen(
             f"{option} needs {error.name}, which is missing: pip install 'idpass-server[http]'"
         ) from error
     try:
-        return Gateway(host, port, reuse_port=reuse_port)
+        limits = Limits(connections=connections)
+        return Gateway(host, port, reuse_port=reuse_port, limits=limits)
     except OSError as error:
         raise CannotListen(
             f"{http} cannot be listened on ({error.strerror}); give another {option} HOST:PORT, "

@@ -15,7 +15,8 @@ import uvloop
 
 from idpass.v1 import id_pass_pb2 as pb
 from idpass.v1 import id_pass_service_pb2 as service_pb
-from idpass_server.gateway.serving import Gateway
+from idpass_server.gateway.connections import Limits
+from idpass_server.gateway.serving import LIMITS, Gateway
 from support import Process
 
 Answer = Callable[[Any, Any], Awaitable[Any]]
@@ -54,12 +55,15 @@ def served(db: Path, *options: str) -> Iterator[Http]:
 
 
 @contextlib.contextmanager
-def scripted(cancel: Answer | None = None, watch: Any = None) -> Iterator[httpx.Client]:
+def scripted(
+    cancel: Answer | None = None, watch: Any = None, limits: Limits = LIMITS
+) -> Iterator[httpx.Client]:
     """A gateway whose service does what a test says. Gives a client of it.
 
     Args:
         cancel: takes a request and a context, and answers; None leaves the method out.
         watch: likewise; gives events.
+        limits: of the gateway's connections.
     """
     handlers: dict[str, Any] = {}
     if cancel is not None:
@@ -83,7 +87,7 @@ def scripted(cancel: Answer | None = None, watch: Any = None) -> Iterator[httpx.
         )
         port = server.add_insecure_port("127.0.0.1:0")
         await server.start()
-        gateway = Gateway("127.0.0.1", 0)
+        gateway = Gateway("127.0.0.1", 0, limits=limits)
         gateway.start(f"127.0.0.1:{port}", drain_s=1)
         stopping = asyncio.Event()
         loop = asyncio.get_running_loop()

@@ -65,6 +65,7 @@ def test_every_refusal_is_told_over_http(http: httpx.Client, row: Any) -> None:
     [
         (grpc.StatusCode.UNAVAILABLE, 503, "STORE_UNAVAILABLE"),
         (grpc.StatusCode.DEADLINE_EXCEEDED, 504, "STORE_UNAVAILABLE"),
+        (grpc.StatusCode.CANCELLED, 503, "STORE_UNAVAILABLE"),
         (grpc.StatusCode.RESOURCE_EXHAUSTED, 429, "OVERLOADED"),
         (grpc.StatusCode.UNKNOWN, 500, "INTERNAL"),
         (grpc.StatusCode.UNIMPLEMENTED, 500, "INTERNAL"),

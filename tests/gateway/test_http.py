@@ -189,7 +189,7 @@ def test_so_is_every_field_inside_others(
         b"{'id': 'a'}",
         b'{"id": 1e999999999}',
         b'{"id": ' + b"9" * 5_000 + b"}",
-        b'{"id": ' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+        b'{"id": ' + b"[" * 8_000 + b"]" * 8_000 + b"}",
     ],
     ids=lambda body: repr(body[:24]),
 )
@@ -322,3 +322,21 @@ def test_callers_are_known_over_http_as_they_are_over_grpc(tmp_path: Path) -> No
         # What the page of the sandbox would need is not there.
         assert server.http.get("/").headers["location"] == "/docs"
         assert server.http.get("/sandbox").status_code == 404
+
+
+def test_who_has_to_wait_is_told_why(tmp_path: Path) -> None:
+    with served(tmp_path / "idpass.db", "--rate", "0.1", "--burst", "1") as server:
+        assert server.http.get("/idpass/account").status_code == 200
+        response = server.http.get("/idpass/account")
+    assert (response.status_code, reason(response)) == (429, "OVERLOADED")
+    assert detail(response, "ErrorInfo")["metadata"] == {"cause": "rate"}
+    assert "more than 0.1 calls a second" in response.json()["message"]
+    assert int(response.headers["retry-after"]) > 1
+
+
+def test_a_request_that_the_service_finds_too_large_is_not_to_be_sent_again(tmp_path: Path) -> None:
+    with served(tmp_path / "idpass.db", "--max-message-bytes", "20000") as server:
+        items = [{"id": PASS_ID, "note": "n" * 400}] * 100
+        response = server.post("batch-cancel", requests=items)
+    assert (response.status_code, reason(response)) == (413, "INVALID_REQUEST")
+    assert "retry-after" not in response.headers

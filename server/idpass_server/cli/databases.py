@@ -8,13 +8,8 @@ from contextlib import ExitStack, contextmanager
 
 import click
 
-<<<<<<< HEAD
 from idpass_server import logs
 from idpass_server.cli.base import main, option
-from idpass_server.config import shown_url
-=======
-from idpass_server.cli.base import main, must_exist, option
->>>>>>> postgres
 from idpass_server.store import opening
 from idpass_server.urls import shown_url
 

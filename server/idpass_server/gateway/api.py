@@ -3,33 +3,35 @@
 import asyncio
 import json
 import re
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any, Final
 
 import grpc
 from google.protobuf.message_factory import GetMessageClass
 
-from idpass_server.gateway import errors, messages
+from idpass_server.gateway import bodies, errors, messages
 from idpass_server.gateway.errors import HttpError
-from idpass_server.gateway.messages import Violation
-from idpass_server.gateway.routes import HttpRoute
+from idpass_server.gateway.messages import Violations
+from idpass_server.gateway.routes import SMALL_BODY_BYTES, HttpRoute
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+Headers = list[tuple[bytes, bytes]]
 Metadata = tuple[tuple[str, str], ...]
 
-MAX_BODY_BYTES: Final = 2_500_000
-"""What the service takes in one message, which is shorter than its JSON."""
 BODY_S: Final = 30.0
-"""For so long a body may be on its way."""
+"""Time for a body to arrive, seconds."""
 CALL_S: Final = 10.0
+"""Deadline of a call to the service, seconds."""
 _JSON_TYPE: Final = re.compile(
     rb'application/json\s*(;\s*charset\s*=\s*"?utf-8"?\s*)?', re.IGNORECASE
 )
 _PRINTABLE: Final = re.compile(rb"[ -~]{1,4096}")
 _TOKEN: Final = re.compile(rb"[!-~]{1,128}")
 KEY: Final = "Idempotency-Key"
+REFERENCE: Final = "idpass-reference"
+"""The service's metadata with a call's own reference, and the header that passes it on."""
 
 
 class Api:
@@ -40,6 +42,7 @@ class Api:
 
     def __init__(self, route: HttpRoute, channel: grpc.aio.Channel) -> None:
         self._route = route
+        self._empty = GetMessageClass(route.request)()
         self._takes_key = "request_id" in route.request.fields_by_name
         self._takes_keys_inside = any(
             field.message_type is not None and "request_id" in field.message_type.fields_by_name
@@ -52,19 +55,21 @@ class Api:
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        headers: list[tuple[bytes, bytes]] = []
+        with_body = scope["method"] != "HEAD"
         try:
             request, metadata = await self._read(scope, receive)
-            answer = await self._call(request, timeout=CALL_S, metadata=metadata)
-            http_status = 200
+            call = self._call(request, timeout=CALL_S, metadata=metadata)
+            answer = await call
+            headers = reference_header(await call.trailing_metadata())
             body = json.dumps(
                 messages.render(answer), separators=(",", ":"), ensure_ascii=False
             ).encode()
         except grpc.aio.AioRpcError as error:
-            http_status, body, headers = response_of(errors.from_rpc(error))
+            await respond_error(send, errors.from_rpc(error), with_body=with_body)
         except HttpError as error:
-            http_status, body, headers = response_of(error)
-        await respond(send, http_status, body, headers, with_body=scope["method"] != "HEAD")
+            await respond_error(send, error, with_body=with_body)
+        else:
+            await respond(send, 200, body, headers, with_body=with_body)
 
     async def _read(self, scope: Scope, receive: Receive) -> tuple[Any, Metadata]:
         verb = scope["method"]
@@ -79,32 +84,73 @@ class Api:
                 f"{self._route.path} takes no query string; fields go into the JSON body"
             )
         headers = headers_of(scope)
+        metadata = metadata_of(headers)
         value = {}
         if self._route.verb == "POST":
             _check_type(headers)
             try:
-                value = messages.load(await _body(headers, receive))
-            except messages.Unreadable as error:
+                value = bodies.load(await self._body(headers, receive, metadata))
+            except bodies.Unreadable as error:
                 raise errors.unreadable(str(error)) from error
         request, violations = messages.read(self._route.request, value)
         if b"idempotency-key" in headers:
             self._take_key(headers[b"idempotency-key"], request, violations)
         if violations:
             raise errors.invalid(violations)
-        return request, metadata_of(headers)
+        return request, metadata
 
-    def _take_key(self, key: bytes, request: Any, violations: list[Violation]) -> None:
+    async def _body(
+        self, headers: dict[bytes, bytes], receive: Receive, metadata: Metadata
+    ) -> bytes:
+        """The whole body, once the service would take one of its size from this caller."""
+        body = bytearray()
+        asked, more = False, True
+        size = int(headers.get(b"content-length", b"0"))
+        try:
+            async with asyncio.timeout(BODY_S):
+                while True:
+                    if size > self._route.max_body_bytes:
+                        raise _too_large(self._route.max_body_bytes)
+                    if size > SMALL_BODY_BYTES and not asked:
+                        await self._ask(metadata)
+                        asked = True
+                    if not more:
+                        return bytes(body)
+                    event = await receive()
+                    if event["type"] == "http.disconnect":
+                        # Half a body can be JSON as well, and is not what its sender meant.
+                        raise errors.unreadable("the body did not arrive whole")
+                    body += event.get("body", b"")
+                    size = max(size, len(body))
+                    more = event.get("more_body", False)
+        except TimeoutError as error:
+            raise errors.unreadable(
+                f"the body did not arrive within {BODY_S:g} s",
+                http_status=408,
+            ) from error
+
+    async def _ask(self, metadata: Metadata) -> None:
+        """Lets the service refuse a caller before its large body is read.
+
+        An empty batch is refused as well, but only after it is known who calls, how often, and
+        whether that is allowed. Smaller bodies cost less than the question.
+        """
+        try:
+            await self._call(self._empty, timeout=CALL_S, metadata=metadata)
+        except grpc.aio.AioRpcError as error:
+            if error.code() is not grpc.StatusCode.INVALID_ARGUMENT:
+                raise
+
+    def _take_key(self, key: bytes, request: Any, violations: Violations) -> None:
         """The header is the request_id; it says nothing where nothing is changed."""
         if not self._takes_key:
             if self._takes_keys_inside:
                 text = "one key cannot stand for several; give each item a request_id"
-                violations.append(Violation(KEY, text))
+                violations.add(KEY, text)
         elif not _TOKEN.fullmatch(key):
-            violations.append(
-                Violation(KEY, "must be 1 to 128 visible ASCII characters, without spaces")
-            )
+            violations.add(KEY, "must be 1 to 128 visible ASCII characters, without spaces")
         elif request.request_id not in {"", key.decode()}:
-            violations.append(Violation(KEY, "is not the request_id in the body; send one of them"))
+            violations.add(KEY, "is not the request_id in the body; send one of them")
         else:
             request.request_id = key.decode()
 
@@ -141,64 +187,43 @@ def _check_type(headers: dict[bytes, bytes]) -> None:
         raise errors.unreadable("the body is encoded; send it as it is", http_status=415)
 
 
-async def _body(headers: dict[bytes, bytes], receive: Receive) -> bytes:
-    length = headers.get(b"content-length", b"0")
-    if length.isdigit() and int(length) > MAX_BODY_BYTES:
-        raise _too_large()
-    event = await receive()
-    body: bytes = event.get("body", b"")
-    if not event.get("more_body"):
-        return body
-    chunks, size = [body], len(body)
-    try:
-        async with asyncio.timeout(BODY_S):
-            while event.get("more_body"):
-                event = await receive()
-                chunks.append(event.get("body", b""))
-                size += len(chunks[-1])
-                if size > MAX_BODY_BYTES:
-                    raise _too_large()
-    except TimeoutError as error:
-        raise errors.unreadable(
-            f"the body did not arrive within {BODY_S:g} s",
-            http_status=408,
-            headers=[("connection", "close")],
-        ) from error
-    return b"".join(chunks)
-
-
-def _too_large() -> HttpError:
+def _too_large(max_bytes: int) -> HttpError:
     return errors.unreadable(
-        f"the body is longer than {MAX_BODY_BYTES} bytes; send fewer items",
+        f"the body is longer than {max_bytes} bytes; send fewer or shorter values",
         http_status=413,
-        headers=[("connection", "close")],
     )
 
 
-def response_of(error: HttpError) -> tuple[int, bytes, list[tuple[bytes, bytes]]]:
-    headers = [(name.encode(), value.encode()) for name, value in error.headers]
-    return error.http_status, error.body(), headers
+def reference_header(metadata: Iterable[tuple[str, str | bytes]] | None) -> list[tuple[str, str]]:
+    """The header with a call's own reference, from the service's metadata."""
+    return [(key, str(value)) for key, value in metadata or () if key == REFERENCE]
+
+
+def answer_headers(body: bytes, headers: Iterable[tuple[str, str]]) -> Headers:
+    """What stands before every answer in JSON, errors included, and what is its own."""
+    return [
+        (b"content-type", b"application/json"),
+        (b"content-length", str(len(body)).encode()),
+        (b"cache-control", b"no-store"),
+        (b"x-content-type-options", b"nosniff"),
+        *((name.encode(), value.encode()) for name, value in headers),
+    ]
 
 
 async def respond(
     send: Send,
     http_status: int,
     body: bytes,
-    headers: list[tuple[bytes, bytes]],
+    headers: Iterable[tuple[str, str]] = (),
     *,
     with_body: bool = True,
 ) -> None:
-    await send(
-        {
-            "type": "http.response.start",
-            "status": http_status,
-            "headers": [
-                (b"content-type", b"application/json"),
-                (b"content-length", str(len(body)).encode()),
-                (b"cache-control", b"no-store"),
-                (b"x-content-type-options", b"nosniff"),
-                *headers,
-            ],
-        }
-    )
+    """Args: headers: beside those that every answer has."""
+    start = {"status": http_status, "headers": answer_headers(body, headers)}
+    await send({"type": "http.response.start", **start})
     await send({"type": "http.response.body", "body": body if with_body else b""})
+
+
+async def respond_error(send: Send, error: HttpError, *, with_body: bool = True) -> None:
+    await error.turn()
+    await respond(send, error.http_status, error.body(), error.headers, with_body=with_body)

@@ -1,12 +1,13 @@
 """The ASGI application: the routes of the contract, its OpenAPI document and its pages."""
 
 import ipaddress
+import re
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Final, cast
-from urllib.parse import urlsplit
 
 import grpc
+import structlog
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -15,7 +16,7 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from idpass_server.gateway import errors, messages
-from idpass_server.gateway.api import Api, Receive, Scope, Send, respond, response_of
+from idpass_server.gateway.api import Api, Receive, Scope, Send, answer_headers, respond_error
 from idpass_server.gateway.errors import HttpError
 from idpass_server.gateway.events import Events
 from idpass_server.gateway.routes import EVENTS_PATH, routes
@@ -32,6 +33,8 @@ PAGE_HEADERS: Final = {
     "cross-origin-opener-policy": "same-origin",
     "cache-control": "no-cache",
 }
+
+log = structlog.get_logger()
 
 Reset = Callable[[], Awaitable[None]]
 
@@ -59,7 +62,7 @@ class App:
             Mount("/static", _Static(directory=STATIC)),
         ]
         if reset is None:
-            table.append(Route("/", lambda _: RedirectResponse("/docs")))
+            table.append(Route("/", _to_docs))
         else:
             table += [
                 Route("/", _file(STATIC / "sandbox.html", "text/html")),
@@ -70,17 +73,21 @@ class App:
             routes=table,
             exception_handlers={HTTPException: _http, HttpError: _refused, Exception: _fault},
         )
+        # A redirect to the right path would be made from the Host header, and loses a body.
+        self._app.router.redirect_slashes = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if not _meant_for_here(scope):
-            error = errors.unreadable(
-                "the Host header does not name this machine, so that the request may come from a "
-                "web page that should not get here; a proxy has to send Host: localhost",
-                http_status=421,
-            )
-            await respond(send, *response_of(error))
+        try:
+            _check(scope)
+        except HttpError as error:
+            await respond_error(send, error)
             return
-        await self._app(scope, receive, send)
+        try:
+            await self._app(scope, receive, send)
+        except Exception as error:
+            log.error(
+                "fault", path=messages.shown(scope["path"]), exc_info=error
+            )  # and answered, as a 500
 
     def close(self) -> None:
         """Ends the streams, which would not end by themselves."""
@@ -101,30 +108,66 @@ class App:
         return JSONResponse({})
 
 
-def _meant_for_here(scope: Scope) -> bool:
-    """Whether the Host is this machine, as with every program that was given the address.
+def _check(scope: Scope) -> None:
+    """Refuses what comes from web pages that should not get here.
 
     A web page elsewhere can have its own name resolve to 127.0.0.1, and its scripts then get
-    here as if this were its own server; the name gives it away.
+    here as if this were its own server; the Host gives it away. And it can send requests here
+    without seeing the answers; browsers say so in Sec-Fetch-Site. Following a link is no harm.
+
+    Raises: HttpError.
     """
+    path = scope["path"]
     for name, value in scope["headers"]:
-        if name == b"host":
-            return value in _HOSTS or _is_loopback(value)
-    return True
+        if name == b"host" and not (value in _HOSTS or _is_loopback(value)):
+            raise errors.unreadable(
+                "the Host header does not name this machine, so that the request may come from a "
+                "web page that should not get here; a proxy has to send Host: localhost",
+                http_status=421,
+            )
+        if name == b"sec-fetch-site" and value not in _OWN_SITES and path not in _PAGES:
+            raise errors.unreadable(
+                "the request comes from a web page of another site (Sec-Fetch-Site)",
+                http_status=403,
+            )
+    if b"%" in scope["raw_path"]:
+        # Nothing here needs an escape, and a proxy may have looked at the path as it is.
+        raise _no_such(scope)
 
 
 _HOSTS: Final[set[bytes]] = set()
+"""Those that were found good."""
+_HOST: Final = re.compile(rb"(localhost|[0-9.]+|\[[0-9a-f:]+\])(:[0-9]{1,5})?", re.IGNORECASE)
+_OWN_SITES: Final = {b"same-origin", b"none"}
+_PAGES: Final = {"/", "/docs"}
 
 
 def _is_loopback(value: bytes) -> bool:
+    match = _HOST.fullmatch(value)
+    if match is None:
+        return False
+    host = match[1].decode().lower().strip("[]")
     try:
-        host = urlsplit(b"//" + value).hostname or b""
-        found = host == b"localhost" or ipaddress.ip_address(host.decode()).is_loopback
+        found = host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
     if found and len(_HOSTS) < 100:  # noqa: PLR2004 there are few; nobody may fill the memory
         _HOSTS.add(value)
     return found
+
+
+def _no_such(scope: Scope) -> HttpError:
+    what = f"{scope['method']} {messages.shown(scope['path'])}"
+    meant = scope["path"].rstrip("/")
+    there = f"; the path is {meant}" if meant in _PATHS else ""
+    return errors.unreadable(f"there is no {what} here{there}; see /docs", http_status=404)
+
+
+_PATHS: Final = {EVENTS_PATH, *(route.path for route in routes())}
+
+
+async def _to_docs(_request: Request) -> Response:
+    return RedirectResponse("/docs", headers=PAGE_HEADERS)
 
 
 def _file(path: Path, media_type: str) -> Callable[[Request], Awaitable[Response]]:
@@ -141,22 +184,28 @@ class _Static(StaticFiles):
         return response
 
 
-def _refused(_request: Request, error: Exception) -> Response:
+# Starlette runs handlers that are not coroutines in threads.
+
+
+async def _refused(_request: Request, error: Exception) -> Response:
     error = cast("HttpError", error)
-    headers = dict(error.headers) | {"cache-control": "no-store"}
-    return Response(error.body(), error.http_status, headers, "application/json")
+    await error.turn()
+    response = Response(status_code=error.http_status)
+    response.body = error.body()
+    response.raw_headers = answer_headers(response.body, error.headers)
+    return response
 
 
-def _http(request: Request, error: Exception) -> Response:
+async def _http(request: Request, error: Exception) -> Response:
     """What Starlette turns away: paths that do not exist, and methods."""
     error = cast("HTTPException", error)
-    what = f"{request.method} {messages.shown(request.url.path)}"
-    text = f"there is no {what} here; see /docs"
-    headers = list((error.headers or {}).items())
-    return _refused(
-        request, errors.unreadable(text, http_status=error.status_code, headers=headers)
-    )
+    refusal = _no_such(request.scope)
+    if error.status_code != refusal.http_status:
+        text = f"{request.method} is not for {messages.shown(request.url.path)}; see /docs"
+        headers = list((error.headers or {}).items())
+        refusal = errors.unreadable(text, http_status=error.status_code, headers=headers)
+    return await _refused(request, refusal)
 
 
-def _fault(request: Request, _error: Exception) -> Response:
-    return _refused(request, errors.fault())
+async def _fault(request: Request, _error: Exception) -> Response:
+    return await _refused(request, errors.fault())

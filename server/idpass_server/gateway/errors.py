@@ -2,7 +2,7 @@
 
 What the service refuses is passed on as it is. What the gateway cannot even read is told in the
 same form, as INVALID_ARGUMENT with the reason INVALID_REQUEST; where HTTP has a more exact
-status (404, 405, 413, 415, 421) that one is sent.
+status (403, 404, 405, 408, 413, 415, 421, 431, 505) that one is sent.
 """
 
 import json
@@ -12,13 +12,14 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 import grpc
-import structlog
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import DecodeError, Message
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 
 from idpass_server.gateway import messages
-from idpass_server.gateway.messages import Violation
+from idpass_server.gateway.folding import Folded
+from idpass_server.gateway.messages import Violations
+from idpass_server.gateway.pace import Pace
 
 DOMAIN: Final = "idpass.v1"
 DETAILS_KEY: Final = "grpc-status-details-bin"
@@ -40,9 +41,12 @@ HTTP_STATUS: Final = {
     code_pb2.UNAVAILABLE: 503,
     code_pb2.DEADLINE_EXCEEDED: 504,
 }
+_TOO_LARGE: Final = "message larger than max"
+"""What gRPC says of a message over its limit: no retry will help."""
 _LOST: Final = {code_pb2.UNAVAILABLE, code_pb2.DEADLINE_EXCEEDED, code_pb2.CANCELLED}
 
-log = structlog.get_logger()
+_log: Final = Folded()
+_PACE: Final = Pace()
 
 
 class HttpError(Exception):
@@ -52,6 +56,7 @@ class HttpError(Exception):
         http_status: of the response.
         status: its body.
         headers: beside those that follow from the status.
+        own: whether the gateway refuses by itself; the service has a pace for its own refusals.
     """
 
     def __init__(
@@ -59,11 +64,19 @@ class HttpError(Exception):
         http_status: int,
         status: status_pb2.Status,
         headers: Sequence[tuple[str, str]] = (),
+        *,
+        own: bool = False,
     ) -> None:
         super().__init__(status.message)
+        self.own = own
         self.http_status = http_status
         self.status = status
         self.headers = [*headers, *_headers(http_status, status)]
+
+    async def turn(self) -> None:
+        """Waits until it may be told."""
+        if self.own:
+            await _PACE.turn()
 
     def body(self) -> bytes:
         return json.dumps(messages.status(self.status), separators=(",", ":")).encode()
@@ -73,11 +86,13 @@ def _headers(http_status: int, status: status_pb2.Status) -> list[tuple[str, str
     headers = []
     if http_status == 401:  # noqa: PLR2004 RFC 9110 wants it there
         headers.append(("www-authenticate", "Bearer"))
+    retry_info, request_info = error_details_pb2.RetryInfo(), error_details_pb2.RequestInfo()
     for detail in status.details:
-        retry_info = error_details_pb2.RetryInfo()
         if detail.Unpack(retry_info):
             seconds = retry_info.retry_delay.ToNanoseconds() / 1e9
             headers.append(("retry-after", str(math.ceil(seconds))))
+        elif detail.Unpack(request_info):
+            headers.append(("idpass-reference", request_info.request_id))
     return headers
 
 
@@ -85,17 +100,17 @@ def unreadable(
     description: str,
     *,
     http_status: int = 400,
-    violations: Sequence[Violation] = (),
+    violations: Violations | None = None,
     headers: Sequence[tuple[str, str]] = (),
 ) -> HttpError:
     """A request that the gateway refuses by itself; the service never hears of it.
 
     Args:
         description: what is wrong, and what would do.
-        violations: of fields; gone through by the caller, all at once.
+        violations: of fields, told one by one as well.
     """
     reference = str(uuid.uuid4())
-    log.info("unreadable", http_status=http_status, reference=reference, why=description[:200])
+    _log.info("unreadable", http_status=http_status, reference=reference, why=description[:200])
     details: list[Message] = [
         error_details_pb2.ErrorInfo(reason="INVALID_REQUEST", domain=DOMAIN),
         error_details_pb2.RequestInfo(request_id=reference),
@@ -103,17 +118,39 @@ def unreadable(
     if violations:
         fields = [
             error_details_pb2.BadRequest.FieldViolation(field=v.field, description=v.description)
-            for v in violations
+            for v in violations.first
         ]
         details.append(error_details_pb2.BadRequest(field_violations=fields))
     status = _status(code_pb2.INVALID_ARGUMENT, f"The request is not valid: {description}", details)
-    return HttpError(http_status, status, headers)
+    return HttpError(http_status, status, headers, own=True)
 
 
-def invalid(violations: Sequence[Violation]) -> HttpError:
-    """Fields that are wrong, all at once."""
-    text = "; ".join(f"{v.field}: {v.description}" for v in violations)
+def invalid(violations: Violations) -> HttpError:
+    """Fields that are wrong, as many as can be told."""
+    text = "; ".join(f"{v.field}: {v.description}" for v in violations.first)
+    if violations.more:
+        text += f"; and {violations.more} more"
     return unreadable(text, violations=violations)
+
+
+def overloaded(limit: int) -> HttpError:
+    """A connection beyond those that may be open."""
+    reference = str(uuid.uuid4())
+    connections_full(limit, reference=reference)
+    details = [
+        error_details_pb2.ErrorInfo(
+            reason="OVERLOADED", domain=DOMAIN, metadata={"cause": "server"}
+        ),
+        error_details_pb2.RequestInfo(request_id=reference),
+        error_details_pb2.RetryInfo(retry_delay=Duration(seconds=RETRY_S)),
+    ]
+    message = "The server is overloaded: too many HTTP connections are open. Nothing was changed."
+    return HttpError(503, _status(code_pb2.RESOURCE_EXHAUSTED, message, details))
+
+
+def connections_full(limit: int, **values: str) -> None:
+    """Tells the operator that a connection was refused, or another closed for it."""
+    _log.info("http_connections_full", limit=limit, **values)
 
 
 def from_rpc(error: grpc.aio.AioRpcError) -> HttpError:
@@ -126,21 +163,27 @@ def from_rpc(error: grpc.aio.AioRpcError) -> HttpError:
                 status = status_pb2.Status.FromString(value)
             except DecodeError:
                 break
-    if not status.details:
-        status = _from_grpc_itself(code, error.details() or "")
-    return HttpError(HTTP_STATUS.get(status.code, 500), status)
+    if status.details:
+        return HttpError(HTTP_STATUS.get(status.code, 500), status)
+    return _from_grpc_itself(code, error.details() or "")
+
+
+def no_answer() -> HttpError:
+    """The service was asked, and has said nothing in time."""
+    return _from_grpc_itself(code_pb2.DEADLINE_EXCEEDED, "no answer in time")
 
 
 def fault() -> HttpError:
     """The gateway's own."""
-    return HttpError(500, _from_grpc_itself(code_pb2.INTERNAL, "a fault of the gateway"))
+    return _from_grpc_itself(code_pb2.INTERNAL, "a fault of the gateway")
 
 
-def _from_grpc_itself(code: int, text: str) -> status_pb2.Status:
+def _from_grpc_itself(code: int, text: str) -> HttpError:
     """An error without details is none of the service's: it was lost on the way, or turned away."""
     reference = str(uuid.uuid4())
-    log.warning("not_answered", code=code_pb2.Code.Name(code), reference=reference, error=text)
-    reason, message, metadata = "INTERNAL", "The service has a fault; report the reference.", {}
+    _log.warning("not_answered", code=code_pb2.Code.Name(code), reference=reference, error=text)
+    http_status = HTTP_STATUS.get(code, 500)
+    metadata, retry = {}, True
     if code in _LOST:
         reason = "STORE_UNAVAILABLE"
         message = (
@@ -148,15 +191,24 @@ def _from_grpc_itself(code: int, text: str) -> status_pb2.Status:
             "the same request_id to learn it."
         )
         metadata = {"outcome": "unknown"}
+        if code == code_pb2.CANCELLED:
+            http_status = 503  # by the service, which has too many calls; the client is still there
+    elif code == code_pb2.RESOURCE_EXHAUSTED and _TOO_LARGE in text:
+        reason, retry, http_status = "INVALID_REQUEST", False, 413
+        message = "The request is larger than the service takes; send fewer or shorter values."
     elif code == code_pb2.RESOURCE_EXHAUSTED:
-        reason, message = "OVERLOADED", "The service is overloaded; nothing was changed."
+        reason, metadata = "OVERLOADED", {"cause": "server"}
+        message = "The service is overloaded; nothing was changed."
+    else:
+        reason, retry, http_status, code = "INTERNAL", False, 500, code_pb2.INTERNAL
+        message = "The service has a fault; report the reference."
     details: list[Message] = [
         error_details_pb2.ErrorInfo(reason=reason, domain=DOMAIN, metadata=metadata),
         error_details_pb2.RequestInfo(request_id=reference),
     ]
-    if reason != "INTERNAL":
+    if retry:
         details.append(error_details_pb2.RetryInfo(retry_delay=Duration(seconds=RETRY_S)))
-    return _status(code if reason != "INTERNAL" else code_pb2.INTERNAL, message, details)
+    return HttpError(http_status, _status(code, message, details))
 
 
 def _status(code: int, message: str, details: Sequence[Message]) -> status_pb2.Status:

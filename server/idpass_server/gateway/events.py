@@ -12,19 +12,21 @@ from google.protobuf.message_factory import GetMessageClass
 
 from idpass_server.gateway import errors, messages
 from idpass_server.gateway.api import (
+    CALL_S,
+    Headers,
     Receive,
     Scope,
     Send,
     headers_of,
     metadata_of,
-    respond,
-    response_of,
+    reference_header,
+    respond_error,
 )
 from idpass_server.gateway.errors import HttpError
 from idpass_server.gateway.routes import EVENTS_PATH, SERVICE, WATCH
 
 REFUSAL_S: Final = 0.05
-"""A refusal comes at once; a stream that is quiet for so long is taken for open."""
+"""Time after which a stream that was admitted, and is quiet, is taken for open, seconds."""
 KEEPALIVE_S: Final = 15.0
 RECONNECT_MS: Final = 1_000
 _END: Final = object()
@@ -53,17 +55,18 @@ class Events:
             call = self._watch(request, metadata=metadata)
             self._open.add(call)
             first = asyncio.ensure_future(_next(call))
+            reference = await _reference(call)
             await asyncio.wait([first], timeout=REFUSAL_S)
             if first.done() and first.result() is _END:
                 # There is nothing more to come; 204 is how a browser is told not to ask again.
-                await send({"type": "http.response.start", "status": 204, "headers": []})
+                await send({"type": "http.response.start", "status": 204, "headers": reference})
                 await send({"type": "http.response.body"})
                 return
-            await _stream(call, first, receive, send)
+            await _stream(call, first, reference, receive, send)
         except grpc.aio.AioRpcError as error:
-            await respond(send, *response_of(errors.from_rpc(error)))
+            await respond_error(send, errors.from_rpc(error))
         except HttpError as error:
-            await respond(send, *response_of(error))
+            await respond_error(send, error)
         finally:
             if call is not None:
                 call.cancel()
@@ -97,7 +100,25 @@ def _read(scope: Scope) -> tuple[Any, tuple[tuple[str, str], ...]]:
     return request, metadata_of(headers)
 
 
-async def _stream(call: Any, first: "asyncio.Future[Any]", receive: Receive, send: Send) -> None:
+async def _reference(call: Any) -> Headers:
+    """The stream's own reference, which the service sends at once to whom it admits.
+
+    Raises: HttpError: it has not said anything.
+    """
+    try:
+        metadata = await asyncio.wait_for(call.initial_metadata(), CALL_S)
+    except TimeoutError as error:
+        raise errors.no_answer() from error
+    return [(name.encode(), value.encode()) for name, value in reference_header(metadata)]
+
+
+async def _stream(
+    call: Any,
+    first: "asyncio.Future[Any]",
+    reference: Headers,
+    receive: Receive,
+    send: Send,
+) -> None:
     """Sends what comes until the stream ends or its reader has gone."""
     if first.done():
         first.result()  # a refusal still becomes the response itself
@@ -110,6 +131,7 @@ async def _stream(call: Any, first: "asyncio.Future[Any]", receive: Receive, sen
                 (b"cache-control", b"no-store"),
                 (b"x-content-type-options", b"nosniff"),
                 (b"x-accel-buffering", b"no"),
+                *reference,
             ],
         }
     )

@@ -8,7 +8,6 @@ protobuf's own json_format has no such words, stops at the first fault, and take
 as long for an answer.
 """
 
-import json
 from collections.abc import Callable
 from functools import cache
 from typing import Any, Final, NamedTuple
@@ -34,77 +33,92 @@ class Violation(NamedTuple):
     description: str
 
 
-class Unreadable(Exception):
-    """A body is no JSON object."""
+MAX_ITEMS: Final = 1_000
+"""Items of any list in a request; the service says which lists have to be shorter."""
+MAX_VIOLATIONS: Final = 20
+"""Violations told of one request; the rest are counted."""
+
+
+class Violations:
+    """What is wrong with a request.
+
+    Attributes:
+        first: up to MAX_VIOLATIONS of them.
+        more: the number of the others.
+    """
+
+    def __init__(self) -> None:
+        self.first: list[Violation] = []
+        self.more = 0
+
+    def add(self, field: str, description: str) -> None:
+        if len(self.first) < MAX_VIOLATIONS:
+            self.first.append(Violation(field, description))
+        else:
+            self.more += 1
+
+    def __bool__(self) -> bool:
+        return bool(self.first)
 
 
 class _Wrong(Exception):
     """A value cannot be what its field is to hold; the message says why."""
 
 
-def load(body: bytes) -> dict[str, Any]:
-    """The JSON object that a body is. Raises: Unreadable."""
-    try:
-        value = json.loads(
-            body.decode(), object_pairs_hook=_without_duplicates, parse_constant=_no_constant
-        )
-    except UnicodeDecodeError as error:
-        raise Unreadable(f"the body is not UTF-8: {error.reason} at byte {error.start}") from error
-    except RecursionError as error:
-        raise Unreadable("the body is nested too deep") from error
-    except json.JSONDecodeError as error:
-        raise Unreadable(
-            f"the body is not JSON: {error.msg} at line {error.lineno} column {error.colno}"
-            if body
-            else "the body is empty; send a JSON object, {} at least"
-        ) from error
-    except ValueError as error:
-        raise Unreadable(f"the body is not JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise Unreadable(f"the body is {_kind(value)}, not a JSON object")
-    return value
+def read(descriptor: Descriptor, value: dict[str, Any]) -> tuple[Any, Violations]:
+    """The message that an object says, and what is wrong with it.
+
+    The work is bounded by what a message can hold, not by what an object does hold.
+    """
+    wrong = Violations()
+    return _message(descriptor, value, "", wrong), wrong
 
 
-def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        raise Unreadable("a name comes twice in one object")
-    return found
-
-
-def _no_constant(name: str) -> None:
-    raise Unreadable(f"{name} is not JSON")
-
-
-def read(descriptor: Descriptor, value: dict[str, Any]) -> tuple[Any, list[Violation]]:
-    """The message that an object says, and everything that is wrong with it."""
-    violations: list[Violation] = []
-    return _message(descriptor, value, "", violations), violations
-
-
-def _message(descriptor: Descriptor, value: Any, path: str, wrong: list[Violation]) -> Message:
+def _message(descriptor: Descriptor, value: Any, path: str, wrong: Violations) -> Message:
     message = GetMessageClass(descriptor)()
     if not isinstance(value, dict):
-        wrong.append(Violation(path, f"is {_kind(value)}, not an object"))
+        wrong.add(path, f"is {kind(value)}, not an object")
         return message
+    fields = _fields(descriptor)
+    unknown = 0
     for name, content in value.items():
-        field = descriptor.fields_by_name.get(name)
-        where = f"{path}.{name}" if path else name
+        field = fields.get(name)
         if field is None:
-            known = ", ".join(descriptor.fields_by_name) or "none"
-            wrong.append(Violation(shown(where), f"is no field here; there are: {known}"))
+            unknown += 1
+            if unknown <= MAX_VIOLATIONS:
+                known = ", ".join(fields) or "none"
+                wrong.add(shown(_inside(path, name)), f"is no field here; there are: {known}")
         elif not field.is_repeated:
-            _set(message, field, content, where, wrong)
-        elif isinstance(content, list):
-            items = [_value(field, c, f"{where}[{i}]", wrong) for i, c in enumerate(content)]
-            getattr(message, name).extend(item for item in items if item is not None)
+            _set(message, field, content, _inside(path, name), wrong)
         else:
-            wrong.append(Violation(where, f"is {_kind(content)}, not an array"))
+            _extend(message, field, content, _inside(path, name), wrong)
+    wrong.more += max(0, unknown - MAX_VIOLATIONS)
     return message
 
 
+@cache
+def _fields(descriptor: Descriptor) -> dict[str, FieldDescriptor]:
+    return dict(descriptor.fields_by_name)
+
+
+def _inside(path: str, name: str) -> str:
+    return f"{path}.{name}" if path else name
+
+
+def _extend(
+    message: Message, field: FieldDescriptor, content: Any, path: str, wrong: Violations
+) -> None:
+    if not isinstance(content, list):
+        wrong.add(path, f"is {kind(content)}, not an array")
+    elif len(content) > MAX_ITEMS:
+        wrong.add(path, f"has {len(content)} items; at most {MAX_ITEMS} are allowed")
+    else:
+        items = [_value(field, c, f"{path}[{i}]", wrong) for i, c in enumerate(content)]
+        getattr(message, field.name).extend(item for item in items if item is not None)
+
+
 def _set(
-    message: Message, field: FieldDescriptor, content: Any, path: str, wrong: list[Violation]
+    message: Message, field: FieldDescriptor, content: Any, path: str, wrong: Violations
 ) -> None:
     value = _value(field, content, path, wrong)
     if isinstance(value, Message):
@@ -113,7 +127,7 @@ def _set(
         setattr(message, field.name, value)
 
 
-def _value(field: FieldDescriptor, content: Any, path: str, wrong: list[Violation]) -> Any:
+def _value(field: FieldDescriptor, content: Any, path: str, wrong: Violations) -> Any:
     """What a field is to hold; None, and a violation, where that cannot be."""
     try:
         if field.enum_type is not None:
@@ -124,13 +138,13 @@ def _value(field: FieldDescriptor, content: Any, path: str, wrong: list[Violatio
             return _message(field.message_type, content, path, wrong)
         return _SCALARS[field.cpp_type](field, content)
     except _Wrong as error:
-        wrong.append(Violation(path, str(error)))
+        wrong.add(path, str(error))
         return None
 
 
 def _string(_field: FieldDescriptor, content: Any) -> str:
     if not isinstance(content, str):
-        raise _Wrong(f"is {_kind(content)}, not a string")
+        raise _Wrong(f"is {kind(content)}, not a string")
     if not content.isascii() and any("\ud800" <= c <= "\udfff" for c in content):
         raise _Wrong("has half of a surrogate pair, which is no character")
     return content
@@ -138,7 +152,7 @@ def _string(_field: FieldDescriptor, content: Any) -> str:
 
 def _bool(_field: FieldDescriptor, content: Any) -> bool:
     if not isinstance(content, bool):
-        raise _Wrong(f"is {_kind(content)}, not true or false")
+        raise _Wrong(f"is {kind(content)}, not true or false")
     return content
 
 
@@ -146,7 +160,7 @@ def _int(field: FieldDescriptor, content: Any) -> int:
     bits = _BITS[field.cpp_type]
     whole = isinstance(content, int) or (isinstance(content, float) and content.is_integer())
     if isinstance(content, bool) or not whole:
-        raise _Wrong(f"is {_kind(content)}, not an integer")
+        raise _Wrong(f"is {kind(content)}, not an integer")
     if not -(1 << bits) <= content < 1 << bits:
         raise _Wrong(f"does not fit into {bits + 1} bits")
     return int(content)
@@ -266,7 +280,8 @@ _RENDERED: Final[dict[str, Render]] = {
 }
 
 
-def _kind(value: Any) -> str:
+def kind(value: Any) -> str:
+    """A JSON value's type, as a message says it."""
     match value:
         case None:
             return "null"
@@ -285,5 +300,5 @@ def _kind(value: Any) -> str:
 def shown(value: Any) -> str:
     """A caller's value as it can be said in a message: not at any length, and printable."""
     if not isinstance(value, str):
-        return _kind(value)
+        return kind(value)
     return value[:64] if value.isascii() and value.isprintable() else ascii(value[:64])

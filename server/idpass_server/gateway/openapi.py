@@ -25,11 +25,17 @@ UUID_OR_EMPTY: Final = {
 }
 KEY: Final = {"type": "string", "pattern": "^[!-~]{1,128}$"}
 KEY_OR_EMPTY: Final = {"type": "string", "pattern": "^[!-~]{0,128}$"}
-TEXT: Final = {
-    "type": "string",
-    "pattern": "^[^\\u0000-\\u0008\\u000b\\u000c\\u000e-\\u001f\\u007f]*$",
-}
+_STEERING: Final = (
+    "\\u0000-\\u0008\\u000b\\u000c\\u000e-\\u001f\\u007f-\\u009f\\u202a-\\u202e\\u2066-\\u2069"
+)
+TEXT: Final = {"type": "string", "pattern": f"^[^{_STEERING}]*$"}
+LINE: Final = {"type": "string", "pattern": f"^[^{_STEERING}\\t\\n\\r\\u2028\\u2029]*$"}
 MOMENT: Final = {"type": "string", "format": "date-time"}
+
+REFERENCE: Final[Json] = {
+    "description": "The call's own reference, also of a replay; the service logs it.",
+    "schema": {"type": "string"},
+}
 
 # What the comments say in words of the fields of requests, said to programs. The service alone
 # decides; the tests hold the two together.
@@ -40,7 +46,7 @@ LIMITS: Final[dict[str, Json]] = {
     "BatchCancelRequest.requests": {"minItems": 1, "maxItems": 1000},
     "RegisterRequest.request_id": KEY_OR_EMPTY,
     "RegisterRequest.link_validity_days": {"minimum": 0, "maximum": 14},
-    "RegisterRequest.applicant_reference": {**TEXT, "maxLength": 128},
+    "RegisterRequest.applicant_reference": {**LINE, "maxLength": 128},
     "RegisterRequest.supersedes": UUID_OR_EMPTY,
     "AdvanceRequest.id": UUID,
     "AdvanceRequest.request_id": KEY_OR_EMPTY,
@@ -49,6 +55,7 @@ LIMITS: Final[dict[str, Json]] = {
     },
     "GetRequest.id": UUID,
     "ListRequest.page_size": {"minimum": 0},
+    "ListRequest.statuses": {"maxItems": 50},
     "WatchRequest.after_sequence": {"minimum": 0},
     "WatchRequest.id": UUID_OR_EMPTY,
 }
@@ -121,7 +128,10 @@ lower-case words. What is not set is left out of an answer; booleans, numbers an
 stand.
 * The header `Idempotency-Key` is the same as `request_id` in the body.
 * Errors have the HTTP status that google/rpc/code.proto gives for their code, a \
-google.rpc.Status as body, and `Retry-After` where a retry may help.
+google.rpc.Status as body, and `Retry-After` where a retry may help: `cause` in the metadata says \
+whether the caller calls too often (`rate`) or too much is asked of the server (`server`).
+* `Idpass-Reference` is in the head of every answer, errors included.
+* Bodies have at most 16,384 bytes, that of `/idpass/batch-cancel` 2,500,000.
 
 """
 
@@ -156,10 +166,11 @@ class _Document:
                     "Refused": {
                         "description": "The request is refused; see the details.",
                         "headers": {
+                            "Idpass-Reference": REFERENCE,
                             "Retry-After": {
                                 "description": "Seconds, where a retry may help.",
                                 "schema": {"type": "integer"},
-                            }
+                            },
                         },
                         "content": _json({"$ref": "#/components/schemas/Status"}),
                     }
@@ -184,6 +195,7 @@ class _Document:
             operation["requestBody"] = {"required": True, "content": _json(schema)}
         answer = {
             "description": self._comment(route.method.output_type.full_name),
+            "headers": {"Idpass-Reference": REFERENCE},
             "content": _json(self._schema(route.method.output_type)),
         }
         return {**operation, "responses": {"200": answer, **_ERRORS}}
@@ -216,6 +228,7 @@ class _Document:
         answers = {
             "200": {
                 "description": "Events, until the reader leaves.",
+                "headers": {"Idpass-Reference": REFERENCE},
                 "content": {"text/event-stream": {"schema": {"type": "string"}}},
             },
             "204": {"description": "The pass that was asked for has no more events to come."},

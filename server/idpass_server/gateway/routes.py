@@ -12,6 +12,11 @@ SERVICE: Final = id_pass_service_pb2.DESCRIPTOR.services_by_name["IdPassService"
 EVENTS_PATH: Final = "/idpass/events"
 """Server-sent events over WatchIdPasses: the one method that has no annotation."""
 
+MAX_BODY_BYTES: Final = 2_500_000
+"""Size of a body with items, whose message the service bounds; it is shorter than the JSON."""
+SMALL_BODY_BYTES: Final = 16_384
+"""Size of any other body; the longest that is valid, every character escaped, is half of it."""
+
 
 class HttpRoute(NamedTuple):
     verb: str
@@ -21,6 +26,12 @@ class HttpRoute(NamedTuple):
     @property
     def request(self) -> Descriptor:
         return self.method.input_type
+
+    @property
+    def max_body_bytes(self) -> int:
+        """Large only where a request has items, whose number decides its size."""
+        items = any(f.is_repeated and f.message_type is not None for f in self.request.fields)
+        return MAX_BODY_BYTES if items else SMALL_BODY_BYTES
 
     @property
     def rpc(self) -> str:

@@ -2,19 +2,21 @@
 
 import asyncio
 import contextlib
+import functools
 import math
 import socket
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import grpc
 import structlog
 import uvicorn
 
 from idpass_server.gateway.app import App, Reset
+from idpass_server.gateway.connections import Connection, Limits
 
+LIMITS: Final = Limits()
 BACKLOG: Final = 1_024
-KEEP_ALIVE_S: Final = 75
 CHANNEL_OPTIONS: Final[list[tuple[str, Any]]] = [
     # Or a proxy from the environment would see what is meant to stay on this machine.
     ("grpc.enable_http_proxy", 0),
@@ -34,6 +36,7 @@ class Gateway:
         host: to listen on.
         port: 0 takes a free one.
         reuse_port: whether other processes share the address, which it is told to them all.
+        limits: of its connections.
 
     Attributes:
         address: HOST:PORT, with the port that was taken.
@@ -42,7 +45,10 @@ class Gateway:
         OSError: the address cannot be listened on.
     """
 
-    def __init__(self, host: str, port: int, *, reuse_port: bool = False) -> None:
+    def __init__(
+        self, host: str, port: int, *, reuse_port: bool = False, limits: Limits = LIMITS
+    ) -> None:
+        self._limits = limits
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self._socket = socket.create_server(
             (host, port), family=family, backlog=BACKLOG, reuse_port=reuse_port
@@ -62,12 +68,13 @@ class Gateway:
         self._app = App(self._channel, target, reset)
         config = uvicorn.Config(
             self._app,
-            http="httptools",
+            http=cast("Any", functools.partial(Connection, limits=self._limits)),
+            ws="none",  # whatever libraries for it are installed
             lifespan="off",
             access_log=False,  # the service has a line for each call
             log_config=None,  # logging is configured once, before there is a gRPC server
             server_header=False,
-            timeout_keep_alive=KEEP_ALIVE_S,
+            timeout_keep_alive=cast("int", self._limits.idle_s),
             timeout_graceful_shutdown=math.ceil(drain_s),
         )
         self._uvicorn = _Uvicorn(config)

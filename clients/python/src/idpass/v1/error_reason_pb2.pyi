@@ -116,11 +116,12 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
           "metadata": { "slotLimit": "100" } }
     """
     ERROR_REASON_OVERLOADED: _ErrorReason.ValueType  # 14
-    """RESOURCE_EXHAUSTED. The server has too much to do, or the caller calls more
-    often than it may; nothing was changed. Retry after google.rpc.RetryInfo
-    (also `grpc-retry-pushback-ms`).
+    """RESOURCE_EXHAUSTED. The server has too much to do (`cause` is "server"), or
+    the caller calls more often than it may ("rate"); nothing was changed. Retry
+    after google.rpc.RetryInfo (also `grpc-retry-pushback-ms`).
 
-        { "reason": "OVERLOADED", "domain": "idpass.v1", "metadata": {} }
+        { "reason": "OVERLOADED", "domain": "idpass.v1",
+          "metadata": { "cause": "rate" } }
     """
     ERROR_REASON_STORE_UNAVAILABLE: _ErrorReason.ValueType  # 15
     """UNAVAILABLE. The store cannot answer now: its disk is full or failed, or
@@ -242,11 +243,12 @@ wait for one to end. A google.rpc.QuotaFailure says the limit.
       "metadata": { "slotLimit": "100" } }
 """
 ERROR_REASON_OVERLOADED: ErrorReason.ValueType  # 14
-"""RESOURCE_EXHAUSTED. The server has too much to do, or the caller calls more
-often than it may; nothing was changed. Retry after google.rpc.RetryInfo
-(also `grpc-retry-pushback-ms`).
+"""RESOURCE_EXHAUSTED. The server has too much to do (`cause` is "server"), or
+the caller calls more often than it may ("rate"); nothing was changed. Retry
+after google.rpc.RetryInfo (also `grpc-retry-pushback-ms`).
 
-    { "reason": "OVERLOADED", "domain": "idpass.v1", "metadata": {} }
+    { "reason": "OVERLOADED", "domain": "idpass.v1",
+      "metadata": { "cause": "rate" } }
 """
 ERROR_REASON_STORE_UNAVAILABLE: ErrorReason.ValueType  # 15
 """UNAVAILABLE. The store cannot answer now: its disk is full or failed, or
