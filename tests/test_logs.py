@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, MutableMapping
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +82,7 @@ def test_the_log_of_a_reader_that_comes_back_goes_on_where_it_stopped(tmp_path: 
 # -- the writer
 
 
-def line_of(level: str, event: dict[str, Any]) -> str:
+def line_of(level: str, event: MutableMapping[str, Any]) -> str:
     return json.dumps({"level": level, **event}) + "\n"
 
 
@@ -113,8 +113,9 @@ def test_lines_without_room_are_dropped_and_counted(monkeypatch: pytest.MonkeyPa
             writer.flush()
 
         def all_told(lines: list[dict[str, Any]]) -> bool:
-            calls = sum(line["event"] == "call" for line in lines)
-            return calls + sum(line.get("lines", 0) for line in lines) == 5_000
+            calls: int = sum(line["event"] == "call" for line in lines)
+            dropped: int = sum(line.get("lines", 0) for line in lines)
+            return calls + dropped == 5_000
 
         lines = read_lines(reader, all_told)
     numbers = [line["number"] for line in lines if line["event"] == "call"]
@@ -148,7 +149,12 @@ def test_pieces_are_whole_lines_that_a_pipe_takes_at_once(monkeypatch: pytest.Mo
     reader, file = os.pipe()
     written: list[bytes] = []
     write = os.write
-    monkeypatch.setattr(os, "write", lambda to, data: written.append(data) or write(to, data))
+
+    def keep(to: int, data: bytes) -> int:
+        written.append(data)
+        return write(to, data)
+
+    monkeypatch.setattr(os, "write", keep)
     with writing(file) as writer:
         for size in (3_000, 3_000, 10_000, 10, 10):
             writer.write("x" * size + "\n")

@@ -288,6 +288,15 @@ def test_sighup_is_passed_on_and_ends_nobody(server: Process) -> None:
     assert "worker_died" not in {line["event"] for line in server.log}
 
 
+def test_sigusr1_prints_the_stacks_of_all_and_ends_nobody(server: Process) -> None:
+    server.signal(signal.SIGUSR1)
+    for told in ("idpass_server/worker.py", "idpass_server/cli/serving.py"):
+        server.wait_for_line(lambda line, told=told: told in line.get("text", ""))  # type: ignore[misc]
+    account_by_connections(server.address, 20)
+    end(server)
+    assert "worker_died" not in {line["event"] for line in server.log}
+
+
 def test_each_worker_counts_its_calls_on_a_port_of_its_own(database: str) -> None:
     base = next(port for port in PORTS[::7] if all(map(is_free, range(port, port + WORKERS))))
     options = ("--workers", str(WORKERS), "--metrics", f"127.0.0.1:{base}")

@@ -92,8 +92,10 @@ class _Supervisor:
         for number in STOP:
             loop.add_signal_handler(number, self._drain)
         loop.add_signal_handler(signal.SIGHUP, self._hang_up, Terminal())
+        # Our own stacks, then those of the workers: what is registered first is called last.
+        faulthandler.unregister(signal.SIGUSR1)
         loop.add_signal_handler(signal.SIGUSR1, self._signal, signal.SIGUSR1)
-        faulthandler.register(signal.SIGUSR1, file=2, chain=True)  # our own stacks as well
+        faulthandler.register(signal.SIGUSR1, file=2, chain=True)
         await asyncio.gather(*map(self._keep, range(self._settings.workers)))
         if self._failure is not None:
             raise CannotStart(self._failure)

@@ -5,12 +5,13 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any, get_args
 
 import mypy.api
 import pytest
 
 import idpass
-from idpass import AsyncIdPassClient, IdPassClient, Status, _records, errors
+from idpass import AsyncIdPassClient, CancelReason, IdPassClient, Status, _records, errors
 
 SAMPLE = Path(__file__).with_name("typed_caller.txt")
 
@@ -66,6 +67,15 @@ def test_words_are_text_wherever_text_is_wanted() -> None:
     assert word == "new"
     with pytest.raises(ValueError, match="opned"):
         Status("opned")
+
+
+@pytest.mark.parametrize(
+    ("words", "typed"), [(Status, _records.AnyStatus), (CancelReason, _records.AnyReason)]
+)
+def test_a_type_checker_knows_every_word(words: Any, typed: Any) -> None:
+    enum, literal = get_args(typed)
+    assert enum is words
+    assert get_args(literal) == tuple(map(str, words))
 
 
 def test_records_cannot_be_changed() -> None:

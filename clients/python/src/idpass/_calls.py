@@ -15,6 +15,8 @@ from idpass import _read, _status
 from idpass._records import (
     Account,
     AdvanceReceipt,
+    AnyReason,
+    AnyStatus,
     CancelReason,
     CancelResult,
     Event,
@@ -54,9 +56,9 @@ class Call(Generic[T]):
 def cancel(
     pass_id: Id,
     *,
-    reason: CancelReason | str,
+    reason: AnyReason,
     note: str,
-    expected_status: Status | str | None,
+    expected_status: AnyStatus | None,
     require_refund: bool,
     validate_only: bool,
     request_id: str | None,
@@ -110,8 +112,8 @@ def register(
 
 def advance(
     pass_id: Id,
-    to_status: Status | str,
-    expected_status: Status | str | None,
+    to_status: AnyStatus,
+    expected_status: AnyStatus | None,
     request_id: str | None,
 ) -> Call[AdvanceReceipt]:
     sent_id = request_id or new_request_id()
@@ -148,7 +150,7 @@ class Listing:
 
     def __init__(
         self,
-        statuses: Iterable[Status | str],
+        statuses: Iterable[AnyStatus],
         idle_before: datetime | None,
         idle_for: timedelta | None,
     ) -> None:
@@ -234,9 +236,9 @@ class Batches:
     def __init__(
         self,
         *,
-        reason: CancelReason | str,
+        reason: AnyReason,
         note: str,
-        expected_status: Status | str | None,
+        expected_status: AnyStatus | None,
         require_refund: bool,
         batch_size: int,
         in_flight: int,
@@ -273,7 +275,7 @@ class Batches:
         return Batch(requests)
 
 
-def _status_number(name: str, status: Status | str | None) -> pb.IdPassStatus.ValueType:
+def _status_number(name: str, status: AnyStatus | None) -> pb.IdPassStatus.ValueType:
     return _pb_status(0 if status is None else _number(Status, name, status))
 
 
@@ -281,7 +283,7 @@ def _pb_status(number: int) -> pb.IdPassStatus.ValueType:
     return cast("pb.IdPassStatus.ValueType", number)
 
 
-def _reason_number(reason: CancelReason | str) -> pb.CancelReason.ValueType:
+def _reason_number(reason: AnyReason) -> pb.CancelReason.ValueType:
     return cast("pb.CancelReason.ValueType", _number(CancelReason, "reason", reason))
 
 

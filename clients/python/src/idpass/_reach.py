@@ -23,7 +23,8 @@ _HINTS_TLS = {
     "CERTIFICATE_VERIFY_FAILED": "The service's certificate has expired, or comes from an "
     "authority that is not trusted here: give that authority's PEM file as tls='ca.pem' "
     "(idpass --ca).",
-    "Hostname Verification": "The service's certificate is for another name: call it by that.",
+    "Hostname Verification|not in peer certificate": "The service's certificate is for "
+    "another name: call it by that.",
     _CLOSED: "If the service asks for a certificate, give "
     "client_certificate=('cert.pem', 'key.pem') (idpass --cert, --key).",
 }

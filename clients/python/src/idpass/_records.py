@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from idpass.errors import IdPassError
@@ -51,6 +51,24 @@ class CancelReason(Word):
     REQUESTED_BY_APPLICANT = "requested_by_applicant", 4
     FRAUD_SUSPECTED = "fraud_suspected", 5
     OTHER = "other", 6
+
+
+# The words of both, so that a type checker knows them as well.
+AnyStatus = (
+    Status | Literal["new", "opened", "in_progress", "complete", "expired", "failed", "cancelled"]
+)
+AnyReason = (
+    CancelReason
+    | Literal[
+        "unspecified",
+        "abandoned",
+        "superseded",
+        "duplicate",
+        "requested_by_applicant",
+        "fraud_suspected",
+        "other",
+    ]
+)
 
 
 @dataclass(frozen=True)

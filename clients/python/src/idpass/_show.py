@@ -211,8 +211,11 @@ def summary_line(work: Cleanup) -> str:
 @contextmanager
 def progress(console: Console, total: int) -> Iterator[Callable[[], None]]:
     """A bar on a terminal, nothing elsewhere. Yields what is to be called for each pass."""
+    if not console.is_terminal:
+        yield lambda: None
+        return
     columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+    with Progress(*columns, console=console) as bar:
         task = bar.add_task("", total=total)
         yield lambda: bar.advance(task)
 

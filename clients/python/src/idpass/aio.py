@@ -20,13 +20,14 @@ from idpass._channel import ChannelOptions, Endpoint, LazyChannel, Pem, Token, c
 from idpass._records import (
     Account,
     AdvanceReceipt,
+    AnyReason,
+    AnyStatus,
     CancelReason,
     CancelResult,
     Event,
     IdPass,
     Receipt,
     RegisterReceipt,
-    Status,
 )
 from idpass._retry import Attempts, Reconnects, Throttle
 from idpass.errors import IdPassError
@@ -67,6 +68,7 @@ class AsyncIdPassClient:
         self._timeout_s = timeout
         self._throttle = Throttle()
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._open: set[Any] = set()
         self._channel: LazyChannel[aio.Channel, Any] = LazyChannel(
             lambda: self._endpoint.open(aio), IdPassServiceStub
         )
@@ -90,15 +92,18 @@ class AsyncIdPassClient:
         self._channel.closed = True
         channel = self._channel.take()
         if channel is not None and self._loop is asyncio.get_running_loop():
+            # Up to grpcio 1.76 at least, closing a channel does not reach all of its calls.
+            for call in list(self._open):
+                call.cancel()
             await channel.close()
 
     async def cancel(
         self,
         id: Id,  # noqa: A002 the contract's name
         *,
-        reason: CancelReason | str = CancelReason.UNSPECIFIED,
+        reason: AnyReason = CancelReason.UNSPECIFIED,
         note: str = "",
-        expected_status: Status | str | None = None,
+        expected_status: AnyStatus | None = None,
         require_refund: bool = False,
         validate_only: bool = False,
         request_id: str | None = None,
@@ -122,9 +127,9 @@ class AsyncIdPassClient:
         self,
         ids: Iterable[Id] | AsyncIterable[Id],
         *,
-        reason: CancelReason | str = CancelReason.UNSPECIFIED,
+        reason: AnyReason = CancelReason.UNSPECIFIED,
         note: str = "",
-        expected_status: Status | str | None = None,
+        expected_status: AnyStatus | None = None,
         require_refund: bool = False,
         batch_size: int = 500,
         in_flight: int = 2,
@@ -189,9 +194,9 @@ class AsyncIdPassClient:
     async def advance(
         self,
         id: Id,  # noqa: A002 the contract's name
-        to_status: Status | str,
+        to_status: AnyStatus,
         *,
-        expected_status: Status | str | None = None,
+        expected_status: AnyStatus | None = None,
         request_id: str | None = None,
         timeout: float | None = None,
     ) -> AdvanceReceipt:
@@ -218,7 +223,7 @@ class AsyncIdPassClient:
     def list(
         self,
         *,
-        statuses: Iterable[Status | str] = (),
+        statuses: Iterable[AnyStatus] = (),
         idle_before: datetime | None = None,
         idle_for: timedelta | None = None,
         timeout: float | None = None,
@@ -254,6 +259,7 @@ class AsyncIdPassClient:
             stream: Any = getattr(self._stub(), call.method)(
                 call.request, metadata=self._endpoint.metadata()
             )
+            self._open.add(stream)
             try:
                 await stream.initial_metadata()  # comes at once, however long there are no events
                 if not stream.done():
@@ -271,6 +277,7 @@ class AsyncIdPassClient:
                 return
             finally:
                 stream.cancel()
+                self._open.discard(stream)
             if not await self._come_back(reconnects, delay_s):
                 return
 
@@ -302,10 +309,12 @@ class AsyncIdPassClient:
                     self._stub()  # raises where the client was closed meanwhile
                     attempts.not_connected()
                 remaining_s = attempts.remaining_s(time.monotonic())
+            sent: Any = getattr(stub, call.method)(
+                call.request, timeout=remaining_s, metadata=self._endpoint.metadata()
+            )
+            self._open.add(sent)
             try:
-                answer = await getattr(stub, call.method)(
-                    call.request, timeout=remaining_s, metadata=self._endpoint.metadata()
-                )
+                answer = await sent
             except grpc.RpcError as error:
                 failure = error
             except asyncio.CancelledError:
@@ -315,6 +324,8 @@ class AsyncIdPassClient:
             else:
                 self._throttle.succeeded()
                 return call.read(answer)
+            finally:
+                self._open.discard(sent)
             attempts = attempts or Attempts(
                 call,
                 timeout_s,
@@ -337,6 +348,7 @@ class AsyncIdPassClient:
         loop = asyncio.get_running_loop()
         if loop is not self._loop:
             self._channel.take()  # belongs to another event loop, and is of no use in this one
+            self._open.clear()
             self._loop = loop
         return self._channel.stub()
 

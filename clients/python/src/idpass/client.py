@@ -17,13 +17,14 @@ from idpass._channel import ChannelOptions, Endpoint, LazyChannel, Pem, Token, c
 from idpass._records import (
     Account,
     AdvanceReceipt,
+    AnyReason,
+    AnyStatus,
     CancelReason,
     CancelResult,
     Event,
     IdPass,
     Receipt,
     RegisterReceipt,
-    Status,
 )
 from idpass._retry import OPEN_S, Attempts, Reconnects, Throttle
 from idpass.errors import IdPassError
@@ -111,9 +112,9 @@ class IdPassClient:
         self,
         id: Id,  # noqa: A002 the contract's name
         *,
-        reason: CancelReason | str = CancelReason.UNSPECIFIED,
+        reason: AnyReason = CancelReason.UNSPECIFIED,
         note: str = "",
-        expected_status: Status | str | None = None,
+        expected_status: AnyStatus | None = None,
         require_refund: bool = False,
         validate_only: bool = False,
         request_id: str | None = None,
@@ -159,9 +160,9 @@ class IdPassClient:
         self,
         ids: Iterable[Id],
         *,
-        reason: CancelReason | str = CancelReason.UNSPECIFIED,
+        reason: AnyReason = CancelReason.UNSPECIFIED,
         note: str = "",
-        expected_status: Status | str | None = None,
+        expected_status: AnyStatus | None = None,
         require_refund: bool = False,
         batch_size: int = 500,
         in_flight: int = 2,
@@ -266,9 +267,9 @@ class IdPassClient:
     def advance(
         self,
         id: Id,  # noqa: A002 the contract's name
-        to_status: Status | str,
+        to_status: AnyStatus,
         *,
-        expected_status: Status | str | None = None,
+        expected_status: AnyStatus | None = None,
         request_id: str | None = None,
         timeout: float | None = None,
     ) -> AdvanceReceipt:
@@ -322,7 +323,7 @@ class IdPassClient:
     def list(
         self,
         *,
-        statuses: Iterable[Status | str] = (),
+        statuses: Iterable[AnyStatus] = (),
         idle_before: datetime | None = None,
         idle_for: timedelta | None = None,
         timeout: float | None = None,
