@@ -254,8 +254,9 @@ def test_a_page_damaged_while_it_serves_takes_the_server_down(tmp_path: Path) ->
     # Every page of the passes' table but the first pages, which hold the schema.
     for page in range(12, len(data) // 4096):
         data[page * 4096 : page * 4096 + 64] = b"\xff" * 64
-    db.write_bytes(data)
     with process(db) as server:
+        with db.open("r+b") as file:
+            file.write(data)
         error = None
         for pass_id in ids:
             try:
