@@ -9,6 +9,7 @@ caller left) and is then not started; once taken it is finished, whoever may hav
 """
 
 import asyncio
+import math
 import queue
 import threading
 import time
@@ -20,9 +21,12 @@ import structlog
 from idpass_server.clock import Clock
 from idpass_server.records import Command, Outcome
 from idpass_server.refusals import InternalFault, Overloaded, Refusal, StoreUnavailable
-from idpass_server.store import Store, StoreBroken
+from idpass_server.store import Store, StoreBroken, cause_of
 
 MAX_BATCH_COMMANDS: Final = 1_000
+RECENT_S: Final = 1.0
+"""Age of a commit that still proves that changes can be stored, seconds."""
+
 log = structlog.get_logger()
 
 
@@ -35,6 +39,12 @@ class _Group(NamedTuple):
 
     def given_up(self) -> bool:
         return self.answer.cancelled() or time.monotonic() >= self.deadline_s
+
+
+class _Check(NamedTuple):
+    """Asks the thread whether a change could be stored now."""
+
+    answer: "asyncio.Future[StoreUnavailable | None]"
 
 
 class Engine:
@@ -65,8 +75,10 @@ class Engine:
         self._broken: StoreBroken | None = None
         self._loop = asyncio.get_running_loop()
         self._gathered: list[_Group] = []
-        self._queue: queue.SimpleQueue[list[_Group] | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._write, name="writer", daemon=True)
+        self._checking: asyncio.Future[StoreUnavailable | None] | None = None
+        self._stored_s = -math.inf  # on time.monotonic()
+        self._queue: queue.SimpleQueue[list[_Group] | _Check | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="writer", daemon=True)
         self._thread.start()
 
     @property
@@ -102,11 +114,38 @@ class Engine:
         self._gathered.append(_Group(commands, deadline_s, answer))
         return answer
 
-    async def stop(self) -> None:
-        """Finishes everything that was submitted, then ends the thread."""
+    async def check(self, timeout_s: float) -> None:
+        """Proves that a change could be stored now.
+
+        Args:
+            timeout_s: how long the store may take, with what is being committed before.
+
+        Raises:
+            StoreUnavailable: it could not.
+            TimeoutError: there is no answer yet; the next check waits for the same one.
+        """
+        if time.monotonic() - self._stored_s < RECENT_S:
+            return
+        if self._checking is None:
+            self._checking = self._loop.create_future()
+            self._queue.put(_Check(self._checking))
+        refusal = await asyncio.wait_for(asyncio.shield(self._checking), timeout_s)
+        if refusal is not None:
+            raise refusal
+
+    async def stop(self, timeout_s: float = math.inf) -> bool:
+        """Finishes everything that was submitted, then ends the thread.
+
+        Args:
+            timeout_s: how long that may take.
+
+        Returns:
+            false if the thread has not ended by then: the store is still in use.
+        """
         self._hand_over()
         self._queue.put(None)
-        await asyncio.to_thread(self._thread.join)
+        await asyncio.to_thread(self._thread.join, min(timeout_s, threading.TIMEOUT_MAX))
+        return not self._thread.is_alive()
 
     def _hand_over(self) -> None:
         """Gives the thread what came in this turn of the loop, and wakes it once for all."""
@@ -114,23 +153,56 @@ class Engine:
             self._queue.put(self._gathered)
             self._gathered = []
 
+    def _run(self) -> None:
+        try:
+            self._write()
+        except BaseException as error:
+            # Without this thread no call would ever be answered.
+            log.critical("fault", thread="writer", exc_info=error)
+            self._break(StoreBroken("the writer has failed", outcome_unknown=True))
+
     def _write(self) -> None:
-        while (groups := self._queue.get()) is not None:
-            size = _commands(groups)
-            last = False
-            while size < MAX_BATCH_COMMANDS and not last:
+        while (item := self._queue.get()) is not None:
+            following: list[_Group] | _Check | None = item
+            groups: list[_Group] = []
+            size = 0
+            while following is not None:
+                if isinstance(following, _Check):
+                    self._answer(following)
+                else:
+                    groups += following
+                    size += _commands(following)
+                if size >= MAX_BATCH_COMMANDS:
+                    break
                 try:
                     following = self._queue.get_nowait()
                 except queue.Empty:
                     break
-                if following is None:
-                    last = True
-                else:
-                    groups += following
-                    size += _commands(following)
-            self._take(groups)
-            if last:
+            if groups:
+                self._take(groups)
+            if following is None:
                 return
+
+    def _answer(self, check: _Check) -> None:
+        refusal: StoreUnavailable | None = None
+        try:
+            if self._broken is not None:
+                raise StoreUnavailable("the store has failed") from self._broken
+            self._store.check()
+        except StoreBroken as error:
+            refusal = self._break(error)
+        except StoreUnavailable as error:
+            refusal = error
+        except Exception as error:
+            log.exception("check_failed")
+            refusal = StoreUnavailable("the check has failed")
+            refusal.__cause__ = error
+        self._loop.call_soon_threadsafe(self._checked, check, refusal)
+
+    def _checked(self, check: _Check, refusal: StoreUnavailable | None) -> None:
+        self._checking = None
+        if not check.answer.done():
+            check.answer.set_result(refusal)
 
     def _take(self, groups: list[_Group]) -> None:
         taken: list[_Group] = []
@@ -150,10 +222,12 @@ class Engine:
             if self._broken is not None:
                 raise StoreUnavailable("the store has failed; nothing was changed")
             outcomes, sequences = self._store.commit(commands, self._clock.now_us())
+            if sequences:
+                self._stored_s = time.monotonic()
         except StoreBroken as error:
             outcomes = [self._break(error)] * len(commands)
         except Refusal as refusal:
-            log.error("store_unavailable", error=str(refusal), cause=str(refusal.__cause__))
+            log.error("store_unavailable", error=str(refusal), cause=cause_of(refusal))
             outcomes = [refusal] * len(commands)
         except Exception:
             if len(groups) > 1:

@@ -78,6 +78,10 @@ class PostgresStore:
             self._announcer.announce(committed.last_sequences)
         return committed
 
+    def check(self) -> None:
+        # Where nothing may be written, no transaction gets an id.
+        self._link.run(lambda it: it.execute("SELECT pg_current_xact_id()"))
+
     # -- accounts, for the operator
 
     def create_account(self, account: Account) -> bool:

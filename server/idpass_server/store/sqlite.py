@@ -153,6 +153,11 @@ class SqliteStore:
         self._commit()
         return Committed(outcomes, {a.name: a.last_sequence for a in batch.changed_accounts()})
 
+    def check(self) -> None:
+        with self._errors():
+            self._writer.execute("BEGIN IMMEDIATE")
+            self._writer.execute("ROLLBACK")
+
     def _commit(self) -> None:
         try:
             self._writer.execute("COMMIT")
