@@ -9,7 +9,7 @@ PROTOS := $(wildcard protos/idpass/v1/*.proto)
 PIP := -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test fuzz check format generate baseline matrix bench bench-postgresql build lock clean
+.PHONY: help setup demo serve test prove fuzz check format generate options baseline matrix bench bench-postgresql build lock clean
 
 help: ## Show what can be made
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -23,7 +23,10 @@ serve: $(VENV)/runtime ## Serve mock data on 127.0.0.1:50051, with a page to try
 	@$(BIN)/idpass-server serve --http 127.0.0.1:8080 --sandbox
 
 test: $(VENV)/dev ## Run all tests
-	$(BIN)/python -m pytest tests
+	$(BIN)/python -m pytest tests --ignore tests/prove
+
+prove: $(VENV)/dev ## Run the long drills: kills, failovers, overload
+	$(BIN)/python -m pytest tests/prove
 
 fuzz: $(VENV)/dev ## Send random and mutated requests for ten minutes, or FUZZ_SECONDS
 	FUZZ_SECONDS=$${FUZZ_SECONDS:-600} $(BIN)/python -m pytest tests/test_fuzz.py
@@ -45,6 +48,9 @@ format: $(VENV)/dev ## Format code and protos, and mend what the linter can
 
 generate: $(GENERATE)/ready ## Generate the client's messages and stubs from protos/
 	$(GENERATE)/bin/python protos/generate.py
+
+options: $(VENV)/dev ## Rewrite the table of options in server/docs/operating.md
+	$(BIN)/python tests/option_table.py
 
 baseline: $(GENERATE)/ready ## Take the protos as released: later ones must not break them
 	$(GENERATE)/bin/python protos/generate.py --baseline

@@ -1,14 +1,19 @@
 """The command line: what it does, and what it says when it cannot."""
 
+import math
 import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
-from idpass_server.config import BadSetting, Settings, parse_money, show_money
+from idpass_server.cli import main
+from idpass_server.config import OPTIONS, BadSetting, Settings
+from idpass_server.money import parse_money, show_money
 from idpass_server.records import Money
 from support import Service, cli, process
 
@@ -191,3 +196,39 @@ def test_what_is_no_money_is_refused(text: str) -> None:
 @pytest.mark.parametrize("listen", ["127.0.0.1:0", "localhost:50051", "[::1]:1", "127.1.2.3:65535"])
 def test_loopback_addresses_are_served(listen: str) -> None:
     assert Settings(listen=listen).listen == listen
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"max_calls": 0},
+        {"max_pending": 999},
+        {"rate_per_s": -1},
+        {"rate_per_s": math.inf},
+        {"drain_s": math.nan},
+        {"max_idle_s": 1e12},
+        {"max_streams": 2**31},
+        {"workers": 257, "db": "postgresql:///x"},
+        {"log_level": "loud"},
+    ],
+)
+def test_a_setting_out_of_its_range_is_refused_on_every_way_in(setting: dict[str, Any]) -> None:
+    name = next(iter(setting))
+    flag = OPTIONS[name].flag
+    with pytest.raises(BadSetting, match=f"^{flag} "):
+        Settings(**setting)
+    done = CliRunner().invoke(main, ["serve", flag, str(setting[name])])
+    assert done.exit_code == 2
+    assert flag in done.output
+
+
+def test_every_option_of_serve_is_declared_as_a_setting() -> None:
+    assert [option.name for option in main.commands["serve"].params] == list(OPTIONS)
+
+
+def test_options_that_commands_share_are_declared_once() -> None:
+    for command in main.commands.values():
+        for option in command.params:
+            if option.envvar:
+                assert option.name in OPTIONS
+                assert option.envvar == OPTIONS[option.name].variable

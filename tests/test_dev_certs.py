@@ -10,8 +10,8 @@ import pytest
 from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
+from documents import PAGES, blocks
 from support import Process, cli, process
-from test_docs import blocks
 
 IDS = ("spiffe://example.org/billing", "spiffe://example.org/ns/prod/onboarding")
 
@@ -113,7 +113,7 @@ def call(command: list[str], server: Process, folder: Path) -> subprocess.Comple
 def test_the_readme_shows_how_it_is_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     make, serve, register = (
-        next(block for block in blocks("sh") if block.startswith(start))
+        next(block for block in blocks("sh", PAGES["security.md"]) if block.startswith(start))
         for start in (
             "idpass-server dev-certs",
             "idpass-server serve --listen 0.0.0.0",
@@ -123,7 +123,11 @@ def test_the_readme_shows_how_it_is_tried(tmp_path: Path, monkeypatch: pytest.Mo
     for line in make.splitlines():
         made = cli(*words(line)[1:])
         assert made.returncode == 0, made.stderr
-    (callers,) = (block for block in blocks("toml") if block.startswith("[callers.billing]"))
+    (callers,) = (
+        block
+        for block in blocks("toml", PAGES["security.md"])
+        if block.startswith("[callers.billing]")
+    )
     Path("callers.toml").write_text(callers)
     program, command, listen, address, *options = words(serve)
     assert (program, command, listen) == ("idpass-server", "serve", "--listen")

@@ -1,16 +1,19 @@
-"""What can be set about a server, checked; the command line fills it in."""
+"""The options of `serve`: each is declared once, as a field of `Settings`.
+
+The command line, the environment, the checks and the table in server/docs/operating.md come from
+here.
+"""
 
 import ipaddress
 import re
-from dataclasses import dataclass
+import sys
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, NamedTuple, TypeVar
 
-from idpass_server.records import Money
-
-MICROS: Final = 1_000_000
-_MONEY: Final = re.compile(r"([A-Z]{3}) (\d{1,9})(?:\.(\d{1,6}))?")
 MAX_PORT: Final = 65_535
+_MAX_INT: Final = 2**31 - 1  # gRPC's own settings are 32-bit numbers
+_WEEK_S: Final = 7 * 86_400  # in milliseconds it is still such a number
 _ADDRESS: Final = re.compile(r"\[?(?P<host>[^\[\]]+)\]?:(?P<port>\d{1,5})")
 _SQLITE: Final = "sqlite:///"
 _POSTGRESQL: Final = ("postgresql://", "postgres://")
@@ -18,75 +21,266 @@ _PASSWORD: Final = re.compile(r"(?<=:)[^:/@]*(?=@)|(?<=[?&]password=)[^&]*")
 NAME: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 """Of an account or a caller."""
 
+T = TypeVar("T")
+
 
 class BadSetting(ValueError):
     """A value cannot be used; the message says why and what would do."""
 
 
+class Option(NamedTuple):
+    """How a setting is given on the command line and in the environment.
+
+    Args:
+        flag: its name, such as --max-calls.
+        value: the form of its value, or the unit of a number; empty for a switch.
+        help: a sentence or two for `--help` and the documents.
+        least: the smallest number allowed, or None for any.
+        most: the largest number allowed, or None for any.
+        choices: the only values allowed, or none for any.
+    """
+
+    flag: str
+    value: str
+    help: str
+    least: float | None
+    most: float | None
+    choices: tuple[str, ...]
+
+    @property
+    def variable(self) -> str:
+        """The environment variable, such as IDPASS_MAX_CALLS for --max-calls."""
+        return "IDPASS_" + self.flag.removeprefix("--").replace("-", "_").upper()
+
+    @property
+    def range(self) -> str:
+        """What is allowed, for people: "1 to 256", "0 or more", "debug, info", or empty."""
+        if self.choices:
+            return ", ".join(self.choices)
+        if self.least is None:
+            return ""
+        return f"{self.least} or more" if self.most is None else f"{self.least} to {self.most}"
+
+    def check(self, value: Any) -> None:
+        """Raises: BadSetting: the value is out of range."""
+        if value is None:
+            return
+        if self.choices and value not in self.choices:
+            raise BadSetting(f"{self.flag} {value} is none of {self.range}")
+        most = sys.float_info.max if self.most is None else self.most
+        # "Not a number" and infinity are in no range.
+        if self.least is not None and not self.least <= value <= most:
+            raise BadSetting(f"{self.flag} {value} is out of range: {self.range} ({self.value})")
+
+
+def option(
+    flag: str,
+    default: T,
+    value: str,
+    help: str,  # noqa: A002 click's word for it
+    *,
+    least: float | None = None,
+    most: float | None = None,
+    choices: tuple[str, ...] = (),
+) -> T:
+    """A field of `Settings` with its `Option`, whose arguments these are.
+
+    Returns:
+        what `dataclass` takes for a field; for the type checker it has the default's type.
+    """
+    declared = Option(flag, value, help, least, most, choices)
+    made: T = field(default=default, metadata={"option": declared})
+    return made
+
+
 @dataclass(frozen=True)
 class Settings:
-    """
-    Args:
-        listen: HOST:PORT to serve; port 0 takes a free one.
-        tls_cert: PEM file of the server's certificate chain, or None for plain text.
-        tls_key: PEM file of its private key.
-        tls_client_ca: PEM file of the authorities of callers' certificates; None asks for none.
-        max_connection_age_s: after so long a connection is to be made anew.
-        db: URL of the database: sqlite:///FILE, or postgresql://… as libpq takes it.
-        metrics: HOST:PORT for Prometheus, or None for none.
-        max_calls: how many unary calls may be in flight.
-        max_pending: how many changes may wait for the store.
-        max_watchers: how many streams may be open.
-        max_watchers_per_account: how many of them on one account.
-        rate_per_s: how many calls each caller may make; 0 means that there is no limit.
-        burst: how many calls a caller may make at once after a rest.
-        max_message_bytes: how large a request may be.
-        max_metadata_bytes: how large a request's metadata may be, as HTTP/2 counts it.
-        max_connections: how many may be open.
-        max_streams: how many calls and streams may be open on one connection.
-        handshake_timeout_s: how long a new connection may take to become one.
-        max_idle_s: how long a connection may be open without a call or stream on it.
-        min_ping_interval_s: pings that come sooner after one another cost a client its connection.
-        drain_s: how long calls in flight may take to finish when the server stops.
-        http: HOST:PORT for HTTP/JSON, or None for none.
-        workers: how many processes serve.
-        sandbox: whether to serve mock data, in a database of their own, with a page to try it on.
-        callers: file of those who may call, or None where everyone acts for the account `demo`.
-        reflection: whether to tell everyone the API; None means where there is no callers file.
+    """What can be set about a server, checked.
+
+    Each field is what its option says; None stands for an option that is not given.
 
     Raises:
-        BadSetting: a value cannot be used.
+        BadSetting: a value is out of range, or does not go with the others.
     """
 
-    listen: str = "127.0.0.1:50051"
-    tls_cert: str | None = None
-    tls_key: str | None = None
-    tls_client_ca: str | None = None
-    max_connection_age_s: float = 3_600.0
-    db: str = "sqlite:///idpass.db"
-    metrics: str | None = None
-    max_calls: int = 1_000
-    max_pending: int = 20_000
-    max_watchers: int = 1_000
-    max_watchers_per_account: int = 100
-    rate_per_s: float = 500.0
-    burst: int = 1_000
+    listen: str = option(
+        "--listen",
+        "127.0.0.1:50051",
+        "HOST:PORT",
+        "Address to serve; port 0 takes a free one. Loopback only, unless TLS and --callers are "
+        "given.",
+    )
+    tls_cert: str | None = option(
+        "--tls-cert", None, "FILE", "PEM file of the server's certificate chain; turns TLS on."
+    )
+    tls_key: str | None = option("--tls-key", None, "FILE", "PEM file of the server's private key.")
+    tls_client_ca: str | None = option(
+        "--tls-client-ca",
+        None,
+        "FILE",
+        "PEM file of the authorities that issue client certificates; turns mutual TLS on.",
+    )
+    max_connection_age_s: float = option(
+        "--max-connection-age",
+        3_600.0,
+        "SECONDS",
+        "Age at which a connection is closed gracefully, so that the client connects anew.",
+        least=0.1,
+        most=_WEEK_S,
+    )
+    db: str = option(
+        "--db",
+        "sqlite:///idpass.db",
+        "URL",
+        "Database: sqlite:///FILE (relative), sqlite:////FILE (absolute) or postgresql://...",
+    )
+    metrics: str | None = option(
+        "--metrics", None, "HOST:PORT", "Address for Prometheus; without it there are no metrics."
+    )
+    max_calls: int = option(
+        "--max-calls",
+        1_000,
+        "CALLS",
+        "Unary calls in flight; further ones are answered OVERLOADED.",
+        least=1,
+    )
+    max_pending: int = option(
+        "--max-pending",
+        20_000,
+        "CHANGES",
+        "Changes waiting for the disk; further ones are answered OVERLOADED.",
+        least=1_000,
+    )
+    max_watchers: int = option(
+        "--max-watchers",
+        1_000,
+        "STREAMS",
+        "Open WatchIdPasses streams; further ones are answered OVERLOADED.",
+        least=0,
+    )
+    max_watchers_per_account: int = option(
+        "--max-watchers-per-account",
+        100,
+        "STREAMS",
+        "Open WatchIdPasses streams of one account; further ones are answered OVERLOADED.",
+        least=0,
+    )
+    rate_per_s: float = option(
+        "--rate",
+        500.0,
+        "CALLS/SECOND",
+        "Rate of each caller; each cancellation in a batch counts. Calls above it are answered "
+        "OVERLOADED. 0 means no limit.",
+        least=0,
+    )
+    burst: int = option(
+        "--burst", 1_000, "CALLS", "Calls that a caller may make at once after a pause.", least=1
+    )
     # A batch of 1,000 cancellations with the longest notes and ids fits.
-    max_message_bytes: int = 2_500_000
-    max_metadata_bytes: int = 8 * 1024
-    max_connections: int = 500
-    max_streams: int = 1_000
-    handshake_timeout_s: float = 10.0
-    max_idle_s: float = 300.0
-    min_ping_interval_s: float = 10.0
-    drain_s: float = 10.0
-    http: str | None = None
-    workers: int = 1
-    sandbox: bool = False
-    callers: str | None = None
-    reflection: bool | None = None
+    max_message_bytes: int = option(
+        "--max-message-bytes", 2_500_000, "BYTES", "Size of a request.", least=1_024, most=_MAX_INT
+    )
+    max_metadata_bytes: int = option(
+        "--max-metadata-bytes",
+        8 * 1024,
+        "BYTES",
+        "Size of a request's metadata, counting 32 bytes for each entry as HTTP/2 does.",
+        least=1_024,
+        most=_MAX_INT,
+    )
+    max_connections: int = option(
+        "--max-connections",
+        500,
+        "CONNECTIONS",
+        "Open connections; further ones are closed at once.",
+        least=1,
+        most=_MAX_INT,
+    )
+    max_streams: int = option(
+        "--max-streams",
+        1_000,
+        "STREAMS",
+        "Calls and streams open on one connection; further ones wait in the client, or are "
+        "refused.",
+        least=1,
+        most=_MAX_INT,
+    )
+    handshake_timeout_s: float = option(
+        "--handshake-timeout",
+        10.0,
+        "SECONDS",
+        "Time for a new connection to agree on TLS and HTTP/2.",
+        least=0.1,
+        most=_WEEK_S,
+    )
+    max_idle_s: float = option(
+        "--max-idle",
+        300.0,
+        "SECONDS",
+        "Time that a connection may stay open without a call.",
+        least=1,
+        most=_WEEK_S,
+    )
+    min_ping_interval_s: float = option(
+        "--min-ping-interval",
+        10.0,
+        "SECONDS",
+        "Shortest interval between a client's pings; one that pings more often is disconnected.",
+        least=0.1,
+        most=_WEEK_S,
+    )
+    drain_s: float = option(
+        "--drain",
+        10.0,
+        "SECONDS",
+        "Time for calls in flight to finish on SIGTERM or Ctrl-C.",
+        least=0,
+        most=_WEEK_S,
+    )
+    http: str | None = option(
+        "--http",
+        None,
+        "HOST:PORT",
+        "Address for HTTP/JSON, loopback only; without it there is no HTTP.",
+    )
+    workers: int = option(
+        "--workers",
+        1,
+        "PROCESSES",
+        "Processes that serve together, each with the limits above; PostgreSQL only.",
+        least=1,
+        most=256,
+    )
+    sandbox: bool = option(
+        "--sandbox",
+        False,
+        "",
+        "Serve mock data from a throw-away database instead of --db, and a page to try it on.",
+    )
+    callers: str | None = option(
+        "--callers",
+        None,
+        "FILE",
+        "File that lists the callers; without it everyone acts for the account `demo`.",
+    )
+    reflection: bool | None = option(
+        "--reflection",
+        None,
+        "",
+        "Enable gRPC server reflection, or disable it with --no-reflection. By default it is "
+        "enabled where there is no callers file.",
+    )
+    log_level: str = option(
+        "--log-level",
+        "info",
+        "LEVEL",
+        "Least severe level to log, on standard error.",
+        choices=("debug", "info", "warning", "error"),
+    )
 
     def __post_init__(self) -> None:
+        for name, declared in OPTIONS.items():
+            declared.check(getattr(self, name))
         self._check_tls()
         if self.http is not None:
             loopback("--http", self.http)
@@ -134,8 +328,14 @@ class Settings:
 
     @property
     def reflects(self) -> bool:
-        """Whether everyone is told the API."""
+        """Whether gRPC server reflection is enabled."""
         return self.callers is None if self.reflection is None else self.reflection
+
+
+OPTIONS: Final[dict[str, Option]] = {
+    each.name: each.metadata["option"] for each in fields(Settings)
+}
+"""By the name of their field, in the order in which they are shown."""
 
 
 def address(text: str) -> tuple[str, int]:
@@ -195,19 +395,3 @@ def sqlite_path(url: str) -> Path | None:
 def shown_url(url: str) -> str:
     """A database URL without its password."""
     return _PASSWORD.sub("***", url)
-
-
-def parse_money(text: str) -> Money:
-    """ "AUD 4.50" as money. Raises: BadSetting."""
-    match = _MONEY.fullmatch(text)
-    if not match:
-        raise BadSetting(f"{text!r} is no amount of money such as 'AUD 4.50'")
-    currency, units, fraction = match.groups()
-    return Money(currency, int(units) * MICROS + int((fraction or "").ljust(6, "0")))
-
-
-def show_money(money: Money) -> str:
-    """Money as "AUD 4.50": two decimals, more where they are needed."""
-    units, micros = divmod(money.micros, MICROS)
-    fraction = f"{micros:06}".rstrip("0").ljust(2, "0")
-    return f"{money.currency} {units}.{fraction}"

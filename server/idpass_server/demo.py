@@ -18,7 +18,8 @@ from idpass.v1.id_pass_service_pb2 import (
     RegisterRequest,
 )
 from idpass.v1.id_pass_service_pb2_grpc import IdPassServiceStub
-from idpass_server.config import MICROS, Settings, show_money
+from idpass_server.config import Settings
+from idpass_server.money import MICROS, show_money
 from idpass_server.records import Money, Status
 from idpass_server.server import Server
 from idpass_server.store.audit import audit

@@ -6,8 +6,9 @@ from typing import Any, Final
 
 import click
 
-from idpass_server.cli.base import db_option, main, must_exist
-from idpass_server.config import NAME, BadSetting, parse_money, show_money
+from idpass_server.cli.base import main, must_exist, option
+from idpass_server.config import NAME, BadSetting
+from idpass_server.money import parse_money, show_money
 from idpass_server.records import Account, Money
 from idpass_server.store import Store, opening
 
@@ -41,7 +42,7 @@ def account() -> None:
 @click.argument("name", callback=_account_name)
 @click.option("--slots", type=click.IntRange(0, MAX_SLOTS), required=True, help="Passes in flight.")
 @click.option("--fee", type=_Money(), required=True, help="Fee for a pass, such as 'AUD 4.50'.")
-@db_option
+@option("db")
 def create(name: str, slots: int, fee: Money, db: str) -> None:
     """Make an account."""
     with _opened(db) as store:
@@ -54,7 +55,7 @@ def create(name: str, slots: int, fee: Money, db: str) -> None:
 
 @account.command()
 @click.argument("name")
-@db_option
+@option("db")
 def show(name: str, db: str) -> None:
     """Show an account."""
     with _opened(must_exist(db)) as store:
@@ -65,7 +66,7 @@ def show(name: str, db: str) -> None:
 @click.argument("name")
 @click.option("--slots", type=click.IntRange(0, MAX_SLOTS), help="Passes in flight.")
 @click.option("--fee", type=_Money(), help="Fee for passes registered from now on.")
-@db_option
+@option("db")
 def set_account(name: str, slots: int | None, fee: Money | None, db: str) -> None:
     """Change an account. Passes keep the fee they were registered with."""
     if slots is None and fee is None:

@@ -1,31 +1,50 @@
 """The command `idpass-server` itself, and what its commands share."""
 
 from collections.abc import Callable
-from typing import Any, Final
+from dataclasses import fields
+from typing import Any, Final, get_args
 
 import click
 
 from idpass_server import running, workers
-from idpass_server.config import BadSetting, Settings, sqlite_path
+from idpass_server.config import OPTIONS, BadSetting, Option, Settings, sqlite_path
 
 Command = Callable[..., Any]
+_RANGES: Final[dict[object, Command]] = {int: click.IntRange, float: click.FloatRange}
+_TYPES: Final = {each.name: each.type for each in fields(Settings)}
 
 
-def setting(name: str, *names: str, **options: Any) -> Callable[[Command], Command]:
-    """An option that is read from the environment as well: --max-calls from IDPASS_MAX_CALLS."""
-    word = name.removeprefix("--").partition("/")[0]
-    variable = f"IDPASS_{word.replace('-', '_').upper()}"
-    return click.option(
-        name,
-        *names,
-        envvar=variable,
-        show_envvar=True,
-        show_default="default" in options,
-        **options,
-    )
+def option(name: str, **instead: Any) -> Callable[[Command], Command]:
+    """The click option of a setting, which is read from the environment as well.
+
+    Args:
+        name: of its field in `Settings`.
+        instead: what a command wants other than `serve`, in click's words.
+    """
+    declared, default, kind = OPTIONS[name], getattr(Settings, name), _TYPES[name]
+    words: dict[str, Any] = {
+        "default": default,
+        "envvar": declared.variable,
+        "show_envvar": True,
+        "show_default": default is not None and default is not False,
+        "help": declared.help,
+    }
+    flag = declared.flag
+    if kind is bool:
+        words["is_flag"] = True
+    elif bool in get_args(kind):
+        flag += f"/--no-{flag.removeprefix('--')}"
+    else:
+        words |= {"type": _click_type(declared, kind), "metavar": declared.value}
+    return click.option(flag, name, **words | instead)
 
 
-db_option: Final = setting("--db", default=Settings.db, help="Database URL.")
+def _click_type(declared: Option, kind: object) -> Any:
+    if declared.choices:
+        return click.Choice(declared.choices)
+    if kind in _RANGES:
+        return _RANGES[kind](declared.least, declared.most)
+    return click.STRING
 
 
 def must_exist(db: str) -> str:

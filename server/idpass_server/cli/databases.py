@@ -6,13 +6,13 @@ from contextlib import ExitStack
 
 import click
 
-from idpass_server.cli.base import db_option, main, must_exist
+from idpass_server.cli.base import main, must_exist, option
 from idpass_server.config import shown_url
 from idpass_server.store import opening
 
 
 @main.command("audit")
-@db_option
+@option("db")
 @click.pass_context
 def audit_command(context: click.Context, db: str) -> None:
     """Check every invariant of a database, which may be in use meanwhile."""
@@ -27,7 +27,7 @@ def audit_command(context: click.Context, db: str) -> None:
 
 
 @main.command("migrate")
-@db_option
+@option("db")
 def migrate_command(db: str) -> None:
     """Bring a database's schema up to date.
 
