@@ -137,6 +137,13 @@ class Settings:
     metrics: str | None = option(
         "--metrics", None, "HOST:PORT", "Address for Prometheus; without it there are no metrics."
     )
+    probe: str | None = option(
+        "--probe",
+        None,
+        "HOST:PORT",
+        "Address that answers /livez, /readyz and /readyz?verbose over plain HTTP, and nothing "
+        "else.",
+    )
     max_calls: int = option(
         "--max-calls",
         1_000,
@@ -290,6 +297,8 @@ class Settings:
             address(self.metrics)
             if self.sandbox:
                 raise BadSetting("--metrics is not for a --sandbox: its figures would be of no use")
+        if self.probe is not None:
+            address(self.probe)
         if self.callers is not None and self.sandbox:
             raise BadSetting("--callers is not for a --sandbox: its mock data are for everyone")
         if self.workers > 1:

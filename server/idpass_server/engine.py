@@ -133,19 +133,11 @@ class Engine:
         if refusal is not None:
             raise refusal
 
-    async def stop(self, timeout_s: float = math.inf) -> bool:
-        """Finishes everything that was submitted, then ends the thread.
-
-        Args:
-            timeout_s: how long that may take.
-
-        Returns:
-            false if the thread has not ended by then: the store is still in use.
-        """
+    async def stop(self) -> None:
+        """Finishes everything that was submitted, then ends the thread."""
         self._hand_over()
         self._queue.put(None)
-        await asyncio.to_thread(self._thread.join, min(timeout_s, threading.TIMEOUT_MAX))
-        return not self._thread.is_alive()
+        await asyncio.to_thread(self._thread.join)
 
     def _hand_over(self) -> None:
         """Gives the thread what came in this turn of the loop, and wakes it once for all."""

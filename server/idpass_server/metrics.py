@@ -39,7 +39,7 @@ class Metrics:
         """Adds a figure that is read when it is asked for."""
         Gauge(f"{PREFIX}_{name}", help_text, registry=self.registry).set_function(value)
 
-    def served(self) -> PlainHttp:
+    def pages(self) -> PlainHttp:
         """What answers GET /metrics."""
 
         def page(request: Request) -> Answer:

@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Self
 
 MAX_CONNECTIONS: Final = 64
 MAX_HEAD_BYTES: Final = 8 * 1024
@@ -47,13 +47,14 @@ class PlainHttp:
         Raises:
             OSError: the address cannot be listened on.
         """
-        self._server = await asyncio.start_server(
-            self._connected, host, port, limit=MAX_HEAD_BYTES
-        )
+        self._server = await asyncio.start_server(self._connected, host, port, limit=MAX_HEAD_BYTES)
         port = self._server.sockets[0].getsockname()[1]
         return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
-    def close(self) -> None:
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         """Ends at once, with every connection."""
         if self._server is not None:
             self._server.close()

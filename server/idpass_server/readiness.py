@@ -5,7 +5,6 @@ Each part that can tell reports here under a name of its own, such as "store" or
 """
 
 import asyncio
-from collections.abc import Awaitable
 from typing import Final
 
 import structlog
@@ -38,10 +37,11 @@ class Readiness:
         self._problems[name] = problem
         if before == problem:
             return
-        if before is None:
-            log.error("not_ready", check=name, problem=problem)
-        elif problem is None:
-            log.info("ready_again", check=name)
+        if name != DRAINING:  # which is no fault, and is logged where it begins
+            if before is None:
+                log.error("not_ready", check=name, problem=problem)
+            elif problem is None:
+                log.info("ready_again", check=name)
         self._loop.call_soon_threadsafe(self._tell)
 
     @property
@@ -58,7 +58,7 @@ class Readiness:
         """The problem of each check that has been reported on, or None."""
         return self._problems.copy()
 
-    def changed(self) -> Awaitable[None]:
+    def changed(self) -> asyncio.Future[None]:
         """What ends when a check has changed since this was called."""
         return asyncio.shield(self._change)
 

@@ -8,19 +8,21 @@ is in flight and ends by itself.
 
 import asyncio
 import base64
+import json
 import pickle
 import signal
 import socket
 import sys
 from typing import Final, NamedTuple, Self
 
-import uvloop
-
 from idpass_server import logs, running
 from idpass_server.config import Settings
+from idpass_server.readiness import Readiness
 
 READY: Final = b"ready\n"
 GO: Final = b"go\n"
+CHECKS: Final = b"checks "
+REPORT_S: Final = 1.0
 
 
 class Start(NamedTuple):
@@ -53,11 +55,18 @@ async def _work() -> int:
         await reader.read()
         signal.raise_signal(signal.SIGTERM)
 
-    async def ready() -> None:
+    async def report(readiness: Readiness) -> None:
+        while not writer.is_closing():
+            changed = readiness.changed()
+            writer.write(CHECKS + json.dumps(readiness.checks()).encode() + b"\n")
+            await asyncio.wait([changed], timeout=REPORT_S)
+
+    async def ready(readiness: Readiness) -> None:
         writer.write(READY)
         if await reader.readline() != GO:
             raise _Unwanted
         tasks.append(asyncio.create_task(end_with_the_supervisor()))
+        tasks.append(asyncio.create_task(report(readiness)))
 
     try:
         healthy = await running.serve(start.settings, ready)
@@ -74,7 +83,7 @@ async def _work() -> int:
 def main() -> None:
     # Until something is read again on SIGHUP, it is not to end a worker.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    sys.exit(uvloop.run(_work()))
+    sys.exit(running.run(_work()))
 
 
 if __name__ == "__main__":
