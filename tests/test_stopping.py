@@ -1,5 +1,6 @@
-"""Stopping: at once, with everything that was begun finished, whoever goes on calling or reading."""
+"""Stopping: at once, and with what was begun finished, whoever goes on calling or reading."""
 
+import asyncio
 import contextlib
 import threading
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from grpc_reflection.v1alpha import reflection_pb2
 import http2
 from idpass import IdPassClient
 from idpass.v1.id_pass_service_pb2 import CancelRequest, RegisterRequest, WatchRequest
+from idpass.v1.id_pass_service_pb2_grpc import IdPassServiceStub
 from idpass_server import running
 from idpass_server import server as server_module
 from idpass_server.config import Settings
@@ -120,18 +122,32 @@ def refusal_of(calls: Calls) -> str:
     return "answered"
 
 
-def test_a_store_that_never_answers_does_not_keep_the_process(
+async def test_a_store_that_never_answers_does_not_hold_up_a_stop(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(server_module, "CLOSE_S", 0.1)
-    service = Service(tmp_path / "idpass.db", drain_s=0.1)
-    answers = threading.Event()
-    service.server._store.commit = lambda *_: answers.wait(30)  # type: ignore[method-assign, assignment, return-value]
-    call = service.stub.RegisterIdPass.future(RegisterRequest(), timeout=30)
-    service.stop()
+    server = Server(settings(tmp_path, drain_s=0.1))
+    address = await server.start()
+    asked, answers = threading.Event(), threading.Event()
+
+    def wait(*_: object) -> Any:
+        asked.set()
+        answers.wait(30)
+
+    server._store.commit = wait  # type: ignore[method-assign]
+    async with grpc.aio.insecure_channel(address) as channel:
+        call = IdPassServiceStub(channel).RegisterIdPass(RegisterRequest())
+        await asyncio.to_thread(asked.wait)
+        server.stop()
+        assert await server.wait() is False
+        with pytest.raises(grpc.aio.AioRpcError):
+            await call
     answers.set()
-    assert service.healthy is False
-    assert isinstance(call.exception(), grpc.RpcError)
+    await asyncio.to_thread(server._engine._thread.join)
+
+
+def settings(folder: Path, **more: Any) -> Settings:
+    return Settings(listen="127.0.0.1:0", db=f"sqlite:///{folder / 'idpass.db'}", **more)
 
 
 async def test_a_part_that_fails_ends_the_server(
@@ -141,7 +157,7 @@ async def test_a_part_that_fails_ends_the_server(
         raise RuntimeError("a fault")
 
     monkeypatch.setattr(Sweeper, "run", fail)
-    server = Server(Settings(listen="127.0.0.1:0", db=f"sqlite:///{tmp_path / 'idpass.db'}"))
+    server = Server(settings(tmp_path))
     await server.start()
     with pytest.raises(PartFailed, match="sweeper"):
         await server.wait()
@@ -167,10 +183,8 @@ async def test_a_gateway_that_fails_ends_the_service(
         raise RuntimeError("a fault")
 
     monkeypatch.setattr(uvicorn.Server, "serve", fail)
-    db = f"sqlite:///{tmp_path / 'idpass.db'}"
-    settings = Settings(listen="127.0.0.1:0", http="127.0.0.1:0", db=db)
     with pytest.raises(PartFailed, match="gateway"):
-        await running.serve(settings)
+        await running.serve(settings(tmp_path, http="127.0.0.1:0"))
 
 
 def test_http_without_its_parser_is_refused_at_the_start(tmp_path: Path) -> None:

@@ -68,6 +68,7 @@ class Server:
 
     Attributes:
         readiness: where each part reports whether changes can be stored.
+        listens: HOST:PORT of "metrics" and "probe", where they are asked for.
 
     Raises:
         CannotOpen: the database cannot be served.
@@ -87,6 +88,7 @@ class Server:
         self._broken = False
         self._failed: str | None = None
         self._pages = contextlib.ExitStack()
+        self.listens: dict[str, str] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._reloading = Reloading()
 
@@ -116,7 +118,9 @@ class Server:
                 ("metrics", self._settings.metrics, metrics.pages()),
                 ("probe", self._settings.probe, probe(self.readiness.checks)),
             ):
-                self._pages.enter_context(await serve_pages(name, listen, pages))
+                if listen is not None:
+                    self._pages.enter_context(pages)
+                    self.listens[name] = await serve_pages(name, listen, pages)
             if ready is not None:
                 await ready(self.readiness)
         except BaseException:
@@ -184,7 +188,8 @@ class Server:
         # have limits whose refusals say more.
         server = grpc.aio.server(options=options(self._settings))
         server.add_generic_rpc_handlers((wire.handlers(servicer),))
-        health_pb2_grpc.add_HealthServicer_to_server(Health(self.readiness), server)
+        self._health = Health(self.readiness)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         if self._settings.reflects:
             reflection.enable(server)
         return server
@@ -345,15 +350,15 @@ class Server:
             ) from error
 
 
-async def serve_pages(name: str, listen: str | None, pages: PlainHttp) -> PlainHttp:
-    """Has pages answered at an address, if one is given, and says so in the log.
+async def serve_pages(name: str, listen: str, pages: PlainHttp) -> str:
+    """Has pages answered at an address, and says so in the log. Returns HOST:PORT.
 
     Raises:
         CannotListen: the address cannot be listened on.
     """
-    if listen is not None:
-        try:
-            log.info(name, listen=await pages.listen(*address(listen)))
-        except OSError as error:
-            raise CannotListen(f"{listen} cannot be listened on: {error.strerror}") from error
-    return pages
+    try:
+        place = await pages.listen(*address(listen))
+    except OSError as error:
+        raise CannotListen(f"{listen} cannot be listened on: {error.strerror}") from error
+    log.info(name, listen=place)
+    return place

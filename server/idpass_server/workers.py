@@ -58,8 +58,10 @@ async def serve(settings: Settings, log_level: str) -> bool:
             http=_reserve("--http", settings.http, reserved) if settings.http else None,
         )
         supervisor = _Supervisor(settings, log_level)
-        with await serve_pages("probe", settings.probe, probe(supervisor.checks)):
-            return await supervisor.run()
+        if settings.probe is not None:
+            pages = reserved.enter_context(probe(supervisor.checks))
+            await serve_pages("probe", settings.probe, pages)
+        return await supervisor.run()
 
 
 class _Worker:
