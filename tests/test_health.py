@@ -103,15 +103,12 @@ def test_a_database_that_is_away_says_why(postgres_db: str, postgres: Postgres) 
     watch = stub(service).Watch(request())
     assert next(watch).status == SERVING
     name = postgres_db.rpartition("/")[2]
-    postgres.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
-    postgres.execute(
-        f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'"
-    )
+    postgres.shut_out(name)
     assert next(watch).status == NOT_SERVING
     problem = service.server.readiness.checks()["store"]
     assert problem is not None
     assert f'database "{name}" is not currently accepting connections' in problem
-    postgres.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
+    postgres.let_in(name)
     assert next(watch).status == SERVING
     service.stop()
 

@@ -329,15 +329,12 @@ def test_a_worker_that_cannot_store_makes_all_not_ready(database: str, postgres:
         place = server.wait_for("probe")["listen"]
         while probed(place).status != 200:
             time.sleep(0.01)
-        postgres.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
-        postgres.execute(
-            f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'"
-        )
+        postgres.shut_out(name)
         while "[-] store: worker " not in (told := probed(place)).body:
             time.sleep(0.01)
         assert told.status == 503
         assert "not currently accepting connections" in told.body
-        postgres.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
+        postgres.let_in(name)
 
 
 def probed(place: str) -> Answer:
