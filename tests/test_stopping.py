@@ -98,7 +98,7 @@ def test_a_call_in_flight_is_finished_however_long_it_takes(tmp_path: Path) -> N
         go_on.wait(30)
         return commit(*arguments)
 
-    service.server._store.commit = slow  # type: ignore[method-assign]
+    service.server._store.commit = slow  # type: ignore[method-assign, assignment]
     call = service.stub.CancelIdPass.future(CancelRequest(id=pass_id), timeout=30)
     entered.wait(30)
     service.loop.call_soon_threadsafe(service.server.stop)
@@ -134,7 +134,7 @@ async def test_a_store_that_never_answers_does_not_hold_up_a_stop(
         asked.set()
         answers.wait(30)
 
-    server._store.commit = wait  # type: ignore[method-assign]
+    server._store.commit = wait  # type: ignore[method-assign, assignment]
     async with grpc.aio.insecure_channel(address) as channel:
         call = IdPassServiceStub(channel).RegisterIdPass(RegisterRequest())
         await asyncio.to_thread(asked.wait)
@@ -169,7 +169,7 @@ def test_a_writer_that_fails_ends_the_server(tmp_path: Path) -> None:
     def fail(*_: object) -> Any:
         raise SystemExit
 
-    service.server._store.commit = fail  # type: ignore[method-assign]
+    service.server._store.commit = fail  # type: ignore[method-assign, assignment]
     call = service.stub.RegisterIdPass.future(RegisterRequest(), timeout=30)
     assert isinstance(call.exception(), grpc.RpcError)
     service.stop()

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import grpc
 import structlog
-from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2
 
 from idpass_server.engine import Engine
 from idpass_server.readiness import Readiness
@@ -27,10 +27,9 @@ MAX_STREAMS: Final = 500
 MAX_STREAMS_PER_CONNECTION: Final = 10
 MAX_STREAM_AGE_S: Final = 3_600.0
 
-Status = health_pb2.HealthCheckResponse.ServingStatus
-SERVING: Final = health_pb2.HealthCheckResponse.SERVING
-NOT_SERVING: Final = health_pb2.HealthCheckResponse.NOT_SERVING
-SERVICE_UNKNOWN: Final = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
+SERVING: Final[int] = health_pb2.HealthCheckResponse.SERVING
+NOT_SERVING: Final[int] = health_pb2.HealthCheckResponse.NOT_SERVING
+SERVICE_UNKNOWN: Final[int] = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
 
 log = structlog.get_logger()
 
@@ -53,8 +52,8 @@ async def _problem(engine: Engine) -> str | None:
     return None
 
 
-class Health(health_pb2_grpc.HealthServicer):
-    """Args: readiness: what to tell."""
+class Health:
+    """The servicer. Args: readiness: what to tell."""
 
     def __init__(self, readiness: Readiness) -> None:
         self._readiness = readiness
@@ -93,7 +92,7 @@ class Health(health_pb2_grpc.HealthServicer):
 
     async def _tell(self, name: str, context: Any) -> None:
         """Writes the status whenever it changes, until the server stops."""
-        told: Status | None = None
+        told: int | None = None
         while True:
             changed = self._readiness.changed()
             draining = self._readiness.draining
@@ -105,7 +104,7 @@ class Health(health_pb2_grpc.HealthServicer):
                 return
             await changed
 
-    def _status(self, name: str) -> Status:
+    def _status(self, name: str) -> int:
         if name == LIVENESS:
             return SERVING
         if name not in {"", SERVICE}:

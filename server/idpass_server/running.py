@@ -186,8 +186,10 @@ def _last_resort(seconds: float) -> Iterator[None]:
 
 def _leave_after(seconds: float) -> threading.Timer:
     def leave() -> None:
-        log.critical("stop_blocked", seconds=seconds)
-        os._exit(EXIT_STORE_BROKEN)
+        try:
+            log.critical("stop_blocked", seconds=seconds)
+        finally:  # nor does a log that cannot be written keep it
+            os._exit(EXIT_STORE_BROKEN)
 
     timer = threading.Timer(seconds, leave)
     timer.daemon = True

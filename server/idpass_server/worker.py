@@ -8,6 +8,7 @@ is in flight and ends by itself.
 
 import asyncio
 import base64
+import contextlib
 import json
 import pickle
 import signal
@@ -52,7 +53,8 @@ async def _work() -> int:
     tasks: list[asyncio.Task[None]] = []
 
     async def end_with_the_supervisor() -> None:
-        await reader.read()
+        with contextlib.suppress(OSError):  # it may have ended while it was told something
+            await reader.read()
         signal.raise_signal(signal.SIGTERM)
 
     async def report(readiness: Readiness) -> None:

@@ -71,18 +71,16 @@ def health_command(
     if tls_ca is None:
         channel = grpc.insecure_channel(address, options)
     else:
-        files = (file and file.read_bytes() for file in (tls_ca, tls_key, tls_cert))
+        pems = [file.read_bytes() if file else None for file in (tls_ca, tls_key, tls_cert)]
         if tls_name:
             options.append(("grpc.ssl_target_name_override", tls_name))
-        channel = grpc.secure_channel(address, grpc.ssl_channel_credentials(*files), options)
+        channel = grpc.secure_channel(address, grpc.ssl_channel_credentials(*pems), options)
     request = health_pb2.HealthCheckRequest(service=service)
     with channel:
         try:
             answer = health_pb2_grpc.HealthStub(channel).Check(request, timeout=timeout_s)
         except grpc.RpcError as error:
-            # It is a call as well, which the stubs do not say.
-            details = error.details()  # type: ignore[attr-defined]
-            click.echo(f"{address} gives no answer: {details}", err=True)
+            click.echo(f"{address} gives no answer: {error.details()}", err=True)
             context.exit(UNREACHABLE)
     if answer.status != health_pb2.HealthCheckResponse.SERVING:
         click.echo("not serving", err=True)
