@@ -63,6 +63,12 @@ async def test_what_cannot_store_is_live_and_not_ready() -> None:
     assert verbose[:2] == (503, lines)
 
 
+async def test_what_has_not_begun_to_serve_is_not_ready() -> None:
+    with probe(dict) as pages:
+        place = await pages.listen("127.0.0.1", 0)
+        assert (await asyncio.to_thread(get, place, "/readyz")).status == 503
+
+
 def test_nothing_else_is_on_these_ports(server: Process) -> None:
     for place, own in zip(listens(server), ("/readyz", "/metrics"), strict=True):
         for path in ("/", "/metricsx", "/idpass/cancel", "/readyz/", "//readyz"):

@@ -24,7 +24,7 @@ def probe(checks: Checks) -> PlainHttp:
 
     def readyz(request: Request) -> Answer:
         found = checks()
-        ready = not any(found.values())
+        ready = bool(found) and not any(found.values())  # before the start there are none
         status = HTTPStatus.OK if ready else HTTPStatus.SERVICE_UNAVAILABLE
         if "verbose" in request.query.split("&"):
             return Answer("".join(map(_line, found.items())).encode(), status)
