@@ -18,9 +18,11 @@ import pytest
 from idpass.v1.id_pass_service_pb2 import CancelRequest, RegisterRequest, WatchRequest
 from idpass.v1.id_pass_service_pb2_grpc import IdPassServiceStub
 from support import STATUS, Process, problems, process, report, set_slots
+from test_stopping import restart_under_load
 
 BEFORE_S, AFTER_S = 1.0, 2.0
 MAX_UNKNOWN = 5
+KINDS = ["sqlite", "http", "postgresql", "workers"]
 MORE_OPTIONS = {"workers": ("--workers", "2"), "http": ("--http", "127.0.0.1:0")}
 OPTIONS = [("grpc.initial_reconnect_backoff_ms", 50), ("grpc.max_reconnect_backoff_ms", 100)]
 
@@ -86,13 +88,27 @@ def onlookers(server: Process, http: str | None) -> Iterator[None]:
         stream.close()
 
 
+def database(request: pytest.FixtureRequest, folder: Path, kind: str) -> Path | str:
+    if kind in {"postgresql", "workers"}:
+        url: str = request.getfixturevalue("postgres_db")
+        return url
+    return folder / "idpass.db"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_clients_see_nothing_of_ten_restarts(
+    request: pytest.FixtureRequest, tmp_path: Path, kind: str
+) -> None:
+    db = database(request, tmp_path, kind)
+    restart_under_load(db, *MORE_OPTIONS.get(kind, ()), restarts=10)
+
+
 @pytest.mark.parametrize("rate", [30, 300])
-@pytest.mark.parametrize("kind", ["sqlite", "http", "postgresql", "workers"])
+@pytest.mark.parametrize("kind", KINDS)
 async def test_a_stop_under_load(
     request: pytest.FixtureRequest, tmp_path: Path, kind: str, rate: int
 ) -> None:
-    database = "postgres_db" if kind in {"postgresql", "workers"} else None
-    db = request.getfixturevalue(database) if database else tmp_path / "idpass.db"
+    db = database(request, tmp_path, kind)
     options = ("--drain", "600", *MORE_OPTIONS.get(kind, ()))
     over = asyncio.Event()
     with contextlib.ExitStack() as stack:
