@@ -9,7 +9,7 @@ PROTOS := $(wildcard protos/idpass/v1/*.proto)
 PIP := -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test prove fuzz check format generate options baseline matrix bench bench-postgresql build lock clean
+.PHONY: help setup demo serve test prove fuzz check vulnerabilities format generate options baseline matrix bench bench-postgresql build lock clean
 
 help: ## Show what can be made
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -19,7 +19,7 @@ setup: $(VENV)/dev ## Set up everything that tests and checks need, in .venv
 demo: $(VENV)/runtime ## Cancel a pass in every status, over real gRPC, and show what comes of it
 	@$(BIN)/idpass-server demo
 
-serve: $(VENV)/runtime ## Serve mock data on 127.0.0.1:50051, with a page to try it: http://127.0.0.1:8080
+serve: $(VENV)/runtime ## Serve mock data on 127.0.0.1:50051, with a page to try it on :8080, or on the next free ports
 	@$(BIN)/idpass-server serve --http 127.0.0.1:8080 --sandbox
 
 test: $(VENV)/dev ## Run all tests
@@ -40,6 +40,10 @@ check: $(VENV)/dev $(GENERATE)/ready ## Check format, lint, types, imports, prot
 	$(GENERATE)/bin/python protos/generate.py --check
 	$(BIN)/buf lint build/protos.binpb --path idpass --config protos/buf.yaml
 	$(BIN)/buf breaking build/protos.binpb --path idpass --config protos/buf.yaml --against protos/baseline.binpb
+	$(BIN)/python tests/vulnerabilities.py
+
+vulnerabilities: $(VENV)/dev ## Look the locked dependencies up among known vulnerabilities, in OSV or OSV_URL
+	$(BIN)/python tests/vulnerabilities.py
 
 format: $(VENV)/dev ## Format code and protos, and mend what the linter can
 	$(BIN)/ruff format

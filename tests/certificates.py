@@ -9,9 +9,10 @@ from typing import NamedTuple
 import grpc
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.x509.oid import NameOID
 
+PrivateKey = ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey | rsa.RSAPrivateKey
 PEM = serialization.Encoding.PEM
 
 
@@ -49,14 +50,17 @@ class Authority:
         self.path = folder / "ca.pem"
         self.path.write_bytes(self.pem)
 
-    def issue(self, *names: str, from_day: int = -1, to_day: int = 30) -> Pair:
+    def issue(
+        self, *names: str, from_day: int = -1, to_day: int = 30, key: PrivateKey | None = None
+    ) -> Pair:
         """A certificate.
 
         Args:
             names: host names, IP addresses and URIs.
             from_day, to_day: when it is valid, counted from today.
+            key: of its own; None makes one for P-256.
         """
-        key = ec.generate_private_key(ec.SECP256R1())
+        key = key or ec.generate_private_key(ec.SECP256R1())
         builder = _builder(x509.Name([]), self._name, key, from_day, to_day)
         if names:
             alternatives = x509.SubjectAlternativeName(map(_name, names))
@@ -72,7 +76,7 @@ class Authority:
 def _builder(
     subject: x509.Name,
     issuer: x509.Name,
-    key: ec.EllipticCurvePrivateKey,
+    key: PrivateKey,
     from_day: int,
     to_day: int,
 ) -> x509.CertificateBuilder:

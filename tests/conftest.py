@@ -17,7 +17,7 @@ settings.register_profile(
     "default", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True
 )
 settings.load_profile("default")
-logs.configure("critical")
+logs.configure_lines("critical")
 
 
 @pytest.fixture(scope="session")

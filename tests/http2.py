@@ -19,6 +19,7 @@ from hyperframe.frame import (
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 MAX_FRAME = 16_384
+INITIAL_WINDOW = SettingsFrame.INITIAL_WINDOW_SIZE
 SERVICE = "/idpass.v1.IdPassService/"
 PIECE = 1 << 16
 
@@ -140,14 +141,7 @@ class Connection:
         """How a stream ends, or the connection before it; streams end in any order."""
         if stream in self._ended:
             return self._ended[stream]
-        for frame in self.frames(timeout_s):
-            if isinstance(frame, RstStreamFrame):
-                self._ended.setdefault(frame.stream_id, Ended(f"RST_STREAM {frame.error_code}", ""))
-            elif isinstance(frame, HeadersFrame):
-                headers = {str(k): str(v) for k, v in self._headers.decode(frame.data)}
-                if "grpc-status" in headers:
-                    told = Ended(headers["grpc-status"], headers.get("grpc-message", ""))
-                    self._ended.setdefault(frame.stream_id, told)
+        for _ in self.frames(timeout_s):
             if stream in self._ended:
                 return self._ended[stream]
         if not self.closed:
@@ -179,8 +173,7 @@ class Connection:
                     break
                 frame.parse_body(memoryview(self._received[9 : 9 + length]))
                 self._received = self._received[9 + length :]
-                if isinstance(frame, GoAwayFrame):
-                    self.goaway = frame.additional_data
+                self._note(frame)
                 yield frame
             self._socket.settimeout(left_s)
             try:
@@ -193,6 +186,18 @@ class Connection:
                 self.closed = True
                 return
             self._received += data
+
+    def _note(self, frame: Frame) -> None:
+        """Keeps what a frame says of the end of a stream or of the connection."""
+        if isinstance(frame, GoAwayFrame):
+            self.goaway = frame.additional_data
+        elif isinstance(frame, RstStreamFrame):
+            self._ended.setdefault(frame.stream_id, Ended(f"RST_STREAM {frame.error_code}", ""))
+        elif isinstance(frame, HeadersFrame):
+            headers = {str(k): str(v) for k, v in self._headers.decode(frame.data)}
+            if "grpc-status" in headers:
+                told = Ended(headers["grpc-status"], headers.get("grpc-message", ""))
+                self._ended.setdefault(frame.stream_id, told)
 
     def close(self) -> None:
         self._socket.close()

@@ -59,16 +59,35 @@ WAYS = {
 
 
 class FakeTime:
-    """Wall time that a test moves."""
+    """Time that a test moves.
+
+    Attributes:
+        now_us: what the wall clock says.
+        synchronised: what the kernel says about it.
+    """
 
     def __init__(self) -> None:
         self.now_us = time.time_ns() // 1000
+        self.synchronised = True
+        self._jumped_us = 0
 
-    def __call__(self) -> int:
+    def wall(self) -> int:
         return self.now_us
 
+    def elapsed(self) -> int:
+        return self.now_us - self._jumped_us
+
+    def clock(self) -> Clock:
+        return Clock(self.wall, self.elapsed, lambda: self.synchronised)
+
     def advance(self, *, days: float = 0, us: int = 0) -> None:
+        """Lets time pass."""
         self.now_us += int(days * DAY_US) + us
+
+    def jump(self, *, days: float = 0, us: int = 0) -> None:
+        """Sets the wall clock."""
+        self.advance(days=days, us=us)
+        self._jumped_us += int(days * DAY_US) + us
 
 
 class Told(NamedTuple):
@@ -131,6 +150,14 @@ def refused(call: Callable[[], Any]) -> Told:
     except grpc.RpcError as error:
         return told(error)
     raise AssertionError(f"was not refused: {answer}")
+
+
+def eventually(condition: Callable[[], bool], timeout_s: float = 30) -> None:
+    """Returns when a condition holds; looks again and again."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def bearer(token: str) -> tuple[tuple[str, str], ...]:
@@ -238,6 +265,7 @@ class Service(Calls):
 
     Args:
         credentials: to speak TLS with.
+        time: by default it begins now.
     """
 
     def __init__(
@@ -245,10 +273,11 @@ class Service(Calls):
         db: Path | str,
         *,
         credentials: grpc.ChannelCredentials | None = None,
+        time: FakeTime | None = None,
         **settings: Any,
     ) -> None:
         self.url = url_of(db)
-        self.time = FakeTime()
+        self.time = time or FakeTime()
         # Tests call as fast as they can, all of them as one caller.
         settings = {"rate_per_s": 0} | settings
         self._settings = Settings(listen="127.0.0.1:0", db=self.url, **settings)
@@ -265,7 +294,7 @@ class Service(Calls):
     def _run(self, ready: "queue.SimpleQueue[str | BaseException]") -> None:
         async def serve() -> None:
             self.loop = asyncio.get_running_loop()
-            self.server = Server(self._settings, Clock(self.time))
+            self.server = Server(self._settings, self.time.clock())
             try:
                 address = await self.server.start()
             except BaseException as error:  # noqa: BLE001 the test's thread gets it
@@ -384,8 +413,7 @@ def process(db: Path | str, *options: str, **settings: Any) -> Iterator[Process]
 
 def problems(db: Path | str) -> list[str]:
     """What an audit finds."""
-    found, _counts = audit_store(url_of(db))
-    return found
+    return audit_store(url_of(db)).problems
 
 
 def make_accounts(db: Path | str, *names: str) -> None:

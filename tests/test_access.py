@@ -145,6 +145,7 @@ def test_whoever_lacks_the_permission_is_told_which_and_nothing_else(
         "METHOD_NOT_PERMITTED",
     )
     assert error.metadata == {"permission": needed}
+    assert error.message == f"This caller lacks the permission '{needed}'."
     assert pass_id not in told_in_all(error)
     assert rows(server.url, "acme") == before
 

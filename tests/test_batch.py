@@ -38,6 +38,22 @@ def test_a_refusal_because_a_pass_is_overdue_writes_its_expiry() -> None:
     assert [event.to_status for event in batch.events] == [Status.EXPIRED]
 
 
+def test_what_is_due_may_be_said_by_another_time_than_now() -> None:
+    batch = Batch([account()], [OVERDUE])
+    (outcome,) = batch.run([cancel()], NOW_US, OVERDUE.expire_time_us - 1)
+    assert isinstance(outcome, Cancelled)
+    assert batch.events[0].event_time_us == NOW_US
+
+
+def test_no_event_comes_before_an_earlier_one_of_its_pass() -> None:
+    """Another host's clock was ahead when it stored the earlier one."""
+    ahead = PASS._replace(update_time_us=NOW_US + 500)
+    other = a_pass(Status.OPENED)._replace(id="other")
+    batch = Batch([account()], [ahead, other])
+    batch.run([cancel(), cancel(id="other")], NOW_US)
+    assert [event.event_time_us for event in batch.events] == [NOW_US + 500] * 2
+
+
 def test_validate_only_does_not_even_let_an_overdue_pass_expire() -> None:
     batch = Batch([account()], [OVERDUE])
     (outcome,) = batch.run([cancel(validate_only=True)], NOW_US)

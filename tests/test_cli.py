@@ -50,9 +50,9 @@ def test_demo_fails_when_the_lifecycle_is_broken() -> None:
 
 def test_an_account_is_made_shown_and_changed(tmp_path: Path) -> None:
     db = ("--db", f"sqlite:///{tmp_path / 'idpass.db'}")
-    made = cli("account", "create", "acme", "--slots", "25", "--fee", "EUR 3.125", *db)
+    made = cli("account", "create", "acme", "--slots", "25", "--fee", "KWD 3.125", *db)
     assert made.returncode == 0, made.stderr
-    assert "EUR 3.125" in made.stdout
+    assert "KWD 3.125" in made.stdout
     assert "0 of 25 in use" in made.stdout
     again = cli("account", "create", "acme", "--slots", "1", "--fee", "EUR 1", *db)
     assert (again.returncode, "account acme exists" in again.stderr) == (1, True)
@@ -172,8 +172,11 @@ def test_ctrl_c_ends_the_demo_without_a_stack_trace() -> None:
     ("text", "micros", "shown"),
     [
         ("AUD 4.50", 4_500_000, "AUD 4.50"),
-        ("JPY 300", 300_000_000, "JPY 300.00"),
+        ("JPY 300", 300_000_000, "JPY 300"),
+        ("JPY 300.00", 300_000_000, "JPY 300"),
         ("KWD 1.125", 1_125_000, "KWD 1.125"),
+        ("KWD 1.5", 1_500_000, "KWD 1.500"),
+        ("CLF 0.0001", 100, "CLF 0.0001"),
         ("XTS 0.000001", 1, "XTS 0.000001"),
         ("EUR 0", 0, "EUR 0.00"),
     ],
@@ -186,7 +189,11 @@ def test_money_is_read_and_shown(text: str, micros: int, shown: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "AUD", "4.50 AUD", "aud 4.50", "AUD -1", "AUD 1.1234567", "AUD 1,5", "AUD  1"]
+    "text",
+    [
+        *("", "AUD", "4.50 AUD", "aud 4.50", "AUD -1", "AUD 1.1234567", "AUD 1,5", "AUD  1"),
+        *("JPY 450.123456", "JPY 0.5", "AUD 4.505", "KWD 1.1255", "CLF 1.00001"),
+    ],
 )
 def test_what_is_no_money_is_refused(text: str) -> None:
     with pytest.raises(BadSetting):
@@ -232,3 +239,28 @@ def test_options_that_commands_share_are_declared_once() -> None:
             if option.envvar:
                 assert option.name in OPTIONS
                 assert option.envvar == OPTIONS[option.name].variable
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+def test_output_that_fails_after_a_change_has_an_exit_code_of_its_own(tmp_path: Path) -> None:
+    db = ("--db", f"sqlite:///{tmp_path}/x.db")
+    made = cli("account", "create", "acme", "--slots", "3", "--fee", "AUD 1", *db)
+    assert made.returncode == 0, made.stderr
+    ours, theirs = os.pipe()
+    os.close(ours)  # nobody reads
+    for slots, out in ((4, Path("/dev/full").open("wb")), (5, os.fdopen(theirs, "wb"))):  # noqa: SIM115
+        with out:
+            done = subprocess.run(
+                [
+                    *(sys.executable, "-m", "idpass_server"),
+                    *("account", "set", "acme", "--slots", str(slots), *db),
+                ],
+                stdout=out,
+                stderr=subprocess.PIPE,
+                text=True,
+                check=False,
+            )
+        assert done.returncode == 5
+        (line,) = done.stderr.splitlines()
+        assert line.startswith("Error: the output cannot be written (")
+        assert f"0 of {slots} in use" in cli("account", "show", "acme", *db).stdout

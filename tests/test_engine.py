@@ -25,8 +25,8 @@ class FakeStore:
         self.failure: Callable[[], Exception] = lambda: RuntimeError("a bug")
         self._loop = asyncio.get_running_loop()
 
-    def commit(self, commands: Sequence[Command], now_us: int) -> Committed:
-        assert now_us > 0
+    def commit(self, commands: Sequence[Command], now_us: int, due_us: int) -> Committed:
+        assert now_us >= due_us > 0
         self.began.set()
         asyncio.run_coroutine_threadsafe(self.may_commit.wait(), self._loop).result(30)
         ids = [str(command.subject) for command in commands]

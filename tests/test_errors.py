@@ -1,16 +1,21 @@
 """Errors as callers see them: every refusal has its row, and bad input names every fault."""
 
+import base64
 import itertools
+from typing import Any
+from urllib.parse import quote
 
 import grpc
 import pytest
 from google.rpc import code_pb2
 
 from idpass.v1 import error_reason_pb2
+from idpass.v1 import id_pass_pb2 as pb
 from idpass.v1 import id_pass_service_pb2 as service_pb
-from idpass_server import domain, errors, refusals
+from idpass_server import domain, errors, refusals, wire
 from idpass_server.records import Pass, Status
-from support import Service, details_of, refused
+from idpass_server.servicer import IdPassServicer
+from support import Service, details_of, refused, told
 
 PASS = Pass(
     *("acme", "0198c0de-0000-7000-8000-000000000001", "new", "AUD", 1, 0, "", None, None),
@@ -242,6 +247,107 @@ def test_other_malformed_requests_name_every_fault(
     error = refused(lambda: getattr(service.stub, method)(request_))
     violations = error.details["BadRequest"].field_violations  # type: ignore[attr-defined]
     assert sorted(v.field for v in violations) == wrong
+
+
+PRINTABLE = "".join(map(chr, range(0x20, 0x7F))).replace("%", "")
+FACES = "\N{GRINNING FACE}" * 3_000
+TOO_MANY = [
+    ("CancelIdPass", service_pb.CancelRequest(id=FACES, request_id=FACES, note=FACES, reason=77)),  # type: ignore[arg-type]
+    ("CancelIdPass", service_pb.CancelRequest(id="%" * 9_000)),
+    ("ListIdPasses", service_pb.ListRequest(statuses=[99] * 50)),  # type: ignore[list-item]
+    ("ListIdPasses", service_pb.ListRequest(statuses=[0] * 50, page_size=-1)),  # type: ignore[list-item]
+]
+
+
+@pytest.mark.parametrize(("method", "request_"), TOO_MANY)
+def test_however_much_is_wrong_its_trailers_stay_below_4_kb(
+    service: Service, method: str, request_: object
+) -> None:
+    with pytest.raises(grpc.RpcError) as caught:
+        getattr(service.stub, method)(request_)
+    error = told(caught.value)
+    assert error.reason == "INVALID_REQUEST"
+    details = error.trailing["grpc-status-details-bin"]
+    said = quote(error.message, safe=PRINTABLE)
+    assert len(base64.b64encode(details)) + len(said) < 3_800
+
+
+def test_at_most_20_violations_are_listed_and_the_others_counted(service: Service) -> None:
+    request = service_pb.ListRequest(statuses=[99] * 50)  # type: ignore[list-item]
+    error = refused(lambda: service.stub.ListIdPasses(request))
+    violations = error.details["BadRequest"].field_violations  # type: ignore[attr-defined]
+    assert [v.field for v in violations] == [f"statuses[{n}]" for n in range(20)]
+    listed = error.message.count("is no IdPassStatus")
+    assert 1 < listed <= 20
+    assert error.message.endswith(f"; and {50 - listed} more")
+
+
+@pytest.mark.parametrize(
+    ("method", "request_", "field"),
+    [
+        ("ListIdPasses", service_pb.ListRequest(statuses=[1] * 51), "statuses"),  # type: ignore[list-item]
+        ("ListIdPasses", service_pb.ListRequest(statuses=[1] * 1_000_000), ""),  # type: ignore[list-item]
+        ("CancelIdPass", service_pb.CancelRequest(id=PASS.id, note="n" * 1_000_000), ""),
+        (
+            "BatchCancelIdPasses",
+            service_pb.BatchCancelRequest(requests=[service_pb.CancelRequest()] * 1_001),
+            "requests",
+        ),
+        (
+            "BatchCancelIdPasses",
+            service_pb.BatchCancelRequest(requests=[service_pb.CancelRequest()] * 1_000_000),
+            "requests",
+        ),
+    ],
+)
+def test_too_much_of_something_is_refused_by_its_amount(
+    service: Service, method: str, request_: object, field: str
+) -> None:
+    error = refused(lambda: getattr(service.stub, method)(request_))
+    assert (error.code, error.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST")
+    (violation,) = error.details["BadRequest"].field_violations  # type: ignore[attr-defined]
+    assert violation.field == field
+    assert "allowed" in violation.description or "more than 1000" in violation.description
+
+
+def test_gRPC_parses_nothing_before_the_caller_is_known() -> None:
+    class Details:
+        method = "/idpass.v1.IdPassService/ListIdPasses"
+        invocation_metadata = ()
+
+    handler: Any = wire.handlers(IdPassServicer).service(Details())  # type: ignore[arg-type]
+    assert handler.request_deserializer is None
+
+
+STEERING = ["\0", "\x1b[31m", "\x7f", "\x85", "\x9b", "\u202e", "\u2066", "\u2069"]
+
+
+def test_a_reference_is_a_line_that_cannot_steer_a_terminal(service: Service) -> None:
+    for character in (*STEERING, "\t", "\n", "\r", "\u2028", "\u2029"):
+        error = refused(lambda: service.register(applicant_reference=f"Anna{character}"))  # noqa: B023
+        (violation,) = error.details["BadRequest"].field_violations  # type: ignore[attr-defined]
+        assert violation.field == "applicant_reference"
+        assert f"U+{ord(character[0]):04X} at 4" in violation.description
+        assert character not in violation.description
+
+
+def test_a_note_cannot_steer_a_terminal(service: Service) -> None:
+    pass_id = service.register().id_pass.id
+    for character in STEERING:
+        error = refused(lambda: service.cancel(pass_id, note=f"gone{character}"))  # noqa: B023
+        (violation,) = error.details["BadRequest"].field_violations  # type: ignore[attr-defined]
+        assert violation.field == "note"
+    assert service.get(pass_id).status == pb.ID_PASS_STATUS_NEW
+
+
+def test_names_of_every_script_are_taken_and_notes_may_have_lines(service: Service) -> None:
+    # With joiners, combining marks, marks of direction, markup and emoji.
+    name = "نور‌\u200fالدین Žofie\u0301 [bold]<b> 👩‍👧 \u00a0क्ष"
+    note = "first\tline\r\nsecond\u2028third"
+    id_pass = service.register(applicant_reference=name).id_pass
+    assert id_pass.applicant_reference == name
+    service.cancel(id_pass.id, note=note)
+    assert service.get(id_pass.id).cancellation.note == note
 
 
 def test_the_longest_allowed_fields_are_taken(service: Service) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import os
 import signal
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -68,6 +69,13 @@ MISTAKES = [
         8,
         "that of caller 'ann' (line 4) already",
     ),
+    (f"[callers.ann]\n{GOOD}rate = -1\n", 5, "rate is not a number of 0 or more"),
+    (f"[callers.ann]\n{GOOD}rate = nan\n", 5, "rate is not a number of 0 or more"),
+    (f"[callers.ann]\n{GOOD}rate = inf\n", 5, "rate is not a number of 0 or more"),
+    (f"[callers.ann]\n{GOOD}rate = '9'\n", 5, "rate is not a number of 0 or more"),
+    (f"[callers.ann]\n{GOOD}rate = 9\nburst = 0\n", 6, "burst is not a whole number of 1 or more"),
+    (f"[callers.ann]\n{GOOD}burst = 1.5\n", 5, "burst is not a whole number of 1 or more"),
+    (f"[callers.ann]\n{GOOD}burst = true\n", 5, "burst is not a whole number of 1 or more"),
     (f"# \u2028 \x85\n[callers.ann]\n{GOOD}spiffe_id = 'sesame'\n", 6, "is no SPIFFE ID"),
     # What is written in another way is told the nearest line.
     ("[callers]\n\n'ann' = { account = 'x', permissions = ['read'] }\n", 3, "no account 'x'"),
@@ -109,6 +117,21 @@ def test_a_file_that_is_not_there_stops_the_start(tmp_path: Path) -> None:
     done = cli("serve", "--listen", "127.0.0.1:0", "--db", db, "--callers", "nobody.toml")
     assert done.returncode == 1
     assert "nobody.toml: cannot be read (No such file or directory)" in done.stderr
+
+
+@pytest.mark.parametrize(("mode", "good"), [(0o664, False), (0o646, False), (0o644, True)])
+def test_a_file_that_others_may_write_is_refused(tmp_path: Path, mode: int, good: bool) -> None:
+    folder = tmp_path / "..data"
+    folder.mkdir()
+    (folder / "callers.toml").write_text(f"[callers.ann]\n{GOOD}")
+    (folder / "callers.toml").chmod(mode)
+    link = tmp_path / "callers.toml"
+    link.symlink_to(folder / "callers.toml")  # as Kubernetes mounts secrets
+    if good:
+        assert callers.read(link, lambda _: True).total == 1
+    else:
+        with pytest.raises(BadCallers, match=f"can be written by other users .mode {mode:04o}."):
+            callers.read(link, lambda _: True)
 
 
 def test_a_file_that_is_not_utf_8_is_refused_with_the_line(tmp_path: Path) -> None:
@@ -215,9 +238,9 @@ class Context:
         ([b"https://example.org/bob"], "bob-token", "bob"),
         ([NAME, NAME], None, None),
         ([NAME, b"spiffe://example.org/unknown"], None, None),
-        ([NAME, b"https://example.org"], "bob-token", None),  # nor with a token
+        ([NAME, b"https://example.org"], "bob-token", "bob"),  # whatever the certificate says
         ([], None, None),
-        ([], "bob-token", None),
+        ([], "bob-token", "bob"),
         (None, None, None),  # TLS without a client's certificate
         (None, "bob-token", "bob"),
     ],
@@ -392,3 +415,21 @@ def test_no_call_is_dropped_while_the_file_is_read_again(guarded: Guarded) -> No
         for call in calls:
             call.result()
     assert ann.account().last_sequence == 400
+
+
+def test_a_callers_file_that_cannot_be_read_to_its_end_holds_up_neither_calls_nor_the_stop(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "callers.toml"
+    file.write_text(caller("ann"))
+    make_accounts(tmp_path / "idpass.db", "acme", "beta")
+    with process(tmp_path / "idpass.db", "--callers", str(file)) as server:
+        ann = server.with_token("ann-token")
+        file.unlink()
+        os.mkfifo(file, 0o600)  # whoever opens it to read waits for a writer
+        server.signal(signal.SIGHUP)
+        writer = os.open(file, os.O_WRONLY)  # once it is being read
+        assert ann.account().id == "acme"
+        server.signal()
+        assert server.wait() == 0
+        os.close(writer)

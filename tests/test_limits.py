@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import queue
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -12,11 +13,15 @@ from typing import Any
 import grpc
 import pytest
 from google.rpc import error_details_pb2, status_pb2
+from hyperframe.frame import DataFrame
 
+import http2
 from guarded import Guarded, caller
+from http2 import INITIAL_WINDOW, Connection, call, call_headers, message
 from idpass.v1 import id_pass_service_pb2 as service_pb
 from idpass.v1.id_pass_service_pb2 import CancelRequest, GetAccountRequest, GetRequest
 from idpass_server import calls
+from idpass_server.config import Settings
 from idpass_server.gateway import errors
 from support import UNKNOWN_ID, Service, Told, process, refused, told
 
@@ -61,6 +66,90 @@ def test_a_caller_over_its_rate_is_overloaded_and_the_others_are_not(tmp_path: P
         assert 90_000 < pushback_ms(error) <= 100_000
         for _ in range(3):
             get(server, "bob")
+
+
+def test_without_a_callers_file_there_is_no_rate_unless_it_is_given() -> None:
+    assert Settings().default_rate_per_s == 0
+    assert Settings(rate_per_s=7).default_rate_per_s == 7
+    assert Settings(callers="callers.toml").default_rate_per_s == 500
+    assert Settings(callers="callers.toml", rate_per_s=0).default_rate_per_s == 0
+
+
+def test_a_callers_own_rate_and_burst_stand_in_the_callers_file(tmp_path: Path) -> None:
+    own = caller("ann") + "rate = 0.01\nburst = 2\n"
+    server = Guarded(tmp_path, own, caller("bob", "beta"), rate_per_s=0.02, burst=3)
+    try:
+        for name, allowed, said in (("ann", 2, "0.01"), ("bob", 3, "0.02")):
+            for _ in range(allowed):
+                get(server, name)
+            error = refused(lambda: get(server, name))  # noqa: B023 called at once
+            assert error.reason == "OVERLOADED"
+            assert f"{said} calls a second" in error.message
+        server.reload(caller("ann") + "rate = 0\n", caller("bob", "beta"))
+        get(server, "ann")
+        assert refused(lambda: get(server, "bob")).reason == "OVERLOADED"
+    finally:
+        server.stop()
+
+
+def test_a_large_request_counts_as_several_calls_valid_or_not(tmp_path: Path) -> None:
+    with limited(tmp_path, rate_per_s=1, burst=10) as server:
+        item = CancelRequest(id=UNKNOWN_ID, note="n" * 100 * calls.BYTES_PER_CALL)
+        batch = service_pb.BatchCancelRequest(requests=[item])
+        assert server.stub.BatchCancelIdPasses(batch, metadata=as_("ann")).results[0].error.code
+        error = refused(lambda: get(server, "ann"))
+        assert 90_000 < pushback_ms(error) <= 92_000
+
+
+def ended_as(server: Guarded) -> "queue.SimpleQueue[grpc.StatusCode]":
+    """The codes by which the server counts its calls, as they end."""
+    codes: queue.SimpleQueue[grpc.StatusCode] = queue.SimpleQueue()
+
+    def call(method: str, code: grpc.StatusCode) -> None:  # noqa: ARG001 as Metrics.call
+        codes.put(code)
+
+    server.server._calls._metrics.call = call  # type: ignore[method-assign]
+    return codes
+
+
+def test_who_gives_up_while_its_refusal_is_held_is_counted_as_cancelled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(calls, "REFUSALS_PER_S", 0.001)
+    monkeypatch.setattr(calls, "REFUSALS_AT_ONCE", 1)
+    with limited(tmp_path, rate_per_s=0.001, burst=1) as server:
+        codes = ended_as(server)
+        get(server, "ann")
+        assert codes.get(timeout=DEADLINE_S) is grpc.StatusCode.OK
+        assert refused(lambda: get(server, "ann")).reason == "OVERLOADED"
+        assert codes.get(timeout=DEADLINE_S) is grpc.StatusCode.RESOURCE_EXHAUSTED
+        with pytest.raises(grpc.RpcError):
+            server.stub.GetAccount(GetAccountRequest(), metadata=as_("ann"), timeout=0.2)
+        assert codes.get(timeout=DEADLINE_S) is grpc.StatusCode.CANCELLED
+
+
+def test_a_watcher_that_leaves_while_it_does_not_read_is_counted_as_cancelled(
+    tmp_path: Path,
+) -> None:
+    with limited(tmp_path) as server:
+        registered = [
+            server.stub.RegisterIdPass.future(service_pb.RegisterRequest(), metadata=as_("ann"))
+            for _ in range(500)
+        ]
+        for future in registered:
+            future.result()
+        codes = ended_as(server)
+        watcher = Connection(server.address, settings={INITIAL_WINDOW: 1})
+        with contextlib.closing(watcher):
+            headers = call_headers("WatchIdPasses", authorization="Bearer ann-token")
+            watcher.send(call(1, message(b""), headers))
+            # The first byte of the first event; the others are more than gRPC keeps to be sent.
+            assert any(isinstance(frame, DataFrame) for frame in watcher.frames(DEADLINE_S))
+            watcher.wait_quiet()
+            watcher.send(http2.reset(1))
+            while (code := codes.get(timeout=DEADLINE_S)) is grpc.StatusCode.OK:
+                pass  # a registration that was counted later than it was answered
+            assert code is grpc.StatusCode.CANCELLED
 
 
 def test_a_caller_over_its_rate_is_told_so_whatever_else_is_wrong(tmp_path: Path) -> None:
@@ -196,6 +285,47 @@ def test_streams_are_limited_for_each_account(tmp_path: Path) -> None:
         assert other.initial_metadata()
         for stream in (first, other):
             stream.cancel()
+
+
+def test_one_caller_never_takes_all_streams_of_its_account(tmp_path: Path) -> None:
+    tables = (caller("ann"), caller("bob"))
+    server = Guarded(tmp_path, *tables, rate_per_s=0, max_watchers_per_account=18)
+    streams: list[Any] = []
+
+    def watch(name: str) -> None:
+        stream = server.stub.WatchIdPasses(service_pb.WatchRequest(), metadata=as_(name))
+        streams.append(stream)
+        assert stream.initial_metadata()
+
+    try:
+        for _ in range(16):
+            watch("ann")
+        request = service_pb.WatchRequest()
+        error = refused(lambda: next(server.stub.WatchIdPasses(request, metadata=as_("ann"))))
+        assert (error.code, error.reason) == OVERLOADED
+        assert "18 streams" in error.message
+        watch("bob")
+        streams.pop(0).cancel()
+        watch("bob")
+    finally:
+        for stream in streams:
+            stream.cancel()
+        server.stop()
+
+
+def test_refusals_for_want_of_room_are_counted_in_the_log_and_not_told_line_by_line(
+    tmp_path: Path,
+) -> None:
+    with process(tmp_path / "idpass.db", "--max-calls", "1") as server:
+        futures = [server.stub.GetAccount.future(GetAccountRequest()) for _ in range(50)]
+        codes = Counter(future.code() for future in futures)
+        server.signal()
+        assert server.wait() == 0
+    refusals = codes[grpc.StatusCode.RESOURCE_EXHAUSTED]
+    assert refusals
+    lines = [line for line in server.log if line["event"] == "call"]
+    assert len(lines) == codes[grpc.StatusCode.OK]
+    assert sum(line["refused"] for line in server.log if line["event"] == "overloaded") == refusals
 
 
 def test_a_request_beyond_the_size_is_refused_and_one_below_is_read(tmp_path: Path) -> None:

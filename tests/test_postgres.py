@@ -398,6 +398,12 @@ def test_a_sweeper_that_is_gone_is_succeeded(postgres_db: str) -> None:
         assert not first.claim_sweep(NOW_US + 9_100_000)
 
 
+def test_a_sweeper_whose_clock_was_far_ahead_is_succeeded(postgres_db: str) -> None:
+    with closing(PostgresStore(postgres_db)) as wrong, closing(PostgresStore(postgres_db)) as right:
+        assert wrong.claim_sweep(NOW_US + 3_600_000_000)
+        assert right.claim_sweep(NOW_US)
+
+
 def test_a_pass_that_another_process_cancelled_stays_cancelled(postgres_db: str) -> None:
     with process(postgres_db) as one, process(postgres_db) as other:
         pass_id = one.register().id_pass.id

@@ -1,13 +1,14 @@
 """Files that are read again: what counts as a change, and what does not."""
 
 import asyncio
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from idpass_server import reloading
-from idpass_server.reloading import Reloading
+from idpass_server.reloading import Reloading, apart
 
 
 class Reader:
@@ -69,6 +70,25 @@ def test_a_file_that_goes_and_comes_has_changed_each_time(tmp_path: Path) -> Non
     assert [one.has_changed() for _ in range(3)] == [False, True, False]
     file.unlink()
     assert [one.has_changed() for _ in range(3)] == [False, True, False]
+
+
+async def test_a_file_system_that_hangs_keeps_nothing_waiting() -> None:
+    hung = threading.Event()
+    try:
+        reading = asyncio.create_task(apart(hung.wait))
+        await until(lambda: "files" in {thread.name for thread in threading.enumerate()})
+        assert await apart(lambda: "answered") == "answered"
+        reading.cancel()  # as the stop does
+        with pytest.raises(asyncio.CancelledError):
+            await reading
+        assert all(thread.daemon for thread in threading.enumerate() if thread.name == "files")
+    finally:
+        hung.set()
+
+
+async def test_what_is_raised_apart_is_raised_to_whoever_waits() -> None:
+    with pytest.raises(ZeroDivisionError):
+        await apart(lambda: 1 // 0)
 
 
 async def test_a_fault_ends_neither_the_watching_nor_that_of_others(

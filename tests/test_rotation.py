@@ -10,6 +10,7 @@ from typing import Any, Self
 
 import grpc
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ed25519
 
 from certificates import Authority, Pair, channel_credentials, replace
 from guarded import caller
@@ -189,6 +190,8 @@ def test_broken_new_files_leave_the_former_in_force(tmp_path: Path) -> None:
         rejected(f"{pair.cert} cannot be read: No such file or directory")
         pair.replace(expired)
         rejected(f"{pair.cert} cannot be used: certificate has expired")
+        pair.replace(servers.issue(*LOCAL, key=ed25519.Ed25519PrivateKey.generate()))
+        rejected(f"{pair.cert} and its key cannot be used by gRPC")
         new = Authority(tmp_path / "servers-2")
         pair.replace(new.issue(*LOCAL))
         server.signal(signal.SIGHUP)

@@ -254,6 +254,7 @@ def test_metrics_count_calls_and_late_results(tmp_path: Path) -> None:
     assert 'idpass_calls_total{code="OK",method="CancelIdPass"} 1.0' in text
     assert "idpass_late_results_total 1.0" in text
     assert "idpass_pending_commands 0.0" in text
+    assert "idpass_watchers_lag_events_max 0.0" in text
 
 
 def test_every_answer_has_its_reference(service: Service) -> None:

@@ -1,5 +1,7 @@
 """TLS and mutual TLS: who is let in, by which version, and what everyone else is told."""
 
+import codecs
+import contextlib
 import json
 import socket
 import ssl
@@ -11,10 +13,14 @@ from typing import Any
 
 import httpx
 import pytest
+import structlog
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
-from certificates import Authority, Pair, channel_credentials, with_passphrase
+from certificates import Authority, Pair, PrivateKey, channel_credentials, with_passphrase
 from idpass import IdPassClient, Unauthenticated, Unavailable
+from idpass_server import tls
 from idpass_server.config import BadSetting, Settings
+from idpass_server.tls import BadCertificates, Certificates
 from secure import BILLING, CALLERS, LOCAL, Secure
 from support import Service, bearer, cli, make_accounts, process
 
@@ -249,6 +255,12 @@ def test_certificates_that_cannot_be_used_stop_the_start(tmp_path: Path) -> None
     nonsense.write_text("nonsense")
     encrypted = tmp_path / "encrypted.pem"
     encrypted.write_bytes(with_passphrase(good.key))
+    marked, open_key, open_ca = (tmp_path / f"{name}.pem" for name in ("marked", "key", "ca"))
+    marked.write_bytes(codecs.BOM_UTF8 + authority.pem)
+    open_key.write_bytes(good.key.read_bytes())
+    open_key.chmod(0o620)
+    open_ca.write_bytes(authority.pem)
+    open_ca.chmod(0o602)
     for cert, key_path, client_ca, reason in [
         (missing, good.key, None, f"{missing} cannot be read: No such file"),
         (good.cert, missing, None, f"{missing} cannot be read: No such file"),
@@ -260,6 +272,9 @@ def test_certificates_that_cannot_be_used_stop_the_start(tmp_path: Path) -> None
         (good.cert, encrypted, None, f"{encrypted} is encrypted"),
         (good.cert, other.key, None, f"{other.key} is not that of the first certificate in"),
         (*expired, None, f"{expired.cert} cannot be used: certificate has expired"),
+        (*good, marked, f"{marked} begins with a byte-order mark"),
+        (good.cert, open_key, None, f"{open_key} can be written by other users (mode 0620)"),
+        (*good, open_ca, f"{open_ca} can be written by other users (mode 0602)"),
     ]:
         options = ["--tls-cert", str(cert), "--tls-key", str(key_path)]
         options += ["--tls-client-ca", str(client_ca)] if client_ca else []
@@ -268,6 +283,45 @@ def test_certificates_that_cannot_be_used_stop_the_start(tmp_path: Path) -> None
         assert reason in done.stderr
         assert "Traceback" not in done.stderr
     assert not (tmp_path / "idpass.db").exists()
+
+
+@pytest.mark.parametrize(
+    ("key", "names", "usable"),
+    [
+        pytest.param(ec.generate_private_key(ec.SECP384R1()), LOCAL, True, id="P-384"),
+        pytest.param(rsa.generate_private_key(65_537, 2_048), ("127.0.0.1",), True, id="RSA"),
+        pytest.param(None, ("*.example.org",), True, id="wildcard"),
+        pytest.param(None, ("::1",), True, id="IPv6"),
+        pytest.param(None, ("spiffe://example.org/server",), True, id="no host name"),
+        pytest.param(ed25519.Ed25519PrivateKey.generate(), LOCAL, False, id="Ed25519"),
+        pytest.param(ec.generate_private_key(ec.SECP521R1()), LOCAL, False, id="P-521"),
+        pytest.param(
+            ed25519.Ed25519PrivateKey.generate(), ("spiffe://a/b",), False, id="Ed25519, no host"
+        ),
+    ],
+)
+def test_a_certificate_is_tried_with_grpc_itself(
+    tmp_path: Path, key: PrivateKey | None, names: tuple[str, ...], usable: bool
+) -> None:
+    authority = Authority(tmp_path / "servers")
+    pair = authority.issue(*names, key=key)
+    with contextlib.nullcontext() if usable else pytest.raises(BadCertificates, match="by gRPC"):
+        Certificates(*pair, authority.path)
+
+
+def test_a_key_that_others_may_read_is_warned_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = structlog.testing.LogCapture()
+    log = structlog.wrap_logger(None, [lines], structlog.make_filtering_bound_logger("info"))
+    monkeypatch.setattr(tls, "log", log)
+    authority = Authority(tmp_path / "servers")
+    pair = authority.issue(*LOCAL)
+    for mode, warned in ((0o644, True), (0o640, False), (0o600, False)):
+        pair.key.chmod(mode)
+        lines.entries.clear()
+        Certificates(*pair)
+        assert ("key_readable_by_others" in [line["event"] for line in lines.entries]) is warned
 
 
 @pytest.mark.parametrize(
@@ -285,6 +339,14 @@ def test_certificates_that_cannot_be_used_stop_the_start(tmp_path: Path) -> None
         ),
         ({"http": "127.0.0.1:1", "sandbox": True, "tls_cert": "c", "tls_key": "k"}, "--sandbox"),
         ({"http": "0.0.0.0:1", "tls_cert": "c", "tls_key": "k", "callers": "f"}, "plain text"),
+        (
+            {"http": "127.0.0.1:1", "tls_cert": "c", "tls_key": "k", "tls_client_ca": "a"},
+            "HTTP asks for no certificate",
+        ),
+        ({"metrics": "0.0.0.0:1"}, "Give --metrics-remote"),
+        ({"metrics": "[::]:1"}, "Give --metrics-remote"),
+        ({"metrics": "10.1.2.3:1"}, "Give --metrics-remote"),
+        ({"metrics": "here", "metrics_remote": True}, "is not HOST:PORT"),
         ({"listen": "here", "tls_cert": "c", "tls_key": "k", "callers": "f"}, "is not HOST:PORT"),
     ],
 )
@@ -298,3 +360,7 @@ def test_other_machines_are_spoken_to_by_tls_and_know_their_callers(
 @pytest.mark.parametrize("listen", ["0.0.0.0:50051", "[::]:1", "10.1.2.3:1", "idpass.internal:443"])
 def test_with_tls_and_callers_any_address_is_served(listen: str) -> None:
     Settings(listen=listen, tls_cert="c", tls_key="k", callers="f")
+
+
+def test_metrics_are_served_to_other_machines_where_that_is_meant() -> None:
+    Settings(metrics="0.0.0.0:1", metrics_remote=True)

@@ -1,8 +1,6 @@
 """WatchIdPasses: every event, once, in order, and no harm to anyone else."""
 
 import threading
-import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -11,14 +9,7 @@ import pytest
 
 from idpass.v1 import id_pass_pb2 as pb
 from idpass_server import watch
-from support import STATUS, Service, refused
-
-
-def eventually(condition: Callable[[], bool], timeout_s: float = 30) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+from support import STATUS, Service, eventually, refused
 
 
 def test_events_say_what_happened(service: Service) -> None:
@@ -127,7 +118,7 @@ def test_a_watcher_that_does_not_read_delays_nobody(service: Service) -> None:
 def test_watchers_catch_up_after_a_busy_time(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(watch, "EVENTS_PER_S_WHILE_BUSY", 500)
+    monkeypatch.setattr(watch, "EVENTS_READ_PER_S_WHILE_BUSY", 500)
     total = 300
     with ThreadPoolExecutor(24) as pool:
         watched = [pool.submit(service.events, total) for _ in range(8)]

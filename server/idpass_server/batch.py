@@ -98,14 +98,28 @@ class Batch:
             self._passes.setdefault((late.account, late.id), late)
             self._overdue.setdefault(late.account, []).append((late.account, late.id))
 
-    def run(self, commands: Sequence[Command], now_us: int) -> list[Outcome]:
-        """Decides every command in order. Returns an outcome for each."""
-        return [self._run_one(command, now_us) for command in commands]
+    def run(
+        self, commands: Sequence[Command], now_us: int, due_us: int | None = None
+    ) -> list[Outcome]:
+        """Decides every command in order.
+
+        Args:
+            commands: to be decided.
+            now_us: when. No event comes before an earlier one of the same pass, though another
+                host's clock may have been ahead.
+            due_us: passes with an expire_time up to this are overdue; None means up to `now_us`.
+
+        Returns:
+            an outcome for each command.
+        """
+        due_us = now_us if due_us is None else due_us
+        now_us = max([now_us, *(p.update_time_us for p in self._passes.values())])
+        return [self._run_one(command, now_us, due_us) for command in commands]
 
     def changed_accounts(self) -> list[Account]:
         return [self.accounts[name] for name in dict.fromkeys(e.account for e in self.events)]
 
-    def _run_one(self, command: Command, now_us: int) -> Outcome:
+    def _run_one(self, command: Command, now_us: int, due_us: int) -> Outcome:
         id_pass = None
         if command.subject:
             id_pass = self._passes.get((command.account, command.subject))
@@ -116,13 +130,13 @@ class Batch:
             return self._replay(receipt, command)
         account = self.accounts[command.account]
         dry_run = isinstance(command, Cancel) and command.validate_only
-        if id_pass is not None and id_pass.overdue(now_us):
+        if id_pass is not None and id_pass.overdue(due_us):
             expired = domain.expire(account, id_pass, command.reference, now_us)
             if not dry_run:
                 self._apply(expired)
             account, id_pass = expired.account, expired.changes[0].id_pass
         decision = domain.decide(account, id_pass, command, now_us)
-        if isinstance(decision, NoFreeSlot) and self._make_room(account, command, now_us):
+        if isinstance(decision, NoFreeSlot) and self._make_room(account, command, now_us, due_us):
             decision = domain.decide(self.accounts[account.name], id_pass, command, now_us)
         if isinstance(decision, Refusal):
             return decision
@@ -132,12 +146,12 @@ class Batch:
             self.rung.append(id_pass)
         return decision.answer
 
-    def _make_room(self, account: Account, command: Command, now_us: int) -> bool:
+    def _make_room(self, account: Account, command: Command, now_us: int, due_us: int) -> bool:
         """Lets an overdue pass expire that the sweeper has not reached; true if one gave way."""
         waiting = self._overdue.get(account.name, [])
         while waiting:
             id_pass = self._passes[waiting.pop()]
-            if id_pass.overdue(now_us):
+            if id_pass.overdue(due_us):
                 self._apply(domain.expire(account, id_pass, command.reference, now_us))
                 return True
         return False

@@ -1,8 +1,8 @@
-"""The log lines of calls: one each, but for the calls of those who call too often.
+"""The log lines of calls: one each, but for those that are refused as OVERLOADED.
 
 Lines are made many at a time: among the work of calls each took three times as long. The calls
-of a caller over its rate are only counted, and told once a second: a flood is not to fill the
-disk as well.
+of a caller over its rate, and those for which there is no room, are only counted, and told once a
+second: a flood is not to fill the disk as well.
 """
 
 import asyncio
@@ -14,13 +14,14 @@ import grpc
 import structlog
 
 from idpass_server.identity import Caller
+from idpass_server.rate import Room
 from idpass_server.records import new_uuid
 
 WITHIN_S: Final = 0.05
-"""So long after a call has finished its line is written at the latest."""
+"""Longest time from the end of a call to its line, seconds."""
 
-OVER_RATE_WITHIN_S: Final = 1.0
-"""Likewise for the number of calls over a caller's rate."""
+COUNTED_WITHIN_S: Final = 1.0
+"""Likewise for calls that are only counted."""
 
 log = structlog.get_logger()
 
@@ -29,8 +30,8 @@ class Record:
     """What is known of one call, and what the log will say of it."""
 
     __slots__ = (
-        *("caller", "code", "ended_s", "in_flight", "method", "over_rate", "reason", "reference"),
-        "started_s",
+        *("caller", "code", "ended_s", "method", "over_rate", "overloaded", "reason", "reference"),
+        *("room", "started_s"),
     )
 
     def __init__(self, method: str) -> None:
@@ -38,9 +39,11 @@ class Record:
         self.reference = new_uuid()
         self.started_s = self.ended_s = time.monotonic()
         self.caller: Caller | None = None
-        self.in_flight = False
+        self.room: Room | None = None
         self.over_rate = False
-        self.code = grpc.StatusCode.OK
+        self.overloaded = False
+        # Until it is known how it ends: one that just stops was given up by its caller.
+        self.code = grpc.StatusCode.CANCELLED
         self.reason: str | None = None
 
     @property
@@ -51,14 +54,15 @@ class Record:
 class CallLog:
     def __init__(self) -> None:
         self._finished: list[Record] = []
-        self._over_rate: Counter[str | None] = Counter()
+        self._counted: Counter[tuple[str, str | None]] = Counter()
 
     def add(self, record: Record) -> None:
         """Has something written of a finished call, soon."""
-        if record.over_rate:
-            if not self._over_rate:
-                asyncio.get_running_loop().call_later(OVER_RATE_WITHIN_S, self._write_over_rate)
-            self._over_rate[record.caller_name] += 1
+        if record.over_rate or record.overloaded:
+            if not self._counted:
+                asyncio.get_running_loop().call_later(COUNTED_WITHIN_S, self._write_counted)
+            event = "over_rate" if record.over_rate else "overloaded"
+            self._counted[event, record.caller_name] += 1
             return
         if not self._finished:
             asyncio.get_running_loop().call_later(WITHIN_S, self._write_finished)
@@ -67,7 +71,7 @@ class CallLog:
     def write(self) -> None:
         """Writes what is due, now."""
         self._write_finished()
-        self._write_over_rate()
+        self._write_counted()
 
     def _write_finished(self) -> None:
         epoch_s = time.time() - time.monotonic()
@@ -84,7 +88,7 @@ class CallLog:
             )
         self._finished.clear()
 
-    def _write_over_rate(self) -> None:
-        for name, calls in self._over_rate.items():
-            log.warning("over_rate", caller=name, refused=calls)
-        self._over_rate.clear()
+    def _write_counted(self) -> None:
+        for (event, name), calls in self._counted.items():
+            log.warning(event, caller=name, refused=calls)
+        self._counted.clear()

@@ -5,22 +5,26 @@
     permissions = ["register", "read", "cancel"]
     spiffe_id = "spiffe://example.org/onboarding"
     token_sha256 = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
+    rate = 2000     # calls a second, instead of --rate; 0 means no limit
+    burst = 5000    # calls at once after a pause, instead of --burst
 
 All mistakes of a file are told at once, each with its line. What stands where a credential belongs
 is never told: who takes the one for the other puts the token itself there.
 """
 
 import re
+import sys
 import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from idpass_server import files
 from idpass_server.config import NAME
 from idpass_server.identity import Caller, Callers, Permission
 from idpass_server.records import SWEEPER
 
-KEYS: Final = ("account", "permissions", "spiffe_id", "token_sha256")
+KEYS: Final = ("account", "permissions", "spiffe_id", "token_sha256", "rate", "burst")
 MAX_SPIFFE_ID_CHARACTERS: Final = 2_048
 
 # https://github.com/spiffe/spiffe/blob/main/standards/SPIFFE-ID.md
@@ -58,12 +62,31 @@ def read(path: Path, account_exists: AccountExists) -> Callers:
         account_exists: whether there is an account of a name.
 
     Raises:
-        BadCallers: it cannot be read, or has mistakes.
+        BadCallers: it cannot be read, can be written by others, or has mistakes.
     """
+    return parse(path, content(path), account_exists)
+
+
+def content(path: Path) -> bytes:
+    """Raises: BadCallers: the file cannot be read, or can be written by others."""
     try:
-        content = path.read_bytes()
+        return files.read(path)[0]
     except OSError as error:
         raise BadCallers(path, [Mistake(0, f"cannot be read ({error.strerror})")]) from error
+    except files.WritableByOthers as error:
+        raise BadCallers(path, [Mistake(0, str(error))]) from error
+
+
+def parse(path: Path, content: bytes, account_exists: AccountExists) -> Callers:
+    """
+    Args:
+        path: of the file, for its mistakes.
+        content: what it holds.
+        account_exists: whether there is an account of a name.
+
+    Raises:
+        BadCallers: it has mistakes.
+    """
     try:
         text = content.decode()
         table = tomllib.loads(text)
@@ -123,7 +146,13 @@ class _Reader:
             if key not in KEYS:
                 line = self._lines.of(name, key)
                 self._wrong(line, f"unknown key {key!r}; there are {', '.join(KEYS)}")
-        caller = Caller(name, self._account(name, fields), self._permissions(name, fields))
+        caller = Caller(
+            name,
+            self._account(name, fields),
+            self._permissions(name, fields),
+            self._number(name, fields, "rate", 0),
+            self._number(name, fields, "burst", 1, whole=True),
+        )
         self._credentials(caller, fields)
 
     def _name(self, name: str) -> None:
@@ -171,6 +200,19 @@ class _Reader:
                 reason = f"unknown permission {value!r}; there are {', '.join(Permission)}"
                 self._wrong(line, reason)
         return frozenset(permissions)
+
+    def _number(
+        self, name: str, fields: dict[str, Any], key: str, least: int, *, whole: bool = False
+    ) -> Any:
+        if key not in fields:
+            return None
+        value = fields[key]
+        kinds = (int,) if whole else (int, float)
+        if type(value) in kinds and least <= value <= sys.float_info.max:
+            return value
+        kind = "whole number" if whole else "number"
+        self._wrong(self._lines.of(name, key), f"{key} is not a {kind} of {least} or more")
+        return None
 
     def _credentials(self, caller: Caller, fields: dict[str, Any]) -> None:
         name = caller.name

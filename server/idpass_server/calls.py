@@ -1,26 +1,25 @@
 """What every call has in common, whatever its method.
 
 Its reference, who makes it and whether that is allowed, the limit on calls in flight, errors,
-the log line, the metrics, and the end of all that when the server stops.
+the log line, the metrics, and the end of all that when the server stops. `methods` applies it.
 """
 
 import asyncio
 import contextlib
-import functools
 import math
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, Final, NamedTuple, NoReturn, Protocol, TypeVar
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple, NoReturn
 
 import grpc
 import structlog
 
-from idpass_server import errors, wire
+from idpass_server import errors
 from idpass_server.call_log import CallLog, Record
 from idpass_server.identity import Caller, Identity, Permission
 from idpass_server.metrics import Metrics
-from idpass_server.rate import Rate
+from idpass_server.rate import Limit, Rate, Room
 from idpass_server.refusals import (
     InternalFault,
     NotPermitted,
@@ -49,8 +48,8 @@ REFUSALS_AT_ONCE: Final = 20
 MAX_HELD: Final = 1_000
 """So many of one caller's refusals wait for their turn; more go out at once."""
 
-SHARE: Final = 8
-"""How many times as many calls as there is still room for one caller may have in flight."""
+BYTES_PER_CALL: Final = 2_500
+"""Size at which a request counts as a further call: about that of the longest cancellation."""
 
 NOBODY: Final = ""
 """Has the bucket of all who do not say who they are."""
@@ -66,6 +65,7 @@ class Call(NamedTuple):
     """What a method knows of its call beside the request.
 
     Args:
+        counted_as: calls that it has counted as for the caller's rate.
         still_admitted: raises Unauthenticated or NotPermitted from the moment on at which a stream
             would not be admitted any more.
     """
@@ -73,6 +73,7 @@ class Call(NamedTuple):
     caller: Caller
     reference: str
     deadline_s: float
+    counted_as: int = 1
     still_admitted: Callable[[], None] = _once
 
 
@@ -82,21 +83,36 @@ class Calls:
         identity: tells who calls.
         metrics: counts.
         max_calls: how many unary calls may be in flight; one more is refused as Overloaded.
-        rate: of each caller; one who calls more often is refused as Overloaded.
+        max_streams_per_account: how many streams may be open on one account.
+        limit: of each caller's rate, unless the caller has its own; one who calls more often is
+            refused as Overloaded.
     """
 
-    def __init__(self, identity: Identity, metrics: Metrics, *, max_calls: int, rate: Rate) -> None:
+    def __init__(
+        self,
+        identity: Identity,
+        metrics: Metrics,
+        *,
+        max_calls: int,
+        max_streams_per_account: int,
+        limit: Limit,
+    ) -> None:
         self._identity = identity
         self._metrics = metrics
-        self._max_calls = max_calls
-        self._rate = rate
-        self._refusals = Rate(REFUSALS_PER_S, REFUSALS_AT_ONCE)
+        self._room = Room(max_calls)
+        self._max_streams_per_account = max_streams_per_account
+        self._streams: dict[str, Room] = {}
+        self._rate = Rate(limit)
+        self._refusals = Rate(Limit(REFUSALS_PER_S, REFUSALS_AT_ONCE))
         self._begun = 0
         self._held: Counter[str] = Counter()
-        self._in_flight_of: dict[str, int] = {}
         self._draining = asyncio.Event()
-        self.in_flight = 0
         self.log = CallLog()
+
+    @property
+    def in_flight(self) -> int:
+        """Unary calls that were admitted and have not ended."""
+        return self._room.taken
 
     async def drain(self) -> None:
         """Refuses what comes from now on; returns at a good moment to hang up.
@@ -118,54 +134,78 @@ class Calls:
         while self.in_flight or self._held.total():  # noqa: ASYNC110 only when the server stops
             await asyncio.sleep(FINISHED_S)
 
-    def admit(self, record: Record, permission: Permission, context: Any) -> Call:
+    def admit(self, record: Record, permission: Permission, size: int, context: Any) -> Call:
         """The only place where it is decided that a caller may call a method.
+
+        Nothing before it takes longer for a larger request.
+
+        Args:
+            size: of the request, in bytes.
 
         Raises:
             StoreUnavailable: the server is stopping.
             Unauthenticated, NotPermitted: it may not.
             Overloaded: it calls too often.
+            TimeoutError: the deadline has passed while the call waited for its turn.
         """
         self._begun += 1
         if self._draining.is_set():
             raise StoreUnavailable("the server is stopping; nothing was changed")
+        tokens = 1 + size // BYTES_PER_CALL
         try:
             record.caller = caller = self._identity.caller(context)
         except Unauthenticated:
-            record.over_rate = not self._rate.take(NOBODY, record.started_s)
+            record.over_rate = not self._rate.take(NOBODY, record.started_s, tokens=tokens)
             raise
-        if not self._rate.take(caller.name, record.started_s):
+        limit = self._limit(caller)
+        if not self._rate.take(caller.name, record.started_s, limit, tokens=tokens):
             record.over_rate = True
-            raise Overloaded(f"this caller makes more than {self._rate.per_s:g} calls a second")
+            raise Overloaded(f"this caller makes more than {limit.per_s:g} calls a second")
         if permission not in caller.permissions:
             raise NotPermitted(permission)
         remaining_s = context.time_remaining()
-        deadline_s = float("inf") if remaining_s is None else record.started_s + remaining_s
-        return Call(caller, record.reference, deadline_s)
+        if remaining_s is None:
+            return Call(caller, record.reference, float("inf"), tokens)
+        if remaining_s <= 0:
+            raise TimeoutError("the deadline passed before it was started")
+        return Call(caller, record.reference, record.started_s + remaining_s, tokens)
 
-    def count_as(self, calls: int, caller: Caller) -> None:
-        """Has a call of the caller's count as so many."""
-        self._rate.owe(caller.name, calls - 1)
+    def count_as(self, calls: int, call: Call) -> None:
+        """Has a call count as so many for its caller's rate, if it does not yet."""
+        self._rate.owe(call.caller.name, calls - call.counted_as, self._limit(call.caller))
+
+    def _limit(self, caller: Caller) -> Limit:
+        return self._rate.limit(caller.rate_per_s, caller.burst)
 
     def enter(self, record: Record, caller: Caller) -> None:
         """Counts a unary call in; `finish` counts it out.
 
-        A caller may have `SHARE` times as many in flight as are left free then: alone nearly
-        all, beside others less and less, and whoever comes next still finds room.
-
         Raises:
             Overloaded: too many are in flight.
         """
-        mine = self._in_flight_of.get(caller.name, 0)
-        if mine >= SHARE * (self._max_calls - self.in_flight):
+        if not self._room.enter(caller.name):
             raise Overloaded("too many calls are in flight")
-        self._in_flight_of[caller.name] = mine + 1
-        self.in_flight += 1
-        record.in_flight = True
+        record.room = self._room
 
-    def admit_stream(self, record: Record, permission: Permission, context: Any) -> Call:
+    def enter_stream(self, record: Record, caller: Caller) -> None:
+        """As `enter`, for a stream.
+
+        Raises:
+            Overloaded: the caller has too many of its account's streams.
+        """
+        room = self._streams.get(caller.account)
+        if room is None:
+            room = self._streams[caller.account] = Room(self._max_streams_per_account)
+        if not room.enter(caller.name):
+            raise Overloaded(
+                f"the account may have {self._max_streams_per_account} streams open, and no caller "
+                "all of them"
+            )
+        record.room = room
+
+    def admit_stream(self, record: Record, permission: Permission, size: int, context: Any) -> Call:
         """As `admit`; and whenever others may call, looks whether this caller still may."""
-        call = self.admit(record, permission, context)
+        call = self.admit(record, permission, size, context)
         version = self._identity.version
 
         def still_admitted() -> None:
@@ -186,7 +226,9 @@ class Calls:
         if record.over_rate:
             await self._hold(record.caller_name or NOBODY)
             if isinstance(exception, Overloaded) and record.caller:
-                wait_s = self._rate.wait_s(record.caller.name, time.monotonic())
+                wait_s = self._rate.wait_s(
+                    record.caller.name, time.monotonic(), self._limit(record.caller)
+                )
                 exception.retry_ms = math.ceil(wait_s * 1000)
         if isinstance(exception, TimeoutError):
             record.code = grpc.StatusCode.DEADLINE_EXCEEDED
@@ -194,6 +236,7 @@ class Calls:
         if not isinstance(exception, Refusal):
             log.error("fault", method=record.method, reference=record.reference, exc_info=exception)
             exception = InternalFault()
+        record.overloaded = isinstance(exception, Overloaded)
         error = errors.tell(exception, record.reference)
         record.code, record.reason = error.code, error.reason
         await context.abort(error.code, error.status.message, error.trailing_metadata)
@@ -219,96 +262,11 @@ class Calls:
 
     def finish(self, record: Record) -> None:
         """Counts a call out."""
-        if record.in_flight and record.caller:
-            self.in_flight -= 1
-            name = record.caller.name
-            left = self._in_flight_of[name] - 1
-            if left:
-                self._in_flight_of[name] = left
-            else:
-                del self._in_flight_of[name]
+        room, caller = record.room, record.caller
+        if room is not None and caller is not None:
+            room.leave(caller.name)
+            if not room.taken and self._streams.get(caller.account) is room:
+                del self._streams[caller.account]
         record.ended_s = time.monotonic()
         self._metrics.call(record.method, record.code)
         self.log.add(record)
-
-
-class _HasCalls(Protocol):
-    calls: Calls
-
-
-Self = TypeVar("Self", bound=_HasCalls)
-Request = TypeVar("Request")
-Response = TypeVar("Response")
-
-
-def unary(
-    permission: Permission,
-) -> Callable[
-    [Callable[[Self, Request, Call], Awaitable[Response]]],
-    Callable[[Self, Request, Any], Awaitable[Response]],
-]:
-    """Makes a servicer's method of request and gRPC context from one of request and Call."""
-
-    def decorate(
-        method: Callable[[Self, Request, Call], Awaitable[Response]],
-    ) -> Callable[[Self, Request, Any], Awaitable[Response]]:
-        name = method.__name__
-
-        @functools.wraps(method)
-        async def handle(self: Self, request: Request, context: Any) -> Response:
-            calls = self.calls
-            record = Record(name)
-            try:
-                call = calls.admit(record, permission, context)
-                calls.enter(record, call.caller)
-                wire.check_readable(request, name)
-                context.set_trailing_metadata(((REFERENCE_KEY, record.reference),))
-                return await method(self, request, call)
-            except asyncio.CancelledError:
-                record.code = grpc.StatusCode.CANCELLED
-                raise
-            except Exception as exception:  # noqa: BLE001 every fault is answered and logged
-                return await calls.abort(record, exception, context)
-            finally:
-                calls.finish(record)
-
-        handle.permission = permission  # type: ignore[attr-defined]
-        return handle
-
-    return decorate
-
-
-def stream(
-    permission: Permission,
-) -> Callable[
-    [Callable[[Self, Request, Call], AsyncIterator[Response]]],
-    Callable[[Self, Request, Any], AsyncIterator[Response]],
-]:
-    """As `unary`, for a method that answers with a stream."""
-
-    def decorate(
-        method: Callable[[Self, Request, Call], AsyncIterator[Response]],
-    ) -> Callable[[Self, Request, Any], AsyncIterator[Response]]:
-        name = method.__name__
-
-        @functools.wraps(method)
-        async def handle(self: Self, request: Request, context: Any) -> AsyncIterator[Response]:
-            record = Record(name)
-            try:
-                call = self.calls.admit_stream(record, permission, context)
-                wire.check_readable(request, name)
-                await context.send_initial_metadata(((REFERENCE_KEY, record.reference),))
-                async for response in method(self, request, call):
-                    yield response
-            except asyncio.CancelledError:
-                record.code = grpc.StatusCode.CANCELLED
-                raise
-            except Exception as exception:  # noqa: BLE001 every fault is answered and logged
-                await self.calls.abort(record, exception, context)
-            finally:
-                self.calls.finish(record)
-
-        handle.permission = permission  # type: ignore[attr-defined]
-        return handle
-
-    return decorate

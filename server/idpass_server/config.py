@@ -1,12 +1,13 @@
 """The options of `serve`: each is declared once, as a field of `Settings`.
 
-The command line, the environment, the checks and the table in server/docs/operating.md come from
-here.
+The command line, the environment, the checks and the table in the documents come from here.
 """
 
+import difflib
 import ipaddress
 import re
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeVar
@@ -18,6 +19,8 @@ _ADDRESS: Final = re.compile(r"\[?(?P<host>[^\[\]]+)\]?:(?P<port>\d{1,5})")
 _SQLITE: Final = "sqlite:///"
 _POSTGRESQL: Final = ("postgresql://", "postgres://")
 _PASSWORD: Final = re.compile(r"(?<=:)[^:/@]*(?=@)|(?<=[?&]password=)[^&]*")
+DEFAULT_RATE_PER_S: Final = 500.0
+"""Of each caller, where they are several: a callers file is given."""
 NAME: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 """Of an account or a caller."""
 
@@ -134,8 +137,21 @@ class Settings:
         "URL",
         "Database: sqlite:///FILE (relative), sqlite:////FILE (absolute) or postgresql://...",
     )
+    accept_clock: bool = option(
+        "--accept-clock",
+        False,
+        "",
+        "Start although the clock does not fit the stored events: somebody has checked it.",
+    )
     metrics: str | None = option(
         "--metrics", None, "HOST:PORT", "Address for Prometheus; without it there are no metrics."
+    )
+    metrics_remote: bool = option(
+        "--metrics-remote",
+        False,
+        "",
+        "Allow --metrics on an address that other machines can reach, unencrypted and for whoever "
+        "asks.",
     )
     probe: str | None = option(
         "--probe",
@@ -172,12 +188,13 @@ class Settings:
         "Open WatchIdPasses streams of one account; further ones are answered OVERLOADED.",
         least=0,
     )
-    rate_per_s: float = option(
+    rate_per_s: float | None = option(
         "--rate",
-        500.0,
+        None,
         "CALLS/SECOND",
-        "Rate of each caller; each cancellation in a batch counts. Calls above it are answered "
-        "OVERLOADED. 0 means no limit.",
+        "Rate of each caller that has none of its own in the callers file; each cancellation in a "
+        "batch counts. Calls above it are answered OVERLOADED. 0 means no limit. By default 500, "
+        "and no limit where there is no callers file.",
         least=0,
     )
     burst: int = option(
@@ -294,9 +311,7 @@ class Settings:
         elif self.sandbox:
             raise BadSetting("--sandbox is a page: say where with --http, such as 127.0.0.1:8080")
         if self.metrics is not None:
-            address(self.metrics)
-            if self.sandbox:
-                raise BadSetting("--metrics is not for a --sandbox: its figures would be of no use")
+            self._check_metrics(self.metrics)
         if self.probe is not None:
             address(self.probe)
         if self.callers is not None and self.sandbox:
@@ -304,6 +319,16 @@ class Settings:
         if self.workers > 1:
             self._check_workers()
         sqlite_path(self.db)
+
+    def _check_metrics(self, metrics: str) -> None:
+        host, _ = address(metrics)
+        if self.sandbox:
+            raise BadSetting("--metrics is not for a --sandbox: its figures would be of no use")
+        if not is_loopback(host) and not self.metrics_remote:
+            raise BadSetting(
+                f"--metrics {metrics} is refused: other machines can reach it, and whoever asks is "
+                "answered, unencrypted. Give --metrics-remote if that is meant, or use 127.0.0.1"
+            )
 
     def _check_workers(self) -> None:
         if self.sandbox:
@@ -327,6 +352,12 @@ class Settings:
             if self.tls_client_ca is not None:
                 raise BadSetting("--tls-client-ca needs --tls-cert and --tls-key")
             loopback("--listen", self.listen, "Give --tls-cert, --tls-key and --callers")
+        elif self.tls_client_ca is not None and self.http is not None and self.callers is None:
+            raise BadSetting(
+                "--tls-client-ca with --http and without --callers is refused: HTTP asks for no "
+                "certificate, so whoever reaches it could do what callers need one for. Give "
+                "--callers, or leave --http out"
+            )
         elif self.sandbox:
             raise BadSetting("--tls-cert is not for a --sandbox, which is for this machine only")
         elif self.callers is None and not is_loopback(host):
@@ -334,6 +365,13 @@ class Settings:
                 f"--listen {self.listen} is refused: it can be reached from other machines, and "
                 "without a callers file everyone may cancel passes. Give --callers"
             )
+
+    @property
+    def default_rate_per_s(self) -> float:
+        """The rate of a caller that has none of its own; 0 means no limit."""
+        if self.rate_per_s is not None:
+            return self.rate_per_s
+        return 0.0 if self.callers is None else DEFAULT_RATE_PER_S
 
     @property
     def reflects(self) -> bool:
@@ -345,6 +383,31 @@ OPTIONS: Final[dict[str, Option]] = {
     each.name: each.metadata["option"] for each in fields(Settings)
 }
 """By the name of their field, in the order in which they are shown."""
+
+
+_VARIABLE_OF_A_CLIENT: Final = {
+    f"IDPASS_{word}" for word in ("ADDRESS", "TLS", "CA", "CERT", "KEY", "TOKEN")
+}
+# Of a Service called idpass, or idpass-anything, into each pod of its namespace.
+_VARIABLE_OF_KUBERNETES: Final = re.compile(
+    r"IDPASS_(.*_)?(SERVICE_HOST|SERVICE_PORT(_.+)?|PORT(_\d+_[A-Z]+(_PROTO|_PORT|_ADDR)?)?)"
+)
+
+
+def unknown_variables(environment: Iterable[str]) -> dict[str, str | None]:
+    """The names that look like an option's and are none, each with the nearest that is one.
+
+    Args:
+        environment: names of environment variables.
+    """
+    known = [each.variable for each in OPTIONS.values()]
+    return {
+        name: next(iter(difflib.get_close_matches(name, known, n=1, cutoff=0.7)), None)
+        for name in sorted(environment)
+        if name.startswith("IDPASS_")
+        and name not in {*known, *_VARIABLE_OF_A_CLIENT}
+        and not _VARIABLE_OF_KUBERNETES.fullmatch(name)
+    }
 
 
 def address(text: str) -> tuple[str, int]:

@@ -72,7 +72,7 @@ async def demo() -> bool:
         finally:
             server.stop()
             await server.wait()
-        problems = list(audit(connect(path, read_only=True)))
+        problems = audit(connect(path, read_only=True)).problems
     header = ("before", "CancelIdPass answers", "refund", "the same call again")
     print(tabulate([row[:4] for row in rows], header))
     print(

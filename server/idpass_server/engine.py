@@ -51,7 +51,7 @@ class Engine:
     """
     Args:
         store: where the batches go.
-        clock: read once for each batch.
+        clock: read once for each batch, and told when what was decided is stored.
         max_pending: how many commands may wait; more are refused as Overloaded.
         on_commit: told on the event loop the newest sequence of each account that has new events.
         on_broken: told on the event loop, once, when the store can no longer be trusted.
@@ -213,9 +213,11 @@ class Engine:
         try:
             if self._broken is not None:
                 raise StoreUnavailable("the store has failed; nothing was changed")
-            outcomes, sequences = self._store.commit(commands, self._clock.now_us())
+            now = self._clock.now()
+            outcomes, sequences = self._store.commit(commands, now.us, now.due_us)
             if sequences:
                 self._stored_s = time.monotonic()
+                self._clock.keep(now.us)
         except StoreBroken as error:
             outcomes = [self._break(error)] * len(commands)
         except Refusal as refusal:

@@ -5,6 +5,7 @@ ErrorInfo (whose reason a program matches), a RequestInfo (the call's reference)
 else helps. An exception that is no refusal is a fault: its text never gets here.
 """
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
@@ -38,6 +39,12 @@ RESOURCE_TYPE: Final = "idpass.v1.IdPass"
 OVERLOADED_RETRY_MS: Final = 200
 UNAVAILABLE_RETRY_MS: Final = 1_000
 
+# Clients refuse trailers of more than 8 KB, some proxies of more than 4 KB: what depends on the
+# request is to stay below that, in base64 and beside the message.
+MAX_VIOLATIONS: Final = 20
+MAX_VIOLATIONS_BYTES: Final = 1_100
+MAX_MESSAGE_BYTES: Final = 600
+
 
 class Told(NamedTuple):
     """What is said of one refusal, beside its code."""
@@ -50,15 +57,28 @@ class Told(NamedTuple):
 
 
 def _invalid_request(refusal: InvalidRequest) -> Told:
-    violations = [
-        details_pb2.BadRequest.FieldViolation(field=v.field, description=v.description)
-        for v in refusal.violations
-    ]
-    return Told(
-        "INVALID_REQUEST",
-        f"The request is not valid: {refusal}",
-        details=[details_pb2.BadRequest(field_violations=violations)],
-    )
+    bad_request = details_pb2.BadRequest()
+    lines: list[str] = []
+    for field, description in refusal.violations[:MAX_VIOLATIONS]:
+        bad_request.field_violations.add(field=field, description=description)
+        if bad_request.ByteSize() > MAX_VIOLATIONS_BYTES:
+            del bad_request.field_violations[-1]
+            break
+        lines.append(f"{field}: {description}" if field else description)
+    shown = _as_fits(lines, MAX_MESSAGE_BYTES)
+    message = f"The request is not valid: {'; '.join(lines[:shown])}"
+    if more := len(refusal.violations) - shown:
+        message += f"; and {more} more"
+    return Told("INVALID_REQUEST", message, details=[bad_request])
+
+
+def _as_fits(lines: Sequence[str], most: int) -> int:
+    """How many of the lines, the first at least, take no more bytes as a grpc-message.
+
+    gRPC sends what is not printable ASCII as %XX.
+    """
+    sizes = (sum(1 if 0x20 <= byte < 0x7F else 3 for byte in line.encode()) + 2 for line in lines)  # noqa: PLR2004 ASCII
+    return max(1, sum(total <= most for total in itertools.accumulate(sizes)))
 
 
 def _request_id_reused(refusal: RequestIdReused) -> Told:
@@ -193,7 +213,7 @@ TABLE: Final[Mapping[type[Refusal], tuple[grpc.StatusCode, Callable[[Any], Told]
         grpc.StatusCode.PERMISSION_DENIED,
         lambda refusal: Told(
             "METHOD_NOT_PERMITTED",
-            f"This caller lacks the permission {refusal.permission!r}.",
+            f"This caller lacks the permission '{refusal.permission}'.",
             {"permission": refusal.permission},
         ),
     ),

@@ -25,9 +25,17 @@ class Permission(StrEnum):
 
 
 class Caller(NamedTuple):
+    """
+    Args:
+        rate_per_s: calls a second; 0 means that there is no limit, None the server's own.
+        burst: calls at once after a pause, or None for the server's own.
+    """
+
     name: str
     account: str
     permissions: frozenset[Permission]
+    rate_per_s: float | None = None
+    burst: int | None = None
 
 
 class Callers(NamedTuple):
@@ -92,16 +100,22 @@ class KnownCallers:
         self.version += 1
 
     def caller(self, context: Any) -> Caller:
-        name = _certificate_name(context) if self._client_certificates else None
         values = [value for key, value in context.invocation_metadata() if key == "authorization"]
-        found: Caller | None
-        if values:
-            found = self._by_token(values)
-        else:
-            found = self._callers.by_spiffe_id.get(name) if name is not None else None
+        found = self._by_token(values) if values else self._by_certificate(context)
         if found is None:
             raise Unauthenticated
         return found
+
+    def _by_certificate(self, context: Any) -> Caller | None:
+        """Whose the client's certificate is: it has one URI name, or it is nobody's.
+
+        gRPC's own `peer_spiffe_id` is not enough: it is missing where there are two names, which
+        would look as if there were none.
+        """
+        if not self._client_certificates:
+            return None
+        names: Sequence[bytes] = context.auth_context().get("peer_uri", ())
+        return self._callers.by_spiffe_id.get(names[0]) if len(names) == 1 else None
 
     def _by_token(self, values: Sequence[str]) -> Caller | None:
         match = _BEARER.fullmatch(values[0]) if len(values) == 1 else None
@@ -115,22 +129,3 @@ class KnownCallers:
             if hmac.compare_digest(digest, presented):
                 found = caller
         return found
-
-
-def _certificate_name(context: Any) -> bytes | None:
-    """The one URI name of the client's certificate; None where it has shown no certificate.
-
-    gRPC's own `peer_spiffe_id` is not enough: it is missing where there are two names, which
-    would look as if there were none.
-
-    Raises:
-        Unauthenticated: the certificate has no URI name, or several, so that it is not clear whose
-            it is.
-    """
-    peer = context.auth_context()
-    names: Sequence[bytes] = peer.get("peer_uri", ())
-    if len(names) == 1:
-        return names[0]
-    if names or "x509_pem_cert" in peer:
-        raise Unauthenticated
-    return None

@@ -2,64 +2,234 @@
 
 Configured once, before the server exists. A line never holds a credential, a note's text or an
 applicant's reference: calls are logged by method, code, reference, caller and duration.
+
+Whoever reads standard error may be slow, stuck or gone, and no call waits for that: lines go into
+a bounded queue, and a thread of its own writes them. Lines that find no room, or cannot be written,
+are counted, and the count is logged when writing works again.
 """
 
 import asyncio
 import atexit
-import contextlib
+import faulthandler
 import json
 import logging
+import os
 import select
-import sys
+import signal
+import threading
+import time
+import traceback
 from collections import deque
+from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import BinaryIO, TextIO, cast
+from typing import Final, NamedTuple, TextIO, cast
 
 import structlog
-from structlog.typing import EventDict, Processor
+from structlog.typing import EventDict, ExcInfo, Processor
+
+MAX_QUEUED_CHARACTERS: Final = 4_000_000
+"""Lines waiting to be written, about 15,000 of them; further ones are dropped."""
+
+FOLD_S: Final = 1.0
+"""Interval at which the repetitions of a warning or an error are logged, as one line."""
+
+MAX_KINDS: Final = 10
+"""Kinds of lines of one event whose repetitions are counted apart."""
+
+FLUSH_S: Final = 2.0
+"""Time for queued lines to be written when the process ends, seconds."""
+
+Render = Callable[[str, EventDict], str]
+_FOLDED: Final = {"warning", "error", "critical"}
+_UNLIKE: Final = {"reference", "exc_info", "time_s"}
 
 
-class _EachTurn:
-    """A stream whose lines are written out together, once in each turn of the event loop.
+class _Writer:
+    """A stream whose lines are written by a thread of its own.
 
-    A write lets go of the interpreter's lock, which must then be won back from the writer's
-    thread: one for every line cost a quarter of the server's throughput.
+    The thread is woken once in each turn of the event loop at most: each wake takes the
+    interpreter's lock, and one for every line cost a quarter of the server's throughput.
 
-    Several processes may write to one pipe, where only so much is written in one piece: no more
+    Several processes may write to one pipe, where PIPE_BUF bytes are written in one piece: no more
     than that is written at once, in whole lines.
+
+    Args:
+        file: descriptor to write to.
+        folding: whose repetitions are written when they are due.
+        render: makes a line of an event.
     """
 
-    def __init__(self, stream: BinaryIO) -> None:
-        self._stream = stream
-        self._due = False
-        self._lines: deque[str] = deque()
-        self.write = self._lines.append
+    def __init__(self, file: int, folding: "_Folding", render: Render) -> None:
+        self._file = file
+        self._folding = folding
+        self._render = render
+        self._lock = threading.Lock()
+        self._queue: deque[str] = deque()
+        self._characters = 0
+        self._dropped = 0
+        self._torn = False
+        self._scheduled = False
+        self._closing = False
+        self._awake = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="log", daemon=True)
+        self._thread.start()
+
+    def write(self, line: str) -> None:
+        with self._lock:
+            if self._characters + len(line) > MAX_QUEUED_CHARACTERS:
+                self._dropped += 1
+                return
+            self._characters += len(line)
+            self._queue.append(line)
 
     def flush(self) -> None:
+        """Has what is queued written soon; never waits."""
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:
-            self.write_out()
+            self._awake.set()
             return
-        if not self._due:
-            self._due = True
-            loop.call_soon(self.write_out)
+        if not self._scheduled:
+            self._scheduled = True
+            loop.call_soon(self._wake)
 
-    def write_out(self) -> None:
-        self._due = False
-        piece = b""
-        with contextlib.suppress(IndexError):  # threads that have no loop write out as well
-            while True:
-                line = self._lines.popleft().encode()
-                if len(piece) + len(line) > select.PIPE_BUF:
-                    self._write(piece)
-                    piece = b""
-                piece += line
-        self._write(piece)
+    def _wake(self) -> None:
+        self._scheduled = False
+        self._awake.set()
 
-    def _write(self, piece: bytes) -> None:
-        self._stream.write(piece)
-        self._stream.flush()
+    def close(self) -> None:
+        """Writes what is left, within FLUSH_S."""
+        self._closing = True
+        self._awake.set()
+        self._thread.join(FLUSH_S)
+
+    def _run(self) -> None:
+        while True:
+            self._awake.wait(FOLD_S)
+            self._awake.clear()
+            closing = self._closing
+            for level, event in self._folding.due(everything=closing):
+                self.write(self._render(level, event))
+            self._write_out()
+            if closing:
+                return
+
+    def _write_out(self) -> None:
+        with self._lock:
+            lines, self._queue = self._queue, deque()
+            self._characters = 0
+        piece, count = b"", 0
+        for line in lines:
+            encoded = line.encode(errors="backslashreplace")
+            if piece and len(piece) + len(encoded) > select.PIPE_BUF:
+                self._write_piece(piece, count)
+                piece, count = b"", 0
+            piece += encoded
+            count += 1
+        if piece:
+            self._write_piece(piece, count)
+
+    def _write_piece(self, piece: bytes, lines: int) -> None:
+        if not self._written(piece):
+            with self._lock:
+                self._dropped += lines
+        elif self._dropped:
+            told = self._dropped
+            line = self._render("warning", {"event": "log_lines_dropped", "lines": told})
+            if self._written(line.encode()):
+                with self._lock:
+                    self._dropped -= told
+
+    def _written(self, piece: bytes) -> bool:
+        """Writes all of it. Returns false where that is not possible: no room, or no reader."""
+        if self._torn:
+            piece = b"\n" + piece
+        whole = piece
+        while piece:
+            try:
+                piece = piece[os.write(self._file, piece) :]
+            except BlockingIOError:  # whoever shares the descriptor has made it non-blocking
+                select.select([], [self._file], [])
+            except OSError:
+                self._torn = self._torn or len(piece) < len(whole)
+                return False
+        self._torn = False
+        return True
+
+
+class _Folding:
+    """A processor that lets the first of several like warnings or errors through at once.
+
+    Those that follow within FOLD_S are counted, and become one line a second: the latest of them,
+    with `repeated`. Lines are alike where they differ in what differs in every call alone. Of one
+    event MAX_KINDS are told apart at a time: a text may differ each time as well.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._kinds: dict[_Kind, _Repeated] = {}
+
+    def __call__(self, _logger: object, level: str, event: EventDict) -> EventDict:
+        """Raises: structlog.DropEvent: the event is counted, and told later."""
+        if level not in _FOLDED:
+            return event
+        name = event["event"]
+        details = [(key, str(each)) for key, each in event.items() if key not in _UNLIKE]
+        with self._lock:
+            kind = _Kind(level, name, tuple(sorted(details)))
+            if kind not in self._kinds and self._told_apart(level, name) >= MAX_KINDS:
+                kind = _Kind(level, name, ())
+            repeated = self._kinds.get(kind)
+            now = time.monotonic()
+            if repeated is None or (repeated.times == 0 and repeated.due_s <= now):
+                self._kinds[kind] = _Repeated(now + FOLD_S)
+                return event
+            repeated.times += 1
+            # The traceback stands in the first line; later it cannot be had any more.
+            repeated.latest = {key: each for key, each in event.items() if key != "exc_info"}
+        raise structlog.DropEvent
+
+    def _told_apart(self, level: str, name: str) -> int:
+        return sum((kind.level, kind.event) == (level, name) for kind in self._kinds)
+
+    def due(self, *, everything: bool) -> list[tuple[str, EventDict]]:
+        """The lines that are due, with their levels. Args: everything: also what is not due yet."""
+        now = time.monotonic()
+        told: list[tuple[str, EventDict]] = []
+        with self._lock:
+            for kind, repeated in list(self._kinds.items()):
+                if now < repeated.due_s and not everything:
+                    continue
+                if repeated.times:
+                    told.append((kind.level, {**repeated.latest, "repeated": repeated.times}))
+                    self._kinds[kind] = _Repeated(now + FOLD_S)
+                else:
+                    del self._kinds[kind]
+        return told
+
+
+class _Kind(NamedTuple):
+    level: str
+    event: str
+    details: tuple[tuple[str, str], ...]
+
+
+class _Repeated:
+    """How often a kind of line came again. Args: due_s: when that is told, monotonic."""
+
+    def __init__(self, due_s: float) -> None:
+        self.due_s = due_s
+        self.times = 0
+        self.latest: EventDict = {}
+
+
+class _Forwarding(logging.Handler):
+    """Lines of libraries, which log in the standard library's way, become lines like our own."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        log = structlog.get_logger()
+        say = getattr(log, record.levelname.lower(), log.warning)
+        say("library", logger=record.name, message=record.getMessage(), exc_info=record.exc_info)
 
 
 _encode = json.JSONEncoder(default=repr).encode
@@ -86,24 +256,64 @@ def _json(_logger: object, _level: str, event: EventDict) -> str:
     return _encode(event)
 
 
-def configure(level: str = "info", worker: int | None = None) -> None:
+def _plain_traceback(to: TextIO, exc_info: ExcInfo) -> None:
+    """A traceback without the values of variables, and without what would steer a terminal."""
+    text = "".join(traceback.format_exception(*exc_info))
+    to.write("".join(c if c == "\n" or c.isprintable() else ascii(c)[1:-1] for c in text))
+
+
+def _fill_standard_streams() -> None:
+    """Puts /dev/null where standard input, output or error is closed.
+
+    The next file to be opened would get the free number, and gRPC writes its messages to number 2,
+    whatever that is.
     """
+    for descriptor in (0, 1, 2):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+
+
+def configure(level: str = "info", worker: int | None = None) -> None:
+    """Sets up all logging of the process, and has SIGUSR1 print every thread's stack.
+
     Args:
         level: the least severe level that is written.
         worker: which of several processes that write to one place this is; its lines tell.
     """
-    # A writer of its own, since sys.stderr writes at the end of every line.
-    stream = open(sys.stderr.fileno(), "wb", closefd=False)  # noqa: SIM115 as long as the process
-    lines = _EachTurn(stream)
-    atexit.register(lines.write_out)
-    people = sys.stderr.isatty()
+    _fill_standard_streams()
+    # Strangers can provoke lines of gRPC's own, which its threads would wait for.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    configure_lines(level, worker)
+    logging.basicConfig(level=logging.WARNING, handlers=[_Forwarding()])
+    # Written by the signal handler itself, so that it works where nothing else does any more.
+    faulthandler.register(signal.SIGUSR1, file=2)
+
+
+def configure_lines(level: str = "info", worker: int | None = None) -> None:
+    """As `configure`, for a process that is not all ours: our own lines alone."""
+    people = os.isatty(2)
+    processors: list[Processor] = [
+        _stamp,
+        *([] if worker is None else [_naming(worker)]),
+        *([] if people else [structlog.processors.format_exc_info]),
+        structlog.dev.ConsoleRenderer(exception_formatter=_plain_traceback, repr_native_str=True)
+        if people
+        else _json,
+    ]
+
+    def render(level: str, event: EventDict) -> str:
+        made: object = event
+        for processor in processors:
+            made = processor(None, level, cast("EventDict", made))
+        return f"{made}\n"
+
+    folding = _Folding()
+    lines = _Writer(2, folding, render)
+    atexit.register(lines.close)
     structlog.configure(
-        processors=[
-            _stamp,
-            *([] if worker is None else [_naming(worker)]),
-            *([] if people else [structlog.processors.format_exc_info]),
-            structlog.dev.ConsoleRenderer() if people else _json,
-        ],
+        processors=[folding, *processors],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(level.upper())),
         logger_factory=structlog.WriteLoggerFactory(file=cast("TextIO", lines)),
         cache_logger_on_first_use=True,

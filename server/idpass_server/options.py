@@ -15,7 +15,14 @@ from idpass_server.config import Settings
 PING_STRIKES: Final = 2
 """Pings that come too soon before the connection is closed ("too_many_pings")."""
 
-MAX_UNTAKEN: Final = 20_000
+MAX_UNTAKEN: Final = 800
+"""Calls that gRPC has received and the service has not taken; gRPC cancels further ones at once.
+
+This keeps the service up when it is offered more than it can do: a call that is cancelled here
+costs a twentieth of one that is answered, a refusal of our own most of one. The queue is first in,
+first out, so that its length is also the longest wait: 0.3 s at 3,000 calls a second, well within
+callers' deadlines. A much shorter one would turn away clients that begin hundreds of calls at once.
+"""
 
 CONNECTION_GRACE_S: Final = 60.0
 """So long calls on a connection that has had its time may take; watchers then come again."""
@@ -28,8 +35,7 @@ _CONSTANT: Final[list[tuple[str, Any]]] = [
     ("grpc.keepalive_timeout_ms", 20_000),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_ping_strikes", PING_STRIKES),
-    # Calls that have come and were not yet taken. Beyond the first, "soft" limit (1,000 by default)
-    # gRPC cancels some at random, whoever made them: one caller's flood would end others' calls.
+    # Between the first, "soft" limit and the second gRPC cancels some at random: both are the same.
     ("grpc.server.max_pending_requests", MAX_UNTAKEN),
     ("grpc.server.max_pending_requests_hard_limit", MAX_UNTAKEN),
 ]

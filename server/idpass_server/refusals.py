@@ -35,6 +35,11 @@ class Violation(NamedTuple):
 
 
 class InvalidRequest(Refusal):
+    """
+    Args:
+        violations: all that were found; however many, what a caller is told of them is bounded.
+    """
+
     def __init__(self, violations: Sequence[Violation]) -> None:
         super().__init__(
             "; ".join(

@@ -2,12 +2,17 @@
 
 They are looked at and not listened to, which also works for files that are replaced (by a rename,
 or behind a symbolic link, as with mounted secrets) and on file systems that tell nothing.
+
+A file system may hang. Files are therefore looked at and read `apart`, on threads that nothing
+waits for: neither calls nor the end of the process.
 """
 
 import asyncio
+import threading
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, TypeVar
 
 import structlog
 
@@ -15,6 +20,7 @@ INTERVAL_S: Final = 0.5
 
 log = structlog.get_logger()
 
+T = TypeVar("T")
 Load = Callable[[], Awaitable[None]]
 Stamp = tuple[tuple[int, int, int] | None, ...]
 
@@ -39,7 +45,7 @@ class Reloading:
         """Reads everything again, changed or not."""
         async with self._one_at_a_time:
             for watched in self._watched:
-                watched.loaded = watched.seen = watched.stamp()
+                watched.loaded = watched.seen = await apart(watched.stamp)
                 await _load(watched)
 
     async def run(self) -> None:
@@ -48,8 +54,31 @@ class Reloading:
             await asyncio.sleep(INTERVAL_S)
             async with self._one_at_a_time:
                 for watched in self._watched:
-                    if watched.has_changed():
+                    if await apart(watched.has_changed):
                         await _load(watched)
+
+
+async def apart(method: Callable[..., T], *args: Any) -> T:
+    """Runs what may block on a thread that does not keep the process from ending."""
+    loop = asyncio.get_running_loop()
+    result: asyncio.Future[T] = loop.create_future()
+
+    def settle(settled: Callable[..., None], value: object) -> None:
+        if not result.done():  # nobody waits for it any more
+            settled(value)
+
+    def run() -> None:
+        settled: Callable[..., None] = result.set_result
+        value: object
+        try:
+            value = method(*args)
+        except Exception as error:  # noqa: BLE001 whoever waits gets it
+            settled, value = result.set_exception, error
+        with suppress(RuntimeError):  # the loop has ended
+            loop.call_soon_threadsafe(settle, settled, value)
+
+    threading.Thread(target=run, name="files", daemon=True).start()
+    return await result
 
 
 class _Watched:

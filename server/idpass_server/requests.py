@@ -18,18 +18,27 @@ from idpass_server.identity import Caller
 from idpass_server.records import Reason, Status
 from idpass_server.refusals import InvalidRequest, Violation
 from idpass_server.store import ListQuery
+from idpass_server.wire import MAX_BATCH_REQUESTS
 
-MAX_BATCH_REQUESTS: Final = 1_000
+MAX_STATUSES: Final = 50
+"""Entries of `statuses`: each status several times, since that was never refused."""
 MAX_NOTE_CHARACTERS: Final = 500
 MAX_APPLICANT_REFERENCE_CHARACTERS: Final = 128
 MAX_LINK_VALIDITY_DAYS: Final = 14
 MAX_SHOWN_CHARACTERS: Final = 64
+UUID_CHARACTERS: Final = 36
 DEFAULT_PAGE_SIZE: Final = 50
 MAX_PAGE_SIZE: Final = 1_000
 
 _UUID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 _REQUEST_ID: Final = re.compile(r"[!-~]{1,128}")
-_CONTROL: Final = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+# Controls (C0, DEL, C1) and what reorders the text around it (bidirectional embeddings, overrides
+# and isolates): they steer terminals, and make a text read as another.
+_STEERS: Final = "a control or bidirectional formatting character"
+_BREAKS: Final = "\t\n\r\u2028\u2029"
+_STEERING: Final = r"\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069"
+_NOT_IN_TEXT: Final = re.compile(f"[{_STEERING}]")
+_NOT_IN_LINE: Final = re.compile(f"[{_STEERING}{_BREAKS}]")
 
 _STATUS_IN: Final[dict[int, Status]] = {
     pb.IdPassStatus.Value(f"ID_PASS_STATUS_{s.name}"): s for s in Status
@@ -53,7 +62,7 @@ class _Fields:
             raise InvalidRequest(self.violations)
 
     def uuid(self, field: str, value: str) -> str:
-        normal = value.lower()
+        normal = value.lower() if len(value) == UUID_CHARACTERS else ""
         if not _UUID.fullmatch(normal):
             if value:
                 self.wrong(field, f"{_shown(value)} is not a UUID")
@@ -67,10 +76,19 @@ class _Fields:
         return value or None
 
     def text(self, field: str, value: str, max_characters: int) -> str:
+        """Free text: tabs and line breaks are welcome."""
+        return self._text(field, value, max_characters, _NOT_IN_TEXT)
+
+    def line(self, field: str, value: str, max_characters: int) -> str:
+        """A name: text that stays on its line."""
+        return self._text(field, value, max_characters, _NOT_IN_LINE)
+
+    def _text(self, field: str, value: str, max_characters: int, forbidden: re.Pattern[str]) -> str:
         if len(value) > max_characters:
             self.wrong(field, f"has {len(value)} characters, {max_characters} are allowed")
-        if value and _CONTROL.search(value):
-            self.wrong(field, "has control characters")
+        elif found := forbidden.search(value):
+            kind = "a line break or tab" if found[0] in _BREAKS else _STEERS
+            self.wrong(field, f"has U+{ord(found[0]):04X} at {found.start()}, {kind}; leave it out")
         return value
 
     def status(self, field: str, value: int) -> Status | None:
@@ -134,7 +152,7 @@ def register(
         request_id=fields.request_id(request.request_id),
         id=records.new_uuid(),
         link_validity_days=days or records.DEFAULT_LINK_VALIDITY_DAYS,
-        applicant_reference=fields.text(
+        applicant_reference=fields.line(
             "applicant_reference", request.applicant_reference, MAX_APPLICANT_REFERENCE_CHARACTERS
         ),
         supersedes=fields.uuid("supersedes", request.supersedes) if request.supersedes else None,
@@ -187,6 +205,9 @@ def list_query(request: service_pb.ListRequest, caller: Caller) -> ListQuery:
     fields = _Fields()
     if request.page_size < 0:
         fields.wrong("page_size", f"{request.page_size} is negative")
+    if len(request.statuses) > MAX_STATUSES:
+        fields.wrong("statuses", f"has {len(request.statuses)} items, {MAX_STATUSES} are allowed")
+        fields.check()
     statuses: set[str] = set()
     for index, value in enumerate(request.statuses):
         status = fields.status(f"statuses[{index}]", value)

@@ -14,11 +14,13 @@ import structlog
 import uvloop
 
 from idpass_server.callers import BadCallers
+from idpass_server.clock import ClockWrong
 from idpass_server.config import Settings, loopback
 from idpass_server.refusals import StoreUnavailable
 from idpass_server.sandbox import Sandbox
 from idpass_server.server import CLOSE_S, CannotListen, PartFailed, Ready, Server
 from idpass_server.store import CannotOpen, StoreBroken
+from idpass_server.terminal import Terminal
 from idpass_server.tls import BadCertificates
 
 if TYPE_CHECKING:
@@ -26,8 +28,8 @@ if TYPE_CHECKING:
 
 STOP: Final = (signal.SIGTERM, signal.SIGINT)
 CANNOT_SERVE: Final = (
-    *(CannotListen, CannotOpen, BadCallers, BadCertificates, StoreBroken, StoreUnavailable),
-    PartFailed,
+    *(CannotListen, CannotOpen, ClockWrong, BadCallers, BadCertificates, StoreBroken),
+    *(StoreUnavailable, PartFailed),
 )
 """Why a server may not start, or does not go on; the message is for people."""
 EXIT_STORE_BROKEN: Final = 74  # EX_IOERR
@@ -46,7 +48,7 @@ log = structlog.get_logger()
 async def serve(settings: Settings, ready: Ready | None = None) -> bool:
     """Serves until SIGTERM or SIGINT. Returns false if the store broke.
 
-    SIGHUP has the server read its files again.
+    SIGHUP has the server read its files again, or stops it where its terminal was closed.
 
     Args:
         settings: checked already.
@@ -81,12 +83,17 @@ async def _serve(settings: Settings, way_in: str | None, ready: Ready | None) ->
 
     started, stopping = asyncio.Event(), asyncio.Event()
 
-    async def reload() -> None:
-        await started.wait()
-        await server.reload()
+    terminal = Terminal()
+
+    async def hang_up() -> None:
+        if terminal.is_gone():
+            stopping.set()
+        else:
+            await started.wait()
+            await server.reload()
 
     _on_stop(stopping.set)
-    _on_hang_up(reload)
+    _on_hang_up(hang_up)
     address = await (server.start() if isinstance(server, Sandbox) else server.start(ready))
     serving = asyncio.create_task(server.wait())
     http = None

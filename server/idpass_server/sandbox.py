@@ -4,7 +4,9 @@ The database is made for it and gone with it, so that nothing real can be shown 
 """
 
 import asyncio
+import errno
 import random
+import socket
 import tempfile
 import time
 import uuid
@@ -13,6 +15,8 @@ from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Final, NamedTuple
+
+import structlog
 
 from idpass_server.config import Settings
 from idpass_server.domain import DAY_US
@@ -37,6 +41,9 @@ FORMER_FEE: Final = Money("AUD", 3_900_000)
 FEE_RAISED_DAYS: Final = 4.0
 HOUR_US: Final = DAY_US // 24
 MINUTE_US: Final = HOUR_US // 60
+PORTS_TRIED: Final = 100
+
+log = structlog.get_logger()
 
 GIVEN: Final = (
     *("Amara", "Anh", "Arjun", "Beatriz", "Chloe", "Daniel", "Elif", "Emma", "Fatima", "Grace"),
@@ -79,6 +86,31 @@ STORIES: Final = (
     Story((Status.OPENED, Status.CANCELLED), 7, (0.3, 8.0)),
     Story((Status.OPENED, Status.IN_PROGRESS, Status.CANCELLED), 6, (0.3, 8.0)),
 )
+
+
+def on_free_ports(settings: Settings) -> Settings:
+    """The settings, with the next free port for each that is taken, as by another sandbox."""
+    listen = _next_free(settings.listen)
+    return replace(settings, listen=listen, http=settings.http and _next_free(settings.http))
+
+
+def _next_free(address: str) -> str:
+    host, colon, port = address.rpartition(":")
+    bare = host.strip("[]")
+    if not colon or not port.isdecimal():
+        return address
+    for candidate in range(int(port), min(int(port) + PORTS_TRIED, 65_536)):
+        family = socket.AF_INET6 if ":" in bare else socket.AF_INET
+        try:
+            socket.create_server((bare, candidate), family=family).close()
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                continue
+            break  # the server says what is wrong with it
+        if candidate != int(port):
+            log.warning("port_taken", wanted=address, takes=f"{host}:{candidate}")
+        return f"{host}:{candidate}"
+    return address
 
 
 class Sandbox:

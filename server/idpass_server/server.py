@@ -8,11 +8,9 @@ for without a bound: there is always someone who does not read, or does not answ
 
 import asyncio
 import contextlib
-import functools
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import grpc
 import structlog
@@ -29,10 +27,11 @@ from idpass_server.metrics import Metrics
 from idpass_server.options import options
 from idpass_server.plain_http import PlainHttp
 from idpass_server.probe import probe
-from idpass_server.rate import Rate
+from idpass_server.rate import Limit
 from idpass_server.readiness import DRAINING, Readiness
+from idpass_server.reads import Reads
 from idpass_server.refusals import StoreUnavailable
-from idpass_server.reloading import Reloading
+from idpass_server.reloading import Reloading, apart
 from idpass_server.servicer import IdPassServicer
 from idpass_server.store import StoreBroken
 from idpass_server.store.opening import open_store
@@ -40,14 +39,12 @@ from idpass_server.sweeper import Sweeper
 from idpass_server.tls import Certificates
 from idpass_server.watch import Watchers
 
-READERS: Final = 2
 HANG_UP_S: Final = 0.5
 """Time for the last answers to be read; streams that nobody reads are cut after it, seconds."""
 CLOSE_S: Final = 5.0
 """Time for the store to finish what was submitted and to close, seconds."""
 
 Ready = Callable[[Readiness], Awaitable[None]]
-T = TypeVar("T")
 log = structlog.get_logger()
 
 
@@ -100,12 +97,20 @@ class Server:
         """
         credentials = self._credentials()
         self._store = await asyncio.to_thread(open_store, self._settings.db)
-        self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="reader")
+        self._engine = Engine(
+            self._store,
+            self._clock,
+            max_pending=self._settings.max_pending,
+            on_commit=self._notify,
+            on_broken=self._break,
+        )
+        self._reads = Reads(self._store, self._engine, self._clock, on_broken=self._break)
         try:
+            newest_us = await self._reads.run(self._store.newest_event_time_us)
+            self._clock.begin(newest_us, accept=self._settings.accept_clock)
             identity = await self._identify()
         except BaseException:
-            self._readers.shutdown()
-            self._store.close()
+            await self._close_store()
             raise
         metrics = Metrics()
         self._grpc = self._service(self._wire(identity, metrics))
@@ -147,37 +152,32 @@ class Server:
 
     def _wire(self, identity: Identity, metrics: Metrics) -> IdPassServicer:
         """Puts everything together that lies between gRPC and the store."""
-        self._engine = Engine(
-            self._store,
-            self._clock,
-            max_pending=self._settings.max_pending,
-            on_commit=self._notify,
-            on_broken=self._break,
-        )
         self._calls = calls = Calls(
             identity,
             metrics,
             max_calls=self._settings.max_calls,
-            rate=Rate(self._settings.rate_per_s, self._settings.burst),
+            max_streams_per_account=self._settings.max_watchers_per_account,
+            limit=Limit(self._settings.default_rate_per_s, self._settings.burst),
         )
         self._watchers = Watchers(
-            self._store,
-            self._read,
+            self._reads,
             max_watchers=self._settings.max_watchers,
             max_per_account=self._settings.max_watchers_per_account,
             busy=lambda: calls.in_flight > 0,
         )
-        self._sweeper = Sweeper(self._engine, self._store, self._clock, self._read)
+        self._sweeper = Sweeper(self._reads, self._clock, self.readiness)
         metrics.gauge("calls_in_flight", "Unary calls in flight", lambda: calls.in_flight)
         metrics.gauge("watchers", "Streams open", lambda: self._watchers.open)
+        metrics.gauge(
+            "watchers_lag_events_max",
+            "Events that the watcher furthest behind has yet to be sent",
+            lambda: self._watchers.lag_events_max,
+        )
         metrics.gauge("pending_commands", "Changes waiting", lambda: self._engine.pending)
         return IdPassServicer(
             calls=calls,
             engine=self._engine,
-            store=self._store,
-            read=self._read,
-            clock=self._clock,
-            sweeper=self._sweeper,
+            reads=self._reads,
             watchers=self._watchers,
             metrics=metrics,
         )
@@ -264,7 +264,7 @@ class Server:
             return None
 
         async def reload() -> None:
-            certificates.reload()
+            await apart(certificates.reload)
 
         self._reloading.watch(paths, reload)
         certificates = Certificates(*paths)
@@ -295,7 +295,8 @@ class Server:
         def account_exists(name: str) -> bool:
             return self._store.get_account(name) is not None
 
-        found: Callers = await self._read(callers.read, path, account_exists)
+        content = await apart(callers.content, path)
+        found = await self._reads.run(callers.parse, path, content, account_exists)
         log.info(
             "callers_loaded",
             callers=found.total,
@@ -307,20 +308,6 @@ class Server:
     def _notify(self, last_sequences: Mapping[str, int]) -> None:
         self._watchers.notify(last_sequences)
 
-    async def _read(self, method: Callable[..., T], *args: Any) -> T:
-        """Runs a reading method of the store off the event loop.
-
-        Raises:
-            StoreUnavailable: it cannot be read.
-        """
-        loop = asyncio.get_running_loop()
-        try:
-            return await loop.run_in_executor(self._readers, functools.partial(method, *args))
-        except StoreBroken as error:
-            log.critical("store_broken", error=str(error))
-            self._break(error)
-            raise StoreUnavailable("the store has failed") from error
-
     def _break(self, _error: StoreBroken) -> None:
         self._broken = True
         # The answers that are due, of unknown outcome among them, still go out.
@@ -331,7 +318,7 @@ class Server:
         try:
             async with asyncio.timeout(CLOSE_S):
                 await self._engine.stop()
-                await asyncio.to_thread(self._readers.shutdown)
+                await asyncio.to_thread(self._reads.close)
                 await asyncio.to_thread(self._store.close)
         except TimeoutError:
             log.critical("store_not_closed", seconds=CLOSE_S)

@@ -1,20 +1,25 @@
-"""IdPassService: each method takes a request in, makes one call, and puts an answer out."""
+"""IdPassService: each method takes a request in, makes one call, and puts an answer out.
 
+`wire` registers the methods with gRPC, of bytes as `methods` makes them; hence no base class of
+the generated code, whose methods take messages.
+"""
+
+import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, Final, TypeVar
+from collections.abc import AsyncIterator, Iterable
+from typing import Final, TypeVar
 
 from google.rpc import status_pb2
 
 from idpass.v1 import id_pass_pb2 as pb
 from idpass.v1 import id_pass_service_pb2 as service_pb
-from idpass.v1.id_pass_service_pb2_grpc import IdPassServiceServicer
 from idpass_server import errors, requests, responses
-from idpass_server.calls import Call, Calls, stream, unary
-from idpass_server.clock import Clock
+from idpass_server.calls import Call, Calls
 from idpass_server.engine import Engine
 from idpass_server.identity import Permission
+from idpass_server.methods import stream, unary
 from idpass_server.metrics import Metrics
+from idpass_server.reads import Reads
 from idpass_server.records import (
     Account,
     Advance,
@@ -22,29 +27,29 @@ from idpass_server.records import (
     Answer,
     Cancelled,
     Command,
-    Expire,
     Outcome,
+    Pass,
     Registered,
     Status,
 )
 from idpass_server.refusals import InvalidRequest, PassEnded, PassNotFound, Refusal
-from idpass_server.store import Store
-from idpass_server.sweeper import Sweeper
 from idpass_server.watch import Watchers
+
+Item = TypeVar("Item")
+
+ITEMS_PER_TURN: Final = 100
+"""Items of a batch after which other calls have their turn."""
 
 PASSES_PER_CALL: Final = 25
 """So many passes in a page take about as long as another call."""
 
 
-class IdPassServicer(IdPassServiceServicer):
+class IdPassServicer:
     """
     Args:
         calls: what all calls have in common.
         engine: takes every change.
-        store: is read from.
-        read: runs one of the store's reading methods off the event loop.
-        clock: tells whether a pass that was read is overdue.
-        sweeper: lets overdue passes expire before they are listed or counted.
+        reads: answers what is asked of the store.
         watchers: follow the account's events.
         metrics: counts late results.
     """
@@ -54,19 +59,13 @@ class IdPassServicer(IdPassServiceServicer):
         *,
         calls: Calls,
         engine: Engine,
-        store: Store,
-        read: Callable[..., Awaitable[Any]],
-        clock: Clock,
-        sweeper: Sweeper,
+        reads: Reads,
         watchers: Watchers,
         metrics: Metrics,
     ) -> None:
         self.calls = calls
         self._engine = engine
-        self._store = store
-        self._read = read
-        self._clock = clock
-        self._sweeper = sweeper
+        self._reads = reads
         self._watchers = watchers
         self._metrics = metrics
 
@@ -84,8 +83,8 @@ class IdPassServicer(IdPassServiceServicer):
         results: list[Outcome | None] = []
         commands: list[Command] = []
         items = requests.batch_requests(request)
-        self.calls.count_as(len(items), call.caller)
-        for item in items:
+        self.calls.count_as(len(items), call)
+        async for item in _in_turns(items):
             try:
                 commands.append(requests.cancel(item, call.caller, call.reference))
                 results.append(None)
@@ -93,8 +92,10 @@ class IdPassServicer(IdPassServiceServicer):
                 results.append(refusal)
         decided = iter(await self._engine.submit(commands, call.deadline_s) if commands else ())
         return responses.batch_cancel_response(
-            _result(next(decided) if result is None else result, call.reference)
-            for result in results
+            [
+                _result(next(decided) if result is None else result, call.reference)
+                async for result in _in_turns(results)
+            ]
         )
 
     @unary(Permission.REGISTER)
@@ -113,13 +114,7 @@ class IdPassServicer(IdPassServiceServicer):
 
     @unary(Permission.READ)
     async def GetIdPass(self, request: service_pb.GetRequest, call: Call) -> service_pb.GetResponse:
-        key = (call.caller.account, requests.pass_id(request))
-        id_pass = await self._read(self._store.get_pass, *key)
-        if id_pass is not None and id_pass.overdue(self._clock.now_us()):
-            await self._change(Expire(key[0], call.reference, key[1]), call)
-            id_pass = await self._read(self._store.get_pass, *key)
-        if id_pass is None:
-            raise PassNotFound(key[1])
+        id_pass = await self._pass(call, requests.pass_id(request))
         return service_pb.GetResponse(id_pass=responses.id_pass(id_pass), reference=call.reference)
 
     @unary(Permission.READ)
@@ -127,9 +122,8 @@ class IdPassServicer(IdPassServiceServicer):
         self, request: service_pb.ListRequest, call: Call
     ) -> service_pb.ListResponse:
         query = requests.list_query(request, call.caller)
-        await self._sweeper.sweep(query.account)
-        page = await self._read(self._store.list_passes, query)
-        self.calls.count_as(-(-len(page.passes) // PASSES_PER_CALL), call.caller)
+        page = await self._reads.list_passes(query)
+        self.calls.count_as(-(-len(page.passes) // PASSES_PER_CALL), call)
         next_page_token = ""
         if page.next_before_id is not None:
             next_page_token = requests.page_token(query, page.next_before_id)
@@ -143,7 +137,6 @@ class IdPassServicer(IdPassServiceServicer):
         request: service_pb.GetAccountRequest,  # noqa: ARG002 there is nothing in it
         call: Call,
     ) -> pb.Account:
-        await self._sweeper.sweep(call.caller.account)
         return responses.account(await self._account(call))
 
     @stream(Permission.WATCH)
@@ -153,9 +146,7 @@ class IdPassServicer(IdPassServiceServicer):
         after_sequence, pass_id = requests.watch(request)
         account = await self._account(call)
         if pass_id is not None:
-            id_pass = await self._read(self._store.get_pass, account.name, pass_id)
-            if id_pass is None:
-                raise PassNotFound(pass_id)
+            id_pass = await self._pass(call, pass_id)
             if id_pass.end_time_us is not None and id_pass.event_sequence <= after_sequence:
                 return
         events = self._watchers.follow(
@@ -174,11 +165,25 @@ class IdPassServicer(IdPassServiceServicer):
             raise outcome
         return outcome
 
+    async def _pass(self, call: Call, pass_id: str) -> Pass:
+        id_pass = await self._reads.get_pass(call.caller.account, pass_id)
+        if id_pass is None:
+            raise PassNotFound(pass_id)
+        return id_pass
+
     async def _account(self, call: Call) -> Account:
-        account: Account | None = await self._read(self._store.get_account, call.caller.account)
+        account = await self._reads.get_account(call.caller.account)
         if account is None:
             raise LookupError(f"the caller's account {call.caller.account} does not exist")
         return account
+
+
+async def _in_turns(items: Iterable[Item]) -> AsyncIterator[Item]:
+    """The items, with a turn for other calls after every hundred."""
+    for number, item in enumerate(items, start=1):
+        yield item
+        if number % ITEMS_PER_TURN == 0:
+            await asyncio.sleep(0)
 
 
 def _late_result(command: Command, refusal: Refusal) -> bool:

@@ -14,7 +14,6 @@ import contextlib
 import queue
 import tempfile
 import threading
-import time
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -28,7 +27,7 @@ from idpass.v1 import id_pass_pb2 as pb
 from idpass.v1 import id_pass_service_pb2 as service_pb
 from idpass.v1.id_pass_service_pb2_grpc import IdPassServiceStub
 from idpass_server import domain, logs
-from idpass_server.clock import Clock
+from idpass_server.clock import Clock, wall_us
 from idpass_server.config import Settings
 from idpass_server.identity import DEMO
 from idpass_server.records import Money, Status
@@ -117,12 +116,13 @@ class RunningServer:
             self._loop.call_soon_threadsafe(self._server.stop)
             self._thread.join()
 
+    def _now_us(self) -> int:
+        return wall_us() + self._clock_offset_us
+
     async def _serve(self, started: "queue.SimpleQueue[str | BaseException]") -> None:
         self._loop = asyncio.get_running_loop()
         try:
-            self._server = Server(
-                self._settings, Clock(lambda: time.time_ns() // 1_000 + self._clock_offset_us)
-            )
+            self._server = Server(self._settings, Clock(self._now_us, self._now_us))
             started.put(await self._server.start())
         except BaseException as error:  # noqa: BLE001 raised in the thread that waits for it
             started.put(error)
@@ -141,7 +141,7 @@ def running_server(*, slot_limit: int = 1_000_000, fee: Money = FEE) -> Iterator
         fee: what registering a pass costs.
     """
     if not structlog.is_configured():
-        logs.configure("error")
+        logs.configure_lines("error")
     with tempfile.TemporaryDirectory(prefix="idpass-") as folder:
         db = Path(folder, "idpass.db")
         store = SqliteStore(db)

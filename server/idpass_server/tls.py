@@ -8,14 +8,24 @@ force.
 The least version is TLS 1.2: gRPC's own rule, which a test holds it to.
 """
 
+import codecs
 import contextlib
+import ipaddress
 import ssl
+import stat
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, Final, NamedTuple, NoReturn
 
 import grpc
 import structlog
+
+from idpass_server import files
+
+TRIAL_S: Final = 10.0
+"""Time for the handshake that tries new certificates, seconds."""
+_ANOTHER_NAME: Final = "Hostname Verification Check failed"  # what comes after a good handshake
 
 log = structlog.get_logger()
 
@@ -72,28 +82,40 @@ class Certificates:
         """Raises: BadCertificates."""
         pems = [_read(path) for path in self._paths]
         try:
-            not_after = _check(*self._paths)
+            shown = _check(*self._paths)
         except OSError as error:
             raise BadCertificates(f"a file went away while it was read: {error}") from error
         if [_read(path) for path in self._paths] != pems:
             raise BadCertificates("the files were changed while they were read")
-        cert, key, *client_ca = pems
-        configuration = grpc.ssl_server_certificate_configuration(
-            [(key, cert)], client_ca[0] if client_ca else None
-        )
+        cert, key, client_ca = pems[0], pems[1], pems[2] if self._mutual else None
+        _try_grpc(cert, key, client_ca, _name(shown), named=f"{self._paths[0]} and its key")
+        _warn_of_readers(self._paths[1])
+        not_after = datetime.fromtimestamp(ssl.cert_time_to_seconds(str(shown["notAfter"])), UTC)
+        configuration = grpc.ssl_server_certificate_configuration([(key, cert)], client_ca)
         log.info("certificates_loaded", cert=str(self._paths[0]), not_after=not_after.isoformat())
         return _Loaded(configuration, not_after)
 
 
 def _read(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        content, _ = files.read(path)
     except OSError as error:
         raise BadCertificates(f"{path} cannot be read: {error.strerror}") from error
+    except files.WritableByOthers as error:
+        raise BadCertificates(f"{path} {error}") from error
+    if content.startswith(codecs.BOM_UTF8):
+        raise BadCertificates(f"{path} begins with a byte-order mark; save it without one")
+    return content
 
 
-def _check(cert: Path, key: Path, client_ca: Path | None = None) -> datetime:
-    """Tries whether TLS can be spoken with the files. Returns when the certificate expires.
+def _warn_of_readers(key: Path) -> None:
+    mode = stat.S_IMODE(key.stat().st_mode)
+    if mode & stat.S_IROTH:
+        log.warning("key_readable_by_others", key=str(key), mode=f"{mode:04o}")
+
+
+def _check(cert: Path, key: Path, client_ca: Path | None = None) -> dict[str, Any]:
+    """Tries whether TLS can be spoken with the files. Returns the certificate, as `ssl` tells it.
 
     Raises:
         BadCertificates: it cannot.
@@ -120,12 +142,11 @@ def _check(cert: Path, key: Path, client_ca: Path | None = None) -> datetime:
     if client_ca is not None:
         _trust(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), client_ca)
     try:
-        found = _handshake(client, server)
+        return _handshake(client, server)
     except ssl.SSLCertVerificationError as error:
         raise BadCertificates(f"{cert} cannot be used: {error.verify_message}") from error
     except ssl.SSLError as error:
         raise BadCertificates(f"{cert} cannot be used{_why(error)}") from error
-    return datetime.fromtimestamp(ssl.cert_time_to_seconds(str(found["notAfter"])), UTC)
 
 
 def _trust(context: ssl.SSLContext, path: Path) -> None:
@@ -150,3 +171,54 @@ def _handshake(client: ssl.SSLContext, server: ssl.SSLContext) -> dict[str, Any]
         with contextlib.suppress(ssl.SSLWantReadError):
             end.do_handshake()
     return ends[0].getpeercert() or {}
+
+
+def _name(shown: dict[str, Any]) -> str:
+    """A name that the certificate is for; empty where it is for none that gRPC compares."""
+    names = shown.get("subjectAltName", ())
+    found = [name for kind, name in names if kind == "DNS"]
+    found += [str(ipaddress.ip_address(name)) for kind, name in names if kind == "IP Address"]
+    return found[0].replace("*", "any", 1) if found else ""
+
+
+def _try_grpc(cert: bytes, key: bytes, client_ca: bytes | None, name: str, *, named: str) -> None:
+    """Shakes hands with a gRPC client over loopback: gRPC's own TLS takes less than OpenSSL does.
+
+    No client certificate is asked for, since there is none to show.
+
+    Args:
+        cert, key, client_ca: PEM.
+        name: one that the certificate is for.
+        named: the files, for the message.
+
+    Raises:
+        BadCertificates: gRPC cannot read them, or does not shake hands within TRIAL_S.
+    """
+    client_options = (
+        ("grpc.ssl_target_name_override", name or "nobody"),
+        ("grpc.enable_http_proxy", 0),
+        ("grpc.use_local_subchannel_pool", 1),
+    )
+    with ThreadPoolExecutor(1) as executor:
+        server = grpc.server(executor, options=[("grpc.so_reuseport", 0)])
+        try:
+            port = server.add_secure_port(
+                "127.0.0.1:0", grpc.ssl_server_credentials([(key, cert)], client_ca)
+            )
+        except RuntimeError as error:
+            raise BadCertificates(f"{named} or the authorities cannot be read by gRPC") from error
+        server.start()
+        trusted = grpc.ssl_channel_credentials(cert)
+        try:
+            with grpc.secure_channel(f"127.0.0.1:{port}", trusted, client_options) as channel:
+                call: Any = channel.unary_unary("/trial")
+                call(b"", timeout=TRIAL_S)
+        except grpc.RpcError as error:
+            why = error.details() or ""
+            answered = error.code() is grpc.StatusCode.UNIMPLEMENTED
+            if not answered and (name or _ANOTHER_NAME not in why):
+                raise BadCertificates(
+                    f"{named} cannot be used by gRPC, which takes RSA, P-256 and P-384 keys: {why}"
+                ) from error
+        finally:
+            server.stop(None).wait()

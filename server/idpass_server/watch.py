@@ -2,35 +2,53 @@
 
 A watcher is a position in the account's sequence, and reads on from there; the store is its
 queue, so that a slow watcher holds no memory and delays nobody. Watchers at the same position
-share what was read. While unary calls are in flight all watchers together send at a limited
-rate: they fall behind for that time rather than slow the calls down, and then catch up.
+share what was read. A position moves only over events that were read: a read that returns
+nothing, as from a standby that lags, is repeated.
+
+While unary calls are in flight all reads together are paced, so that a watcher that catches up
+from far behind leaves the event loop to the calls. Events are handed to any number of watchers
+for one read; when the calls are done, nobody waits.
 """
 
 import asyncio
+import functools
 import time
 from collections import Counter, OrderedDict
-from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
-from typing import Any, Final
+from collections.abc import AsyncGenerator, Callable, Mapping
+from typing import Final
 
 from idpass.v1.id_pass_pb2 import IdPassEvent
 from idpass_server import domain, responses
-from idpass_server.records import Event
+from idpass_server.reads import History, Reads
 from idpass_server.refusals import InvalidRequest, Overloaded, StoreUnavailable, Violation
-from idpass_server.store import Store
 
 CHUNK_EVENTS: Final = 64
 SHARED_CHUNKS: Final = 256
-EVENTS_PER_S_WHILE_BUSY: Final = 1_000
+EVENTS_READ_PER_S_WHILE_BUSY: Final = 5_000
+"""Reads of all watchers while calls are in flight, events a second: more than calls can make."""
+IDLE_LOOK_S: Final = 0.01
+"""Time between two looks whether calls are still in flight, seconds."""
+LAG_RETRY_S: Final = 0.2
+"""Time until events that are known of and could not be read are read again, seconds."""
 
 Chunk = list[IdPassEvent]
 IN_FLIGHT: Final = frozenset(responses.status(status) for status in domain.TRANSITIONS)
 
 
+class _Stream:
+    """One watcher. Args: position: the sequence up to which it has everything."""
+
+    __slots__ = ("account", "position")
+
+    def __init__(self, account: str, position: int) -> None:
+        self.account = account
+        self.position = position
+
+
 class Watchers:
     """
     Args:
-        store: where events are read from.
-        read: runs one of the store's reading methods off the event loop.
+        reads: where events are read from.
         max_watchers: how many streams may be open; one more is refused as Overloaded.
         max_per_account: how many of them on one account.
         busy: whether unary calls are in flight.
@@ -38,19 +56,18 @@ class Watchers:
 
     def __init__(
         self,
-        store: Store,
-        read: Callable[..., Coroutine[Any, Any, list[Event]]],
+        reads: Reads,
         *,
         max_watchers: int,
         max_per_account: int,
         busy: Callable[[], bool],
     ) -> None:
-        self._store = store
-        self._read = read
+        self._reads = reads
         self._max_watchers = max_watchers
         self._max_per_account = max_per_account
         self._busy = busy
         self._open: Counter[str] = Counter()
+        self._streams: set[_Stream] = set()
         self._closing = False
         self._news: dict[str, asyncio.Future[None]] = {}
         self._latest: dict[str, int] = {}
@@ -62,9 +79,15 @@ class Watchers:
         """How many streams are open now."""
         return self._open.total()
 
+    @property
+    def lag_events_max(self) -> int:
+        """How many events the watcher that is furthest behind has yet to be sent."""
+        streams = list(self._streams)  # at once: another thread may ask
+        return max((self._latest.get(s.account, 0) - s.position for s in streams), default=0)
+
     def accounts(self) -> list[str]:
         """The accounts that are being watched."""
-        return list(self._news)
+        return list({stream.account for stream in list(self._streams)})
 
     def notify(self, last_sequences: Mapping[str, int]) -> None:
         """Wakes the watchers of the accounts that have new events; news may come twice."""
@@ -102,36 +125,61 @@ class Watchers:
             Overloaded: too many streams are open.
             StoreUnavailable: the server is stopping.
         """
-        self._enter(account, after_sequence, latest_sequence)
+        stream = self._enter(account, after_sequence, latest_sequence)
         try:
-            self._latest[account] = max(latest_sequence, self._latest.get(account, 0))
-            position = after_sequence
+            # Others that wait have not heard of it yet, and may not again.
+            self.notify({account: latest_sequence})
+            if pass_id is not None:
+                history = await self._history(stream, pass_id)
+                for event in map(responses.event, history.events):
+                    yield event
+                if history.id_pass.end_time_us is not None:
+                    return
+                stream.position = max([history.up_to, *(e.sequence for e in history.events)])
             while True:
-                if self._closing:
-                    raise StoreUnavailable(f"the server is stopping; resume after {position}")
+                self._check_open(stream)
                 still_admitted()
-                news = self._news.get(account)
-                if news is None:
-                    news = self._news[account] = asyncio.get_running_loop().create_future()
-                target = self._latest[account]
-                if position < target:
-                    chunk = await self._chunk(account, position, pass_id)
-                    await self._turn(len(chunk))
-                    for event in chunk:
+                news = self._next_news(account)
+                if stream.position >= self._latest.get(account, 0):
+                    await asyncio.shield(news)
+                    continue
+                chunk = await self._chunk(account, stream.position)
+                if not chunk:
+                    await asyncio.wait((news,), timeout=LAG_RETRY_S)
+                for event in chunk:
+                    if pass_id is None or event.id_pass_id == pass_id:
                         still_admitted()
                         yield event
-                        position = event.sequence
-                        if pass_id and event.to_status not in IN_FLIGHT:
+                        if pass_id is not None and event.to_status not in IN_FLIGHT:
                             return
-                    if chunk:
-                        continue
-                    # Only a single pass's watcher finds nothing: none of the news is its own.
-                    position = target
-                await asyncio.shield(news)
+                    stream.position = event.sequence
         finally:
+            self._streams.discard(stream)
             self._open[account] -= 1
 
-    def _enter(self, account: str, after_sequence: int, latest_sequence: int) -> None:
+    async def _history(self, stream: _Stream, pass_id: str) -> History:
+        """What is there of one pass; read again until it reaches to where the watcher is."""
+        while True:
+            self._check_open(stream)
+            found = await self._reads.history(
+                stream.account, pass_id, stream.position, CHUNK_EVENTS
+            )
+            if found is not None and found.up_to >= stream.position:
+                return found
+            await asyncio.wait((self._next_news(stream.account),), timeout=LAG_RETRY_S)
+
+    def _check_open(self, stream: _Stream) -> None:
+        if self._closing:
+            raise StoreUnavailable(f"the server is stopping; resume after {stream.position}")
+
+    def _next_news(self, account: str) -> asyncio.Future[None]:
+        """Done when the account has news that it has not now."""
+        news = self._news.get(account)
+        if news is None:
+            news = self._news[account] = asyncio.get_running_loop().create_future()
+        return news
+
+    def _enter(self, account: str, after_sequence: int, latest_sequence: int) -> _Stream:
         if after_sequence > max(latest_sequence, self._latest.get(account, 0)):
             description = f"{after_sequence} is ahead of the newest event, {latest_sequence}"
             raise InvalidRequest([Violation("after_sequence", description)])
@@ -142,38 +190,48 @@ class Watchers:
                 f"the account has {self._max_per_account} streams open, as many as it may"
             )
         self._open[account] += 1
+        stream = _Stream(account, after_sequence)
+        self._streams.add(stream)
+        return stream
 
     def _wake(self, account: str) -> None:
         news = self._news.pop(account, None)
         if news is not None and not news.done():
             news.set_result(None)
 
-    async def _chunk(self, account: str, position: int, pass_id: str | None) -> Chunk:
-        if pass_id is not None:
-            return await self._read_chunk(account, position, pass_id)
+    async def _chunk(self, account: str, position: int) -> Chunk:
+        """Events after a position; none if what is known of cannot be read yet."""
         key = (account, position)
         task = self._chunks.get(key)
         if task is None:
             # All watchers wake at once; the first one's read serves them all. It may have ended
             # before what is newest by now, but it starts where it should.
-            task = self._chunks[key] = asyncio.create_task(self._read_chunk(*key, None))
+            task = self._chunks[key] = asyncio.create_task(self._read_chunk(*key))
+            task.add_done_callback(functools.partial(self._keep, key))
             if len(self._chunks) > SHARED_CHUNKS:
                 self._chunks.popitem(last=False)
-        try:
-            return await asyncio.shield(task)
-        except Exception:
-            self._chunks.pop(key, None)
-            raise
+        return await asyncio.shield(task)
 
-    async def _read_chunk(self, account: str, position: int, pass_id: str | None) -> Chunk:
-        events = await self._read(self._store.events, account, position, CHUNK_EVENTS, pass_id)
+    def _keep(self, key: tuple[str, int], task: asyncio.Task[Chunk]) -> None:
+        """Lets go of a read that failed or found nothing: the next watcher reads again."""
+        found = not task.cancelled() and task.exception() is None and task.result()
+        if not found and self._chunks.get(key) is task:
+            del self._chunks[key]
+
+    async def _read_chunk(self, account: str, position: int) -> Chunk:
+        events = await self._reads.events(account, position, CHUNK_EVENTS)
+        await self._turn(len(events))
         return [responses.event(event) for event in events]
 
     async def _turn(self, events: int) -> None:
-        """Waits until so many events may be sent."""
-        now_s = time.monotonic()
-        if not self._busy():
-            self._next_turn_s = now_s
-            return
-        self._next_turn_s = max(self._next_turn_s, now_s) + events / EVENTS_PER_S_WHILE_BUSY
-        await asyncio.sleep(self._next_turn_s - now_s)
+        """Waits until events that were read may be handed on; no longer than calls are in flight.
+
+        What is read now makes the next ones wait.
+        """
+        turn_s = max(self._next_turn_s, time.monotonic())
+        self._next_turn_s = turn_s + events / EVENTS_READ_PER_S_WHILE_BUSY
+        while (wait_s := turn_s - time.monotonic()) > 0:
+            if self._closing or not self._busy():
+                self._next_turn_s = 0.0
+                return
+            await asyncio.sleep(min(wait_s, IDLE_LOOK_S))

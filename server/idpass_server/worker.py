@@ -83,8 +83,9 @@ async def _work() -> int:
 
 
 def main() -> None:
-    # Until something is read again on SIGHUP, it is not to end a worker.
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    # Passed on by the supervisor at any time; until they are handled they are not to end a worker.
+    for number in (signal.SIGHUP, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
     sys.exit(running.run(_work()))
 
 

@@ -13,6 +13,7 @@ serve once all are ready, replaces one that dies, and ends them all together.
 import asyncio
 import contextlib
 import dataclasses
+import faulthandler
 import json
 import signal
 import socket
@@ -27,6 +28,7 @@ from idpass_server.probe import probe
 from idpass_server.readiness import DRAINING
 from idpass_server.running import STOP, WAY_OUT_S
 from idpass_server.server import CannotListen, serve_pages
+from idpass_server.terminal import Terminal
 from idpass_server.worker import CHECKS, GO, READY, Start
 
 SETTLED_S: Final = 1.0
@@ -100,7 +102,9 @@ class _Supervisor:
         loop = asyncio.get_running_loop()
         for number in STOP:
             loop.add_signal_handler(number, self._drain)
-        loop.add_signal_handler(signal.SIGHUP, self._signal, signal.SIGHUP)
+        loop.add_signal_handler(signal.SIGHUP, self._hang_up, Terminal())
+        loop.add_signal_handler(signal.SIGUSR1, self._signal, signal.SIGUSR1)
+        faulthandler.register(signal.SIGUSR1, file=2, chain=True)  # our own stacks as well
         await asyncio.gather(*map(self._keep, range(self._settings.workers)))
         if self._failure is not None:
             raise CannotStart(self._failure)
@@ -245,6 +249,12 @@ class _Supervisor:
             log.error("worker_killed", worker=worker.number, pid=worker.process.pid)
             self._killed = True
             worker.signal(signal.SIGKILL)
+
+    def _hang_up(self, terminal: Terminal) -> None:
+        if terminal.is_gone():
+            self._drain()
+        else:
+            self._signal(signal.SIGHUP)
 
     def _signal(self, number: int) -> None:
         for worker in self._workers.values():

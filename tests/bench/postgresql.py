@@ -6,6 +6,7 @@ servers and their callers share this machine. Compare figures of one run only, a
 """
 
 import argparse
+import asyncio
 import re
 import statistics
 import subprocess
@@ -25,7 +26,7 @@ from bench import machine
 from bench.load import Grpc, GrpcBatch, Round
 from bench.report import Goal, at_least, at_most, goals_table
 from bench.sections import AT, BATCH, EMPTY, ratio
-from bench.servers import cpu_s, idpass_server, module
+from bench.servers import audited_s, cpu_s, idpass_server, module
 from bench.targets import Key, Results, Served, Target, interleaved
 from guarded import caller
 from idpass_server.store.opening import migrate_store
@@ -104,7 +105,7 @@ def token_of(accounts: int) -> Callable[[str], str]:
 def seed(postgres: Postgres, passes: int, accounts: int) -> Template:
     name = f"seed_{accounts}"
     migrate_store(postgres.create_database(name))
-    statements = SEED % {"accounts": accounts, "passes": passes, "now_us": "1800000000000000"}
+    statements = SEED % {"accounts": accounts, "passes": passes, "now_us": time.time_ns() // 1_000}
     for statement in statements.split(";"):
         if statement.strip():
             postgres.execute(statement, database=name)
@@ -211,7 +212,10 @@ class Bench:
                     pgbench(template, self._folder, in_flight, accounts, arguments.seconds)
                     for _ in range(arguments.rounds)
                 ]
-        return self._table(results, ceilings), self._goals(results)
+        audited = many.copy(self._folder, "audited")
+        audit_s = await asyncio.to_thread(audited_s, audited)
+        audit = at_most(f"audit of {arguments.passes:,} passes", audit_s, 20, "s")
+        return self._table(results, ceilings), [*self._goals(results), audit]
 
     def _table(
         self,

@@ -20,7 +20,9 @@ from bench import machine, report
 from bench.sections import EMPTY, Bench, Settings
 
 RESULTS = Path(__file__).with_name("results")
-SECTIONS = ("table", "flat", "http", "startup", "slow-disk", "watchers", "flood")
+SECTIONS = (
+    *("table", "flat", "http", "startup", "slow-disk", "watchers", "flood", "audit", "overload"),
+)
 
 
 def _arguments() -> argparse.Namespace:
@@ -68,6 +70,8 @@ async def main(arguments: argparse.Namespace) -> None:
                 "slow-disk": bench.slow_disk,
                 "watchers": bench.watchers,
                 "flood": bench.flood,
+                "audit": bench.audit,
+                "overload": bench.overload,
             }
             for section, measure in others.items():
                 if section in chosen:

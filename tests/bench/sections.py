@@ -7,13 +7,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from bench import machine
+from bench import machine, overload
 from bench.flooder import QUIET_CALLS_PER_S, QUIET_S, quiet_p99_s
 from bench.load import Grpc, GrpcBatch, Http, Round, serving
 from bench.report import Goal, at_least, at_most
 from bench.seed import Seeded, seed
 from bench.servers import (
     Process,
+    audited_s,
     idpass_server,
     idpass_server_http,
     known_callers,
@@ -204,6 +205,11 @@ class Bench:
             ),
         ]
 
+    async def audit(self) -> None:
+        """Every invariant of the large database."""
+        taken_s = await asyncio.to_thread(audited_s, f"sqlite:///{self._many().path}")
+        self.goals.append(at_most(f"audit of {self.settings.passes:,} passes", taken_s, 20, "s"))
+
     async def flood(self) -> None:
         """A caller who makes 20 calls a second, while another has 128 in flight whatever comes."""
         few = self._few()
@@ -232,6 +238,14 @@ class Bench:
                 self.goals.append(Goal("  with --rate 0", "", f"{times:.2f} x ({shown})", None))
             else:
                 self.goals.append(at_most(f"{what} ({shown})", times, goal, "x"))
+
+    async def overload(self) -> None:
+        """More calls than can be answered, by callers who do not wait for one another."""
+        template = self._seed("overload.seed", in_flight=overload.PASSES, history=0)
+        served = self._serve("overload", template, idpass_server)
+        process = served.hold(overload.PASSES)
+        self.goals += await overload.goals(process, served.take(overload.PASSES), self.folder)
+        served.stop()
 
     async def _rounds(self, targets: list[Target], in_flight: int) -> Results:
         settings = self.settings

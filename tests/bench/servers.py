@@ -138,3 +138,11 @@ def _serve(db: Path | str) -> list[str]:
 def module(name: str, *arguments: str) -> list[str]:
     """The command that runs a module beside this one."""
     return [sys.executable, "-m", f"bench.{name}", *arguments]
+
+
+def audited_s(url: str) -> float:
+    """How long a database's audit takes, which is to find nothing, in seconds."""
+    command = [sys.executable, "-m", "idpass_server", "audit", "--json", "--db", url]
+    done = subprocess.run(command, stdout=subprocess.PIPE, check=True)
+    seconds: float = json.loads(done.stdout)["seconds"]
+    return seconds

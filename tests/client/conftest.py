@@ -6,14 +6,18 @@ is tested against it in environments in which no server could be installed (see 
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 
-from client.support import WAYS, Blocking, Connect, PutPass, ServerProcess
+from client.support import WAYS, Blocking, Connect, PutPass, Recorder, Serve, ServerProcess
 from idpass import AsyncIdPassClient, IdPassClient, Status
+from idpass.v1.id_pass_service_pb2_grpc import add_IdPassServiceServicer_to_server
 
 
 @pytest.fixture(scope="session")
@@ -85,3 +89,31 @@ def put_pass(setup_client: IdPassClient) -> PutPass:
         return pass_id
 
     return put_pass
+
+
+@pytest.fixture
+def serve() -> Iterator[Serve]:
+    servers = []
+
+    def serve(credentials: grpc.ServerCredentials | None = None) -> tuple[Recorder, str]:
+        recorder = Recorder()  # type: ignore[abstract]  # one rpc will do
+        server = grpc.server(ThreadPoolExecutor(2))
+        add_IdPassServiceServicer_to_server(recorder, server)
+        if credentials is None:
+            port = server.add_insecure_port("localhost:0")
+        else:
+            port = server.add_secure_port("localhost:0", credentials)
+        server.start()
+        servers.append(server)
+        return recorder, f"localhost:{port}"
+
+    yield serve
+    for server in servers:
+        server.stop(None).wait()
+
+
+@pytest.fixture
+def silent() -> Iterator[str]:
+    """Where connections are taken and nothing is ever answered, as behind some firewalls."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield "127.0.0.1:{1}".format(*listener.getsockname())

@@ -11,7 +11,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import grpc
+import trustme
+
 from idpass import AsyncIdPassClient, Status
+from idpass.v1 import id_pass_pb2 as pb
+from idpass.v1.id_pass_service_pb2_grpc import IdPassServiceServicer
 
 COMMAND = (os.environ.get("IDPASS_SERVER_PYTHON", sys.executable), "-m", "idpass_server")
 WAYS = {
@@ -106,3 +111,34 @@ class Blocking:
             return
         finally:
             self._loop.run_until_complete(iterator.aclose())
+
+
+class Recorder(IdPassServiceServicer):
+    """A service that notes who calls."""
+
+    def __init__(self) -> None:
+        self.metadata: dict[str, Any] = {}
+        self.peer: dict[str, Any] = {}
+        self.refusal = ""
+
+    def CancelIdPass(self, _request: Any, context: Any) -> Any:
+        """As a proxy that answers for a service behind it."""
+        context.set_trailing_metadata((("server", "a proxy"),))
+        context.abort(grpc.StatusCode.UNAVAILABLE, self.refusal)
+
+    def GetAccount(self, _request: Any, context: Any) -> pb.Account:
+        self.metadata = dict(context.invocation_metadata())
+        self.peer = dict(context.auth_context())
+        return pb.Account(id="recorded")
+
+
+Serve = Callable[..., tuple[Recorder, str]]
+
+
+def server_credentials(ca: trustme.CA, *, mutual: bool) -> grpc.ServerCredentials:
+    issued = ca.issue_cert("localhost")
+    return grpc.ssl_server_credentials(
+        [(issued.private_key_pem.bytes(), issued.cert_chain_pems[0].bytes())],
+        ca.cert_pem.bytes() if mutual else None,
+        mutual,
+    )

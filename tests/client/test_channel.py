@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable, Iterator
+import uuid
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -15,14 +15,9 @@ import grpc
 import pytest
 import trustme
 
-from client.support import Connect
-from idpass import AsyncIdPassClient, IdPassClient, Unavailable
+from client.support import Connect, Serve, server_credentials
+from idpass import AsyncIdPassClient, IdPassClient, IdPassError, OutcomeUnknown, Unavailable
 from idpass._channel import is_loopback
-from idpass.v1 import id_pass_pb2 as pb
-from idpass.v1.id_pass_service_pb2_grpc import (
-    IdPassServiceServicer,
-    add_IdPassServiceServicer_to_server,
-)
 
 CLIENTS = (IdPassClient, AsyncIdPassClient)
 
@@ -82,60 +77,33 @@ def test_a_token_never_leaves_this_machine_in_plain_text(client: Any) -> None:
 
 
 @pytest.mark.parametrize("client", CLIENTS)
+@pytest.mark.parametrize("token", ["", " \n", "two\nlines", "geheim-é", "nul\0", "tab\there"])
+def test_a_token_that_cannot_be_a_header_is_refused_and_not_told(client: Any, token: str) -> None:
+    with pytest.raises(ValueError, match="cannot be sent in a header") as raised:
+        client("localhost:443", token=token)
+    assert token.strip() == "" or token not in str(raised.value)
+
+
+@pytest.mark.parametrize(("given", "error"), [("a\nb", ValueError), (b"bytes", TypeError)])
+def test_a_token_that_a_function_gives_is_looked_at_in_each_call(
+    connect: Connect, address: str, given: Any, error: type[Exception]
+) -> None:
+    tokens = iter(["fine\n", given])
+    client = connect(address, token=lambda: next(tokens))
+    client.account()
+    with pytest.raises(error, match="the token"):
+        client.account()
+
+
+@pytest.mark.parametrize("client", CLIENTS)
 def test_a_pem_file_that_is_missing_is_told_at_once(client: Any, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         client("localhost:1", tls=tmp_path / "none.pem")
 
 
-class Recorder(IdPassServiceServicer):
-    """A service that notes who calls."""
-
-    def __init__(self) -> None:
-        self.metadata: dict[str, Any] = {}
-        self.peer: dict[str, Any] = {}
-
-    def GetAccount(self, _request: Any, context: Any) -> pb.Account:
-        self.metadata = dict(context.invocation_metadata())
-        self.peer = dict(context.auth_context())
-        return pb.Account(id="recorded")
-
-
-Serve = Callable[..., tuple[Recorder, str]]
-
-
-@pytest.fixture
-def serve() -> Iterator[Serve]:
-    servers = []
-
-    def serve(credentials: grpc.ServerCredentials | None = None) -> tuple[Recorder, str]:
-        recorder = Recorder()  # type: ignore[abstract]  # one rpc will do
-        server = grpc.server(ThreadPoolExecutor(2))
-        add_IdPassServiceServicer_to_server(recorder, server)
-        if credentials is None:
-            port = server.add_insecure_port("localhost:0")
-        else:
-            port = server.add_secure_port("localhost:0", credentials)
-        server.start()
-        servers.append(server)
-        return recorder, f"localhost:{port}"
-
-    yield serve
-    for server in servers:
-        server.stop(None).wait()
-
-
 @pytest.fixture(scope="module")
 def ca() -> trustme.CA:
     return trustme.CA()
-
-
-def server_credentials(ca: trustme.CA, *, mutual: bool) -> grpc.ServerCredentials:
-    issued = ca.issue_cert("localhost")
-    return grpc.ssl_server_credentials(
-        [(issued.private_key_pem.bytes(), issued.cert_chain_pems[0].bytes())],
-        ca.cert_pem.bytes() if mutual else None,
-        mutual,
-    )
 
 
 def test_a_token_is_sent_as_bearer_over_tls(
@@ -221,6 +189,57 @@ def test_closing_a_client_ends_its_iterations(address: str) -> None:
         rest = pool.submit(list, events)
         client.close()
         rest.result(timeout=5)
+
+
+def test_closing_an_async_client_ends_its_iterations_and_cancels_no_task(address: str) -> None:
+    async def use() -> None:
+        client = AsyncIdPassClient(address)
+        start = (await client.account()).last_sequence
+        receipt = await client.register()
+        seen = asyncio.Event()
+        after: list[str] = []
+
+        async def watch() -> None:
+            async for event in client.watch(after_sequence=start):
+                if event.id == receipt.id_pass.id:
+                    seen.set()
+            after.append("the task goes on")
+
+        watching = asyncio.create_task(watch())
+        await seen.wait()
+        await client.close()
+        await asyncio.wait_for(watching, 30)
+        assert after
+
+    asyncio.run(use())
+
+
+def test_a_task_that_is_cancelled_while_it_watches_is_cancelled(address: str) -> None:
+    async def use() -> None:
+        async with AsyncIdPassClient(address) as client:
+            start = (await client.account()).last_sequence
+            waiting = asyncio.ensure_future(anext(client.watch(after_sequence=start)))
+            await client.account()
+            waiting.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await waiting
+
+    asyncio.run(use())
+
+
+def test_closing_an_async_client_fails_its_calls_and_cancels_no_task(silent: str) -> None:
+    async def use() -> list[Any]:
+        client = AsyncIdPassClient(silent)
+        calls = [client.account(), client.cancel(uuid.uuid4()), anext(client.watch(), None)]
+        tasks = [asyncio.ensure_future(call) for call in calls]
+        await asyncio.wait(tasks, timeout=0.05)
+        await client.close()
+        return await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 30)
+
+    read, change, event = asyncio.run(use())
+    assert (type(read), read.code) == (IdPassError, grpc.StatusCode.CANCELLED)
+    assert isinstance(change, OutcomeUnknown)
+    assert event is None
 
 
 def test_an_async_client_may_be_used_in_one_event_loop_after_the_other(address: str) -> None:

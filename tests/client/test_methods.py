@@ -267,3 +267,38 @@ def test_sizes_of_batches_are_checked_at_once(client: Any, bad: dict[str, int]) 
 
 def test_cancelling_none_of_many_is_nothing(client: Any) -> None:
     assert list(client.cancel_many([])) == []
+
+
+def test_words_stand_for_statuses_and_reasons(client: Any) -> None:
+    pass_id = client.register().id_pass.id
+    client.advance(uuid.UUID(pass_id), "opened", expected_status="new")
+    assert pass_id in {each.id for each in client.list(statuses=["opened"])}
+    client.cancel(pass_id, reason="abandoned", expected_status="opened")
+    assert client.get(pass_id).cancellation.reason is CancelReason.ABANDONED
+    pass_id = client.register().id_pass.id
+    (result,) = client.cancel_many([pass_id], reason="duplicate", expected_status="new")
+    assert result.receipt
+
+
+WRONG: dict[str, tuple[Any, type[Exception], str]] = {
+    "a status": (lambda c: c.advance("x", "open"), ValueError, "to_status is 'open'; .*opened"),
+    "no status": (lambda c: c.advance("x", None), TypeError, "to_status is None"),
+    "empty": (lambda c: c.cancel("x", expected_status=""), ValueError, "expected_status is ''"),
+    "a number": (lambda c: c.advance("x", 2), TypeError, "to_status is 2; pass a Status"),
+    "a reason": (lambda c: c.cancel("x", reason="bored"), ValueError, "reason is .*abandoned"),
+    "NEW": (lambda c: c.cancel("x", reason="ABANDONED"), ValueError, "reason is 'ABANDONED'"),
+    "other": (lambda c: c.cancel("x", reason=Status.NEW), TypeError, "pass a CancelReason"),
+    "many": (lambda c: c.cancel_many(["x"], reason=1), TypeError, "reason is 1"),
+    "letters": (lambda c: list(c.list(statuses="new")), TypeError, r"such as \['new'\]"),
+    "ids": (lambda c: list(c.cancel_many("abc")), TypeError, r"ids is the text 'abc'"),
+    "no id": (lambda c: c.get(None), TypeError, "id is None; pass the UUID"),
+    "pass": (lambda c: c.cancel(b"x"), TypeError, "id is b'x'"),
+    "prior": (lambda c: c.register(supersedes=7), TypeError, "supersedes is 7"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_what_is_no_word_or_id_is_refused_with_what_to_pass(client: Any, case: str) -> None:
+    call, error, text = WRONG[case]
+    with pytest.raises(error, match=text):
+        call(client)

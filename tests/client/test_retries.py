@@ -57,9 +57,18 @@ class Script:
         )
         monkeypatch.setattr(client_module, "time", self)
         monkeypatch.setattr("random.uniform", lambda _, most: most)
-        self.client = IdPassClient("localhost:1")
-        stub = IdPassServiceStub(self._recording(self.channel))
-        monkeypatch.setattr(self.client._channel, "_stub", stub)
+        monkeypatch.setattr(client_module, "connect", self.connect)
+        self._connected = False
+        self.put_in(IdPassClient("localhost:1"))
+
+    def put_in(self, client: IdPassClient) -> None:
+        """Has a client speak to this service."""
+        self.client = client
+        client._channel._stub = IdPassServiceStub(self._recording(self.channel))
+
+    def connect(self, *_: Any) -> bool:
+        self._connected = True
+        return True
 
     def monotonic(self) -> float:
         return self.now_s
@@ -77,9 +86,10 @@ class Script:
             def unary_unary(self, *args: Any, **_: Any) -> Callable[..., Any]:
                 multi_callable = channel.unary_unary(args[0])
 
-                def call(request: Any, timeout: float, metadata: Any, wait_for_ready: bool) -> Any:
+                def call(request: Any, timeout: float, metadata: Any) -> Any:
                     script.timeouts_s.append(round(timeout, 6))
-                    script.waited.append(wait_for_ready)
+                    script.waited.append(script._connected)
+                    script._connected = False
                     return multi_callable(request, timeout=timeout, metadata=metadata)
 
                 return call
@@ -378,12 +388,15 @@ class Refused(grpc.RpcError):
     def details(self) -> str:
         return "no"
 
+    def initial_metadata(self) -> Any:
+        return ()
+
     def trailing_metadata(self) -> Any:
         return self._trailing
 
 
 def test_a_stream_that_was_open_comes_back_at_the_services_pace_but_not_for_ever() -> None:
-    reconnects = _retry.Reconnects(60.0, 0.0)
+    reconnects = _retry.Reconnects(60.0, 0.0, str)
     reconnects.connected()
     assert reconnects.failed(Refused(LOST), 1_000.0) <= 0.1
     assert 30.0 <= reconnects.failed(Refused(overloaded(30_000)), 1_001.0) <= 30.2
@@ -394,7 +407,7 @@ def test_a_stream_that_was_open_comes_back_at_the_services_pace_but_not_for_ever
 
 
 def test_a_stream_that_is_refused_from_the_beginning_is_not_waited_for() -> None:
-    reconnects = _retry.Reconnects(60.0, 0.0)
+    reconnects = _retry.Reconnects(60.0, 0.0, str)
     reconnects.connected()
     with pytest.raises(idpass.Overloaded):
         reconnects.failed(Refused(overloaded(200)), 1.0)
@@ -423,9 +436,7 @@ def test_the_token_is_sent_with_every_attempt_and_asked_for_anew(
 ) -> None:
     tokens = iter(["first\n", "second"])
     script = Script(monkeypatch)
-    script.client = IdPassClient("localhost:1", token=lambda: next(tokens))
-    stub = IdPassServiceStub(script._recording(script.channel))
-    monkeypatch.setattr(script.client._channel, "_stub", stub)
+    script.put_in(IdPassClient("localhost:1", token=lambda: next(tokens)))
     answer = in_background(lambda: script.client.cancel("id"))
     for step, token in ((LOST, "first"), (None, "second")):
         taken = in_background(lambda: script.channel.take_unary_unary(METHODS["CancelIdPass"]))

@@ -1,9 +1,11 @@
 """A real, headless Chromium, as a person would use it."""
 
 import base64
+import contextlib
 import os
 import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -65,6 +67,15 @@ class Page:
         self.driver.get(self._url + path)
         if path == "/":
             self.until(lambda: self.rows() and self.text("live") == "live")
+
+    @contextlib.contextmanager
+    def on_every_page(self, script: str) -> Iterator[None]:
+        """Runs a script before those of each page that is opened meanwhile."""
+        made = self._cdp("Page.addScriptToEvaluateOnNewDocument", source=script)
+        try:
+            yield
+        finally:
+            self._cdp("Page.removeScriptToEvaluateOnNewDocument", identifier=made["identifier"])
 
     def until(self, condition: Any) -> Any:
         return WebDriverWait(self.driver, WAIT_S, 0.02).until(lambda _: condition())

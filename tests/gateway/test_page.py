@@ -111,6 +111,34 @@ def test_a_replay_gets_the_first_answer(page: Page) -> None:
     assert '"replayed": true' in page.text("exchange")
 
 
+def test_a_batch_that_is_replayed_refunds_nothing_again(page: Page, sandbox: Http) -> None:
+    page.show("new")
+    page.pick(0, 1)
+    page.click("cancel")
+    page.outcome("2 cancelled, AUD 9.00 refunded.")
+    account = sandbox.account()
+    page.click("replay")
+    page.outcome("The first answers again, nothing changed now: 2 cancelled, AUD 9.00 refunded.")
+    assert sandbox.account() == account
+
+
+def test_a_replay_after_a_race_sends_the_race_again(page: Page) -> None:
+    page.show("new")
+    page.pick(0)
+    page.click("cancel")
+    page.outcome("Cancelled from new")
+    page.show("opened")
+    (raced,) = page.pick(0)
+    page.driver.find_element(By.CSS_SELECTOR, "#rows tr .who").click()  # it alone
+    page.click("race")
+    page.outcome("One of the two cancelled")
+    page.click("replay")
+    page.outcome("The first answer again, nothing changed now: Cancelled from opened")
+    page.outcome("Refused: 400 PASS_ALREADY_CANCELLED")
+    requests = page.driver.find_element(By.CSS_SELECTOR, "#exchange pre").text
+    assert requests.count(f'"id": "{raced}"') == 2
+
+
 def test_of_two_cancels_that_race_one_wins(page: Page) -> None:
     page.show("opened")
     page.pick(0)
@@ -140,6 +168,23 @@ def test_issuing_again_hands_over_the_slot(page: Page) -> None:
     page.click("reissue")
     page.outcome("Registered in place of the prior one, AUD 4.50 refunded.")
     assert page.text("slots") == slots
+
+
+def test_what_is_registered_can_be_seen_whatever_was_looked_at(page: Page) -> None:
+    page.show("complete")
+    page.click("next")
+    page.by_id("search").send_keys("nobody is called this")
+    page.until(lambda: page.by_id("none").is_displayed())
+    page.click("register")
+    page.outcome("Registered.")
+    (row,) = page.driver.find_elements(By.CSS_SELECTOR, "#rows tr.picked")
+    assert "new" in row.text
+    pressed = page.driver.find_element(By.CSS_SELECTOR, "#filters [aria-pressed=true]")
+    assert pressed.text.startswith("all")
+    page.show("new")
+    page.click("register")
+    page.until(lambda: page.rows()[0].get_attribute("class") == "picked")
+    assert page.statuses() == {"new"}  # where it can be seen, nothing else moves
 
 
 def test_the_commands_are_those_of_the_request(page: Page, sandbox: Http) -> None:
@@ -232,6 +277,69 @@ def test_a_reset_reaches_every_tab(page: Page) -> None:
         page.driver.switch_to.window(first)
     page.until(lambda: page.text("fees-charged") not in {charged, "–"})
     page.until(lambda: page.text("live") == "live")
+
+
+SLOW_FIRST_LIST = """
+{
+  const { fetch } = window;
+  let first = true;
+  window.fetch = async (path, options) => {
+    const response = await fetch(path, options);
+    if (path !== "/idpass/list" || !first) return response;
+    first = false;
+    const body = await response.text();
+    await new Promise((release) => { window.release = release; });
+    return new Response(body, response);
+  };
+}
+"""
+"""The first list is answered when the test says so, with what it was at once."""
+
+
+def test_a_reset_is_not_undone_by_what_was_asked_before(page: Page, sandbox: Http) -> None:
+    old = sandbox.register(applicant_reference="From before").id_pass.id
+    with page.on_every_page(SLOW_FIRST_LIST):
+        page.driver.refresh()
+        page.until(lambda: page.driver.execute_script("return Boolean(window.release)"))
+        page.click("reset")
+        page.outcome("as they were in the beginning")
+        page.driver.execute_script("window.release()")
+        page.click("register")
+        page.outcome("Registered.")
+    page.by_id("search").send_keys("From before")
+    page.until(lambda: page.by_id("none").is_displayed())
+    page.by_id("search").clear()
+    page.by_id("search").send_keys(old)
+    page.until(lambda: page.by_id("none").is_displayed())
+
+
+def test_a_reset_is_done_when_the_new_data_are_shown(page: Page) -> None:
+    """Though the first answers after it are refusals, as of a service that has just begun."""
+    page.click("register")
+    page.outcome("Registered.")
+    charged = page.text("fees-charged")
+    page.driver.execute_script(REFUSED_AFTER_RESET)
+    page.click("reset")
+    page.outcome("as they were in the beginning")
+    assert page.driver.execute_script("return window.refused") == 2
+    assert page.text("fees-charged") not in {charged, "–"}
+    assert page.by_id("replay").get_attribute("disabled")  # of what is no more
+
+
+REFUSED_AFTER_RESET = """
+const { fetch } = window;
+window.refused = 0;
+let reset = false;
+window.fetch = async (path, options) => {
+  if (reset && path === "/idpass/account" && window.refused < 2) {
+    window.refused += 1;
+    return new Response('{"message": "not yet", "details": []}', { status: 503 });
+  }
+  const response = await fetch(path, options);
+  reset ||= path === "/sandbox/reset";
+  return response;
+};
+"""
 
 
 @pytest.mark.parametrize("path", ["/", "/docs"])

@@ -145,6 +145,21 @@ def test_what_http_cannot_be_is_said_in_a_line(
     assert "Traceback" not in done.stderr
 
 
+def test_beside_another_a_sandbox_takes_the_next_free_ports_and_says_so(
+    sandbox: Http, tmp_path: Path
+) -> None:
+    taken = {"--listen": sandbox.address, "--http": sandbox.url.removeprefix("http://")}
+    options = [word for pair in taken.items() for word in pair]
+    with served(tmp_path / "x.db", "--sandbox", *options) as second:
+        told = second.wait_for("port_taken")
+        assert (told["wanted"], told["takes"]) == (sandbox.address, second.address)
+        opened = second.wait_for("sandbox")["open_in_a_browser"]
+        assert opened == f"{second.url}/"
+        assert "ID Pass sandbox" in second.http.get("/").text
+        assert second.http.get("/sandbox").json() == {"grpc_address": second.address}
+        assert second.url != sandbox.url
+
+
 def test_an_address_that_is_taken_is_said_so(sandbox: Http, tmp_path: Path) -> None:
     taken = sandbox.url.removeprefix("http://")
     done = cli("serve", "--listen", "127.0.0.1:0", "--http", taken, cwd=tmp_path)

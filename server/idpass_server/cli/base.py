@@ -1,5 +1,8 @@
 """The command `idpass-server` itself, and what its commands share."""
 
+import os
+import sys
+import traceback
 from collections.abc import Callable
 from dataclasses import fields
 from typing import Any, Final, get_args
@@ -9,6 +12,7 @@ import click
 from idpass_server import running, workers
 from idpass_server.config import OPTIONS, BadSetting, Option, Settings, sqlite_path
 
+EXIT_OUTPUT: Final = 5
 Command = Callable[..., Any]
 _RANGES: Final[dict[object, Command]] = {int: click.IntRange, float: click.FloatRange}
 _TYPES: Final = {each.name: each.type for each in fields(Settings)}
@@ -42,8 +46,9 @@ def option(name: str, **instead: Any) -> Callable[[Command], Command]:
 def _click_type(declared: Option, kind: object) -> Any:
     if declared.choices:
         return click.Choice(declared.choices)
-    if kind in _RANGES:
-        return _RANGES[kind](declared.least, declared.most)
+    for number, ranged in _RANGES.items():
+        if kind is number or number in get_args(kind):
+            return ranged(declared.least, declared.most)
     return click.STRING
 
 
@@ -65,6 +70,25 @@ class _Group(click.Group):
             raise click.UsageError(str(error)) from error
         except (*running.CANNOT_SERVE, workers.CannotStart) as error:
             raise click.ClickException(str(error)) from error
+        except OSError as error:
+            if not _output_failed(error):
+                raise
+            click.echo(
+                f"Error: the output cannot be written ({error.strerror}); what the command changes "
+                "is changed",
+                err=True,
+            )
+            ctx.exit(EXIT_OUTPUT)
+
+
+def _output_failed(error: OSError) -> bool:
+    """Whether it was the output that failed, which is left alone from then on."""
+    frames = traceback.walk_tb(error.__traceback__)
+    failed = any(frame.f_code is click.echo.__code__ for frame, _ in frames)
+    if failed:
+        # What is still in the buffer is not to fail again when Python ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return failed
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})

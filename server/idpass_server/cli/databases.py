@@ -1,8 +1,10 @@
 """Commands about a database as a whole: `audit`, `migrate` and `copy`."""
 
+import json
 import sys
-from collections.abc import Callable
-from contextlib import ExitStack
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 
 import click
 
@@ -13,17 +15,51 @@ from idpass_server.store import opening
 
 @main.command("audit")
 @option("db")
+@click.option("--quick", is_flag=True, help="Leave out what compares rows with each other.")
+@click.option("--json", "as_json", is_flag=True, help="Print what was found as one JSON object.")
 @click.pass_context
-def audit_command(context: click.Context, db: str) -> None:
-    """Check every invariant of a database, which may be in use meanwhile."""
+def audit_command(context: click.Context, db: str, *, quick: bool, as_json: bool) -> None:
+    """Check every invariant of a database, which may be in use meanwhile.
+
+    Exits 1 where something is wrong; warnings are printed and change nothing. All is read as of
+    one moment: until then a served SQLite file's write-ahead log grows, and PostgreSQL keeps old
+    rows.
+    """
     must_exist(db)
-    problems, counts = opening.audit_store(db)
-    for problem in problems:
-        click.echo(problem, err=True)
-    if problems:
+    began_s = time.monotonic()
+    with _progress() as begin:
+        found = opening.audit_store(db, quick=quick, begin=begin)
+    if as_json:
+        told = {"database": shown_url(db), "sound": not found.problems, "quick": quick}
+        seconds = {"seconds": round(time.monotonic() - began_s, 1)}
+        click.echo(json.dumps(told | found._asdict() | seconds))
+    else:
+        for warning in found.warnings:
+            click.echo(f"warning: {warning}", err=True)
+        for problem in found.problems:
+            click.echo(problem, err=True)
+        if not found.problems:
+            rows = ", ".join(f"{count} {table}" for table, count in found.counts.items())
+            click.echo(f"{shown_url(db)}: all is well: {rows}")
+    if found.problems:
         context.exit(1)
-    found = ", ".join(f"{count} {table}" for table, count in counts.items())
-    click.echo(f"{shown_url(db)}: all is well: {found}")
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[str], None]]:
+    """Shows on a terminal what is being looked for, on a line that goes away."""
+    if not sys.stderr.isatty():
+        yield lambda _: None
+        return
+    erase = "\r\x1b[K"
+
+    def begin(step: str) -> None:
+        click.echo(f"{erase}looking for: {step} …", err=True, nl=False)
+
+    try:
+        yield begin
+    finally:
+        click.echo(erase, err=True, nl=False)
 
 
 @main.command("migrate")

@@ -1,15 +1,20 @@
 """Commands that serve: `serve`, `gateway` and `demo`."""
 
 import asyncio
+import os
 from typing import Any
 
 import click
+import structlog
 import uvloop
 
 from idpass_server import logs, running, workers
 from idpass_server.cli.base import Command, main, option
-from idpass_server.config import OPTIONS, Settings
+from idpass_server.config import OPTIONS, Settings, unknown_variables
 from idpass_server.demo import demo
+from idpass_server.sandbox import on_free_ports
+
+log = structlog.get_logger()
 
 
 def _every_option(command: Command) -> Command:
@@ -25,10 +30,14 @@ def serve(context: click.Context, /, **values: Any) -> None:
     """Serve until SIGTERM or Ctrl-C, then finish what is in flight.
 
     Without --callers everyone who can reach the address acts for the account `demo`. On SIGHUP the
-    callers file is read again, as it is when it changes.
+    callers file is read again, as it is when it changes; SIGUSR1 prints what every thread does.
     """
     settings = Settings(**values)
     logs.configure(settings.log_level)
+    for variable, nearest in unknown_variables(os.environ).items():
+        log.warning("unknown_variable", variable=variable, nearest=nearest)
+    if settings.sandbox:
+        settings = on_free_ports(settings)
     if settings.workers > 1:
         if not asyncio.run(workers.serve(settings, settings.log_level)):
             context.exit(1)

@@ -47,6 +47,7 @@ class App:
     def __init__(
         self, channel: grpc.aio.Channel, grpc_address: str, reset: Reset | None = None
     ) -> None:
+        self._channel = channel
         self._events = Events(channel)
         self._grpc_address = grpc_address
         self._reset = reset
@@ -95,6 +96,8 @@ class App:
             raise errors.unreadable("send Content-Type: application/json", http_status=415)
         if self._reset is not None:
             await self._reset()
+            # Or who asks next would be told that the service cannot be reached.
+            await self._channel.channel_ready()
         return JSONResponse({})
 
 

@@ -76,6 +76,8 @@ class Gateway:
         self._uvicorn = _Uvicorn(config)
         self._task = asyncio.create_task(self._uvicorn.serve([self._socket]))
         log.info("gateway", http=self.address, target=target, sandbox=reset is not None)
+        if reset is not None:
+            log.info("sandbox", open_in_a_browser=f"http://{self.address}/")
 
     async def ended(self) -> None:
         """Returns when nothing is served any more.

@@ -72,8 +72,13 @@ def cause_of(error: BaseException) -> str | None:
 
 
 class Store(Protocol):
-    def commit(self, commands: Sequence[Command], now_us: int) -> Committed:
+    def commit(
+        self, commands: Sequence[Command], now_us: int, due_us: int | None = None
+    ) -> Committed:
         """Decides and stores all commands in one transaction; on disk when it returns.
+
+        Args:
+            commands, now_us, due_us: as Batch.run.
 
         Raises:
             StoreUnavailable: nothing was stored; the same commands may be given again.
@@ -99,9 +104,12 @@ class Store(Protocol):
     ) -> list[Event]:
         """The account's events after a sequence, in order; those of one pass if it is given."""
 
-    def due(self, now_us: int, limit: int, account: str | None = None) -> list[Pass]:
-        """Passes past their expire_time that no `Expire` has been committed for; of one account
-        or of all. Some of them may have ended in another way."""
+    def newest_event_time_us(self) -> int | None:
+        """When the newest event took place; None without events."""
+
+    def due(self, due_us: int, limit: int, account: str | None = None) -> list[Pass]:
+        """Passes with an expire_time up to `due_us` that no `Expire` has been committed for; of
+        one account or of all. Some of them may have ended in another way."""
 
     def claim_sweep(self, now_us: int) -> bool:
         """Whether this process is the one to expire overdue passes, for the next seconds."""

@@ -1,75 +1,117 @@
 """Every invariant of a database, checked against nothing but the table of transitions.
 
-Each check is a query for what must not be there, in SQL that SQLite and PostgreSQL both speak.
-All run in one read transaction, so that a database can be audited while it is being served.
+Each check is a query for what must not be there, in SQL that SQLite and PostgreSQL both speak,
+and takes time in proportion to the database: tables are scanned in the order of their keys, and
+a row looks up at most one other. All run in one read transaction, so that a database can be
+audited while it is being served, and the rows stay where they are: memory does not grow.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
 from idpass_server.domain import IN_FLIGHT, TRANSITIONS, Fee
 
 SHOWN_PER_CHECK: Final = 5
+CLOCKS_APART_US: Final = 1_000_000
+"""How far the clocks of hosts that serve one database may differ, microseconds."""
 
-_ARROWS: Final = ", ".join(
-    [
-        f"('{before}', '{after}', {int(fee is Fee.REFUNDED)})"
+
+def _arrows(fee: Fee | None = None) -> str:
+    """The transitions, or those that do this with the fee, as a list of rows."""
+    return ", ".join(
+        f"('{before}', '{after}')"
         for before, arrows in TRANSITIONS.items()
-        for after, fee in arrows.items()
-    ]
-)
+        for after, done in arrows.items()
+        if fee in (None, done)
+    )
+
+
 _FLYING: Final = ", ".join(f"'{status}'" for status in sorted(IN_FLIGHT))
-_WITH: Final = f"WITH arrows (from_status, to_status, refunds) AS (VALUES {_ARROWS})"
+_REFUNDED: Final = f"(from_status, to_status) IN (VALUES {_arrows(Fee.REFUNDED)})"
+
+
+def _of_events(columns: str, sums: str, wrong: str) -> str:
+    """What is wrong with accounts beside sums of their events."""
+    return f"""SELECT name, {columns} FROM accounts LEFT JOIN (
+        SELECT account, {sums} FROM events GROUP BY account) AS e ON account = name
+        WHERE {wrong}"""
+
+
+def _sums(column: str, name: str) -> str:
+    """What two sets of numbers hardly have in common unless they are the same."""
+    return (
+        f"sum({column}) AS {name}, sum(({column} % 1000003) * ({column} % 1000003)) AS {name}{name}"
+    )
 
 
 class Check(NamedTuple):
-    """Args: sql: finds what is wrong, with columns that say which; `WITH arrows` precedes it."""
+    """
+    Args:
+        wrong: what was found, for people.
+        sql: finds it, with columns that say which.
+        which: says more about what was found, and takes memory.
+        quick: whether it looks at each table by itself.
+        warning: whether a sound service may have come to this.
+    """
 
     wrong: str
     sql: str
+    which: str | None = None
+    quick: bool = False
+    warning: bool = False
 
 
 CHECKS: Final = (
     Check(
         "slots in use are not the passes in flight",
-        f"""SELECT name, slots_in_use, in_flight FROM (
-            SELECT name, slots_in_use, (SELECT count(*) FROM passes
-                WHERE passes.account = name AND status IN ({_FLYING})) AS in_flight
-            FROM accounts) AS a WHERE slots_in_use <> in_flight""",
+        f"""SELECT name, slots_in_use, coalesce(in_flight, 0) FROM accounts LEFT JOIN (
+            SELECT account, count(*) AS in_flight FROM passes WHERE status IN ({_FLYING})
+            GROUP BY account) AS p ON account = name
+            WHERE slots_in_use <> coalesce(in_flight, 0)""",
+        quick=True,
     ),
     Check(
         "fees charged are not the sum of the events'",
-        """SELECT name, charged_micros, total FROM (
-            SELECT name, charged_micros, (SELECT coalesce(sum(charge_micros), 0) FROM events
-                WHERE events.account = name) AS total
-            FROM accounts) AS a WHERE charged_micros <> total""",
+        _of_events(
+            "charged_micros, charges",
+            "sum(charge_micros) AS charges",
+            "charged_micros <> coalesce(charges, 0)",
+        ),
+        quick=True,
     ),
     Check(
         "fees refunded are not the sum of the events'",
-        """SELECT name, refunded_micros, total FROM (
-            SELECT name, refunded_micros, (SELECT coalesce(sum(refund_micros), 0) FROM events
-                WHERE events.account = name) AS total
-            FROM accounts) AS a WHERE refunded_micros <> total""",
+        _of_events(
+            "refunded_micros, refunds",
+            "sum(refund_micros) AS refunds",
+            "refunded_micros <> coalesce(refunds, 0)",
+        ),
+        quick=True,
     ),
     Check(
         "event sequence has gaps",
-        """SELECT name, last_sequence, newest, events FROM (
-            SELECT name, last_sequence, (SELECT coalesce(max(sequence), 0) FROM events
-                WHERE events.account = name) AS newest, (SELECT count(*) FROM events
-                WHERE events.account = name AND sequence > 0) AS events
-            FROM accounts) AS a WHERE newest <> last_sequence OR events <> last_sequence""",
+        _of_events(
+            "last_sequence, oldest, newest, events",
+            "min(sequence) AS oldest, max(sequence) AS newest, count(*) AS events",
+            "coalesce(newest, 0) <> last_sequence OR coalesce(events, 0) <> last_sequence "
+            "OR oldest <> 1",
+        ),
+        quick=True,
     ),
     Check(
         "pass or event belongs to no account",
-        """SELECT account, CAST(id AS text) FROM passes
-            WHERE account NOT IN (SELECT name FROM accounts)
-            UNION ALL SELECT account, CAST(sequence AS text) FROM events
-            WHERE account NOT IN (SELECT name FROM accounts)""",
+        """SELECT account, 'passes' FROM passes GROUP BY account
+            HAVING account NOT IN (SELECT name FROM accounts)
+            UNION ALL SELECT account, 'events' FROM events GROUP BY account
+            HAVING account NOT IN (SELECT name FROM accounts)""",
+        quick=True,
     ),
     Check(
-        "event is about no pass",
-        """SELECT account, sequence, id_pass_id FROM events WHERE NOT EXISTS (
-            SELECT 1 FROM passes WHERE passes.account = events.account AND id = id_pass_id)""",
+        # Any other event is about the pass that the one before is about: see below.
+        "registration is about no pass",
+        """SELECT account, sequence, id_pass_id FROM events WHERE from_status IS NULL
+            AND NOT EXISTS (SELECT 1 FROM passes
+                WHERE passes.account = events.account AND id = id_pass_id)""",
     ),
     Check(
         "pass was refunded more than once",
@@ -78,26 +120,23 @@ CHECKS: Final = (
     ),
     Check(
         "refund is not what the transition says",
-        """SELECT e.account, e.id_pass_id, e.from_status, e.to_status, e.refund_micros
-            FROM events e JOIN arrows USING (from_status, to_status)
-            JOIN passes p ON p.account = e.account AND p.id = e.id_pass_id
-            WHERE e.refund_micros IS DISTINCT FROM CASE WHEN refunds = 1 THEN p.fee_micros END""",
-    ),
-    Check(
-        "pass says otherwise than its events whether it was refunded",
-        """SELECT p.account, p.id, fee_refunded FROM passes p
-            JOIN events e ON e.account = p.account AND e.sequence = p.event_sequence
-            WHERE (fee_refunded = 1) <> (refund_micros IS NOT NULL)""",
+        f"""SELECT account, id_pass_id, from_status, to_status, refund_micros FROM events
+            WHERE (refund_micros IS NOT NULL) <> (from_status IS NOT NULL AND {_REFUNDED})
+            UNION ALL
+            SELECT e.account, e.id_pass_id, e.from_status, e.to_status, e.refund_micros
+            FROM events e JOIN passes p ON p.account = e.account AND p.id = e.id_pass_id
+            WHERE refund_micros <> fee_micros""",
     ),
     Check(
         "transition is not in the table",
-        """SELECT account, sequence, from_status, to_status FROM events
+        f"""SELECT account, sequence, from_status, to_status FROM events
             WHERE from_status IS NOT NULL
-                AND (from_status, to_status) NOT IN (SELECT from_status, to_status FROM arrows)
+                AND (from_status, to_status) NOT IN (VALUES {_arrows()})
             UNION ALL SELECT account, sequence, from_status, to_status FROM events
             WHERE from_status IS NULL
                 AND NOT (to_status = 'new' AND charge_micros IS NOT NULL
                     AND previous_sequence IS NULL)""",
+        quick=True,
     ),
     Check(
         "event does not follow the one before of the same pass",
@@ -112,21 +151,32 @@ CHECKS: Final = (
             ON e.account = p.account AND e.sequence = p.event_sequence AND e.id_pass_id = p.id
             WHERE p.status IS DISTINCT FROM e.to_status
                 OR p.update_time_us IS DISTINCT FROM e.event_time_us
-                OR p.caller IS DISTINCT FROM e.caller""",
+                OR p.caller IS DISTINCT FROM e.caller
+                OR (p.fee_refunded = 1) <> (e.refund_micros IS NOT NULL)""",
     ),
     Check(
+        # Each event is its pass's newest, or the next one of the pass knows it. A difference of
+        # sets would have to be sorted in memory, so that sums stand for the sets.
         "pass has more events than its history",
-        """SELECT e.account, e.sequence FROM events e
-            WHERE NOT EXISTS (SELECT 1 FROM passes p WHERE p.account = e.account
-                AND p.id = e.id_pass_id AND p.event_sequence = e.sequence)
-            AND NOT EXISTS (SELECT 1 FROM events n WHERE n.account = e.account
-                AND n.sequence > e.sequence AND n.id_pass_id = e.id_pass_id
-                AND n.previous_sequence = e.sequence)""",
+        f"""SELECT name FROM accounts LEFT JOIN (
+            SELECT account, count(*) AS n, {_sums("sequence", "x")},
+                count(previous_sequence) AS known, {_sums("previous_sequence", "y")}
+            FROM events GROUP BY account) AS e ON e.account = name
+            LEFT JOIN (SELECT account, count(*) AS newest, {_sums("event_sequence", "z")}
+            FROM passes GROUP BY account) AS p ON p.account = name
+            WHERE coalesce(n, 0) <> coalesce(known, 0) + coalesce(newest, 0)
+                OR coalesce(x, 0) <> coalesce(y, 0) + coalesce(z, 0)
+                OR coalesce(xx, 0) <> coalesce(yy, 0) + coalesce(zz, 0)""",
+        which="""SELECT account, sequence FROM events
+            EXCEPT SELECT account, event_sequence FROM passes
+            EXCEPT SELECT account, previous_sequence FROM events
+            WHERE previous_sequence IS NOT NULL""",
     ),
     Check(
         "pass has ended without an end_time, or has one in flight",
         f"""SELECT account, id, status, end_time_us FROM passes
             WHERE (end_time_us IS NULL) <> (status IN ({_FLYING}))""",
+        quick=True,
     ),
     Check(
         "pass in flight has no timer",
@@ -143,21 +193,60 @@ CHECKS: Final = (
             ON p.account = o.account AND p.id = o.superseded_by
             WHERE o.superseded_by IS NOT NULL AND p.supersedes IS DISTINCT FROM o.id""",
     ),
+    Check(
+        "times go back although the sequence goes on: a clock was wrong",
+        f"""SELECT e.account, e.sequence, b.event_time_us - e.event_time_us
+            FROM events e JOIN events b ON b.account = e.account AND b.sequence = e.sequence - 1
+            WHERE e.event_time_us < b.event_time_us - {CLOCKS_APART_US}""",
+        warning=True,
+    ),
 )
 
 
-def audit(connection: Any) -> Iterator[str]:
-    """What is wrong with a database, a line each; nothing if all is well.
+class Audit(NamedTuple):
+    """
+    Args:
+        problems: what is wrong, a line each; none if all is well.
+        warnings: what operators should know.
+        counts: rows of each table that a user knows of.
+    """
+
+    problems: list[str]
+    warnings: list[str]
+    counts: dict[str, int]
+
+
+def audit(
+    connection: Any, *, quick: bool = False, begin: Callable[[str], None] = lambda _: None
+) -> Audit:
+    """Checks a database.
 
     Args:
         connection: to the database, in a read transaction.
+        quick: leave out what compares rows with each other.
+        begin: told what each step looks for.
     """
-    for check in CHECKS:
-        rows = connection.execute(f"{_WITH} {check.sql} LIMIT {SHOWN_PER_CHECK + 1}").fetchall()
-        for row in rows[:SHOWN_PER_CHECK]:
-            yield f"{check.wrong}: {', '.join(map(str, row))}"
+    found: tuple[list[str], list[str]] = ([], [])
+    for check in _checks(quick=quick):
+        begin(check.wrong)
+        rows = _rows(connection, check.sql)
+        if rows and check.which is not None:
+            rows = _rows(connection, check.which) or rows
+        lines = [f"{check.wrong}: {', '.join(map(str, row))}" for row in rows[:SHOWN_PER_CHECK]]
         if len(rows) > SHOWN_PER_CHECK:
-            yield f"{check.wrong}: and more"
+            lines.append(f"{check.wrong}: and more")
+        found[check.warning].extend(lines)
+    begin("rows")
+    return Audit(*found, count(connection))
+
+
+def _rows(connection: Any, sql: str) -> list[Any]:
+    found: list[Any] = connection.execute(f"{sql} LIMIT {SHOWN_PER_CHECK + 1}").fetchall()
+    return found
+
+
+def _checks(*, quick: bool) -> list[Check]:
+    return [check for check in CHECKS if check.quick or not quick]
 
 
 def count(connection: Any) -> dict[str, int]:

@@ -4,12 +4,15 @@ import importlib
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from types import ModuleType
-from typing import Any
+from typing import Any, Final
 
 from idpass_server.config import BadSetting, sqlite_path
 from idpass_server.store import CannotOpen, Store, sqlite_file
-from idpass_server.store.audit import audit, count
+from idpass_server.store.audit import Audit, audit
 from idpass_server.store.sqlite import SqliteStore
+
+WAL_TOLD_BYTES: Final = 64 * 2**20
+"""Growth of the write-ahead log during an audit that operators are told of, bytes."""
 
 
 def open_store(url: str, *, exclusive: bool = True) -> Store:
@@ -43,32 +46,58 @@ def migrate_store(url: str) -> list[str]:
     return store.migrated
 
 
-def reading_store(url: str) -> AbstractContextManager[Any]:
+def reading_store(url: str, *, quick: bool = False) -> AbstractContextManager[Any]:
     """A connection in a read transaction, whatever the database.
+
+    Args:
+        url: of the database.
+        quick: of a SQLite file, do not compare the indexes with the tables.
 
     Raises:
         Damaged: a SQLite file is; otherwise as open_store.
     """
     path = sqlite_path(url)
     if path is not None:
-        return sqlite_file.reading(path)
+        return sqlite_file.reading(path, quick=quick)
     connected: AbstractContextManager[Any] = _postgres().reading(url)
     return connected
 
 
-def audit_store(url: str) -> tuple[list[str], dict[str, int]]:
+def audit_store(
+    url: str, *, quick: bool = False, begin: Callable[[str], None] = lambda _: None
+) -> Audit:
     """Checks every invariant of a database, which may be in use.
 
-    Returns:
-        what is wrong, a line each, and the number of rows of each table.
+    Args:
+        url: of the database.
+        quick: leave out what compares rows with each other.
+        begin: told what each step looks for.
 
     Raises: as open_store.
     """
+    begin("damage to the file or the connection")
+    before = _wal_bytes(url)
     try:
-        with reading_store(url) as connection:
-            return list(audit(connection)), count(connection)
+        with reading_store(url, quick=quick) as connection:
+            found = audit(connection, quick=quick, begin=begin)
     except sqlite_file.Damaged as damage:
-        return damage.lines, {}
+        return Audit(damage.lines, [], {})
+    grown = _wal_bytes(url) - before
+    if grown > WAL_TOLD_BYTES:
+        found.warnings.append(
+            f"the write-ahead log grew by {grown // 2**20} MiB meanwhile, since what is being read "
+            "cannot be written over; the server makes use of the room again"
+        )
+    return found
+
+
+def _wal_bytes(url: str) -> int:
+    """The size of a SQLite file's write-ahead log; 0 where there is none."""
+    path = sqlite_path(url)
+    try:
+        return 0 if path is None else path.with_name(f"{path.name}-wal").stat().st_size
+    except OSError:
+        return 0
 
 
 def copy_store(

@@ -29,6 +29,8 @@ from idpass_server.store.postgres_news import Announcer, Listener
 from idpass_server.store.postgres_writer import Writer
 
 SWEEP_LEASE_US: Final = 5_000_000
+CLOCKS_APART_US: Final = 60_000_000
+"""Difference of hosts' clocks beyond which one is wrong: its lease binds nobody, microseconds."""
 
 Parameters = Sequence[object] | Mapping[str, object]
 
@@ -72,8 +74,10 @@ class PostgresStore:
 
     # -- writing
 
-    def commit(self, commands: Sequence[Command], now_us: int) -> Committed:
-        committed = self._writer.commit(commands, now_us)
+    def commit(
+        self, commands: Sequence[Command], now_us: int, due_us: int | None = None
+    ) -> Committed:
+        committed = self._writer.commit(commands, now_us, due_us)
         if self._announcer is not None and committed.last_sequences:
             self._announcer.announce(committed.last_sequences)
         return committed
@@ -133,8 +137,12 @@ class PostgresStore:
             rows = self._all(sql.HISTORY, values | {"id": pass_id})
         return list(map(Event._make, rows))
 
-    def due(self, now_us: int, limit: int, account: str | None = None) -> list[Pass]:
-        values = {"now_us": now_us, "limit": limit, "account": account}
+    def newest_event_time_us(self) -> int | None:
+        newest: int | None = self._one(sql.NEWEST_EVENT_TIME, ())[0]
+        return newest
+
+    def due(self, due_us: int, limit: int, account: str | None = None) -> list[Pass]:
+        values = {"due_us": due_us, "limit": limit, "account": account}
         rows = self._all(sql.DUE if account is None else sql.DUE_OF_ACCOUNT, values)
         return list(map(Pass._make, rows))
 
@@ -142,7 +150,12 @@ class PostgresStore:
         if now_us < self._lease_until_us - SWEEP_LEASE_US // 2:
             return True
         until_us = now_us + SWEEP_LEASE_US
-        values = {"holder": self._holder, "until_us": until_us, "now_us": now_us}
+        values = {
+            "holder": self._holder,
+            "until_us": until_us,
+            "now_us": now_us,
+            "too_far_us": until_us + CLOCKS_APART_US,
+        }
         claimed = self._changed(sql.LEASE, values)
         self._lease_until_us = until_us if claimed else 0
         return claimed

@@ -111,11 +111,14 @@ LIST: Final = f"""
         AND (%(idle_before_us)s::bigint IS NULL OR update_time_us < %(idle_before_us)s::bigint)
     ORDER BY id DESC LIMIT %(limit)s::bigint + 1"""
 LAST_SCANNED: Final = f"SELECT id {_CANDIDATES} LIMIT 1 OFFSET %(scan)s::bigint - 1"
+NEWEST_EVENT_TIME: Final = """
+    SELECT max(event_time_us) FROM accounts JOIN events
+    ON events.account = accounts.name AND events.sequence = accounts.last_sequence"""
 DUE: Final = f"""
     SELECT {_columns(Pass, "passes")} FROM accounts
     CROSS JOIN LATERAL (
         SELECT timers.account, timers.id_pass_id FROM timers
-        WHERE timers.account = accounts.name AND timers.expire_time_us <= %(now_us)s
+        WHERE timers.account = accounts.name AND timers.expire_time_us <= %(due_us)s
         ORDER BY timers.expire_time_us LIMIT %(limit)s
     ) AS late
     JOIN passes ON passes.account = late.account AND passes.id = late.id_pass_id
@@ -123,10 +126,10 @@ DUE: Final = f"""
 _LATE: Final = f"""
     SELECT {_columns(Pass, "passes")} FROM timers
     JOIN passes ON passes.account = timers.account AND passes.id = timers.id_pass_id
-    WHERE timers.account = %(account)s AND timers.expire_time_us <= %(now_us)s {{which}}
+    WHERE timers.account = %(account)s AND timers.expire_time_us <= %(due_us)s {{which}}
     ORDER BY timers.expire_time_us LIMIT %(limit)s"""
 DUE_OF_ACCOUNT: Final = _LATE.format(which="")
 OVERDUE: Final = _LATE.format(which="AND passes.end_time_us IS NULL")
 LEASE: Final = """
     UPDATE sweep_lease SET holder = %(holder)s, until_us = %(until_us)s
-    WHERE holder = %(holder)s OR until_us < %(now_us)s"""
+    WHERE holder = %(holder)s OR until_us < %(now_us)s OR until_us > %(too_far_us)s"""

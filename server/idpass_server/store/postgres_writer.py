@@ -64,13 +64,15 @@ class Writer:
     def __init__(self, link: Link) -> None:
         self._link = link
 
-    def commit(self, commands: Sequence[Command], now_us: int) -> Committed:
+    def commit(
+        self, commands: Sequence[Command], now_us: int, due_us: int | None = None
+    ) -> Committed:
         """As Store.commit."""
         unsettled: _Unsettled | None = None
         give_up_s = 0.0
         for attempt in itertools.count(1):
             try:
-                return self._attempt(commands, now_us, unsettled)
+                return self._attempt(commands, now_us, due_us, unsettled)
             except _OutcomeUnknown as error:
                 if unsettled is None:
                     give_up_s = time.monotonic() + SETTLE_S
@@ -97,17 +99,21 @@ class Writer:
         return 2 if self._link.was_lost else 1
 
     def _attempt(
-        self, commands: Sequence[Command], now_us: int, unsettled: _Unsettled | None
+        self,
+        commands: Sequence[Command],
+        now_us: int,
+        due_us: int | None,
+        unsettled: _Unsettled | None,
     ) -> Committed:
         connection = self._link.connection()
         committing = unsettled
         try:
             with connection.pipeline():
-                batch = _load(connection, commands, now_us)
+                batch = _load(connection, commands, now_us if due_us is None else due_us)
                 if unsettled is not None and _is_there(connection, unsettled.written):
                     committed = unsettled.committed
                 else:
-                    outcomes = batch.run(commands, now_us)
+                    outcomes = batch.run(commands, now_us, due_us)
                     committed = Committed(
                         outcomes, {a.name: a.last_sequence for a in batch.changed_accounts()}
                     )
@@ -127,7 +133,7 @@ class Writer:
         return committed
 
 
-def _load(connection: Connection, commands: Sequence[Command], now_us: int) -> Batch:
+def _load(connection: Connection, commands: Sequence[Command], due_us: int) -> Batch:
     needs = Needs.of(commands)
     connection.execute("BEGIN")
     locked = connection.execute(sql.LOCK, (needs.accounts,))
@@ -148,7 +154,7 @@ def _load(connection: Connection, commands: Sequence[Command], now_us: int) -> B
         Pass._make(row)
         for account, wanted in short_of_slots(accounts, commands).items()
         for row in connection.execute(
-            sql.OVERDUE, {"account": account, "now_us": now_us, "limit": wanted}
+            sql.OVERDUE, {"account": account, "due_us": due_us, "limit": wanted}
         )
     ]
     return Batch(accounts, passes, receipts, preceding, overdue)

@@ -84,9 +84,14 @@ _UPDATE_ACCOUNTS: Final = """
 _SELECT_ACCOUNT: Final = "SELECT * FROM accounts WHERE name = ?"
 _SELECT_PASS: Final = "SELECT * FROM passes WHERE account = ? AND id = ?"
 _SELECT_EVENT: Final = "SELECT * FROM events WHERE account = ? AND sequence = ?"
+# An account's times follow its sequence.
+_NEWEST_EVENT_TIME: Final = """
+    SELECT max(event_time_us) FROM accounts
+    CROSS JOIN events ON events.account = accounts.name
+        AND events.sequence = accounts.last_sequence"""
 _DUE: Final = """
     SELECT passes.* FROM accounts
-    CROSS JOIN timers ON timers.account = accounts.name AND timers.expire_time_us <= :now_us
+    CROSS JOIN timers ON timers.account = accounts.name AND timers.expire_time_us <= :due_us
     CROSS JOIN passes ON passes.account = timers.account AND passes.id = timers.id_pass_id
     WHERE (:account IS NULL OR accounts.name = :account)
         AND (NOT :in_flight OR passes.end_time_us IS NULL)
@@ -140,12 +145,14 @@ class SqliteStore:
 
     # -- writing
 
-    def commit(self, commands: Sequence[Command], now_us: int) -> Committed:
+    def commit(
+        self, commands: Sequence[Command], now_us: int, due_us: int | None = None
+    ) -> Committed:
         with self._errors():
             self._writer.execute("BEGIN IMMEDIATE")
             try:
-                batch = self._load(commands, now_us)
-                outcomes = batch.run(commands, now_us)
+                batch = self._load(commands, now_us if due_us is None else due_us)
+                outcomes = batch.run(commands, now_us, due_us)
                 self._save(batch)
             except BaseException:
                 self._rollback()
@@ -172,7 +179,7 @@ class SqliteStore:
         if self._writer.in_transaction:
             self._writer.execute("ROLLBACK")
 
-    def _load(self, commands: Sequence[Command], now_us: int) -> Batch:
+    def _load(self, commands: Sequence[Command], due_us: int) -> Batch:
         needs = Needs.of(commands)
         keys = {name: json.dumps(value) for name, value in needs._asdict().items()}
         rows = [json.loads(array) for array in self._writer.execute(_LOAD, keys).fetchone()]
@@ -187,7 +194,7 @@ class SqliteStore:
         overdue = [
             late
             for account, wanted in short_of_slots(accounts, commands).items()
-            for late in _due(self._writer, now_us, wanted, account, in_flight=True)
+            for late in _due(self._writer, due_us, wanted, account, in_flight=True)
         ]
         return Batch(accounts, passes, receipts, preceding, overdue)
 
@@ -352,9 +359,14 @@ class SqliteStore:
                 )
             ]
 
-    def due(self, now_us: int, limit: int, account: str | None = None) -> list[Pass]:
+    def newest_event_time_us(self) -> int | None:
         with self._errors():
-            return _due(self._reader, now_us, limit, account)
+            newest: int | None = self._reader.execute(_NEWEST_EVENT_TIME).fetchone()[0]
+        return newest
+
+    def due(self, due_us: int, limit: int, account: str | None = None) -> list[Pass]:
+        with self._errors():
+            return _due(self._reader, due_us, limit, account)
 
     @property
     def _reader(self) -> Any:
@@ -384,9 +396,9 @@ class SqliteStore:
 
 
 def _due(
-    connection: Any, now_us: int, limit: int, account: str | None, *, in_flight: bool = False
+    connection: Any, due_us: int, limit: int, account: str | None, *, in_flight: bool = False
 ) -> list[Pass]:
-    parameters = {"now_us": now_us, "limit": limit, "account": account, "in_flight": in_flight}
+    parameters = {"due_us": due_us, "limit": limit, "account": account, "in_flight": in_flight}
     return [Pass._make(row) for row in connection.execute(_DUE, parameters)]
 
 

@@ -22,6 +22,7 @@ from idpass._records import (
     Receipt,
     RegisterReceipt,
     Status,
+    Word,
 )
 from idpass.errors import IdPassError
 from idpass.v1 import id_pass_pb2 as pb
@@ -53,14 +54,14 @@ class Call(Generic[T]):
 def cancel(
     pass_id: Id,
     *,
-    reason: CancelReason,
+    reason: CancelReason | str,
     note: str,
-    expected_status: Status | None,
+    expected_status: Status | str | None,
     require_refund: bool,
     validate_only: bool,
     request_id: str | None,
 ) -> Call[Receipt]:
-    text_id = str(pass_id)
+    text_id = _text_id(pass_id)
     if not validate_only:
         request_id = request_id or new_request_id()
     request = service_pb.CancelRequest(
@@ -68,7 +69,7 @@ def cancel(
         request_id=request_id or "",
         reason=_reason_number(reason),
         note=note,
-        expected_status=_status_number(expected_status),
+        expected_status=_status_number("expected_status", expected_status),
         require_refund=require_refund,
         validate_only=validate_only,
     )
@@ -88,7 +89,7 @@ def register(
     request_id: str | None,
 ) -> Call[RegisterReceipt]:
     sent_id = request_id or new_request_id()
-    prior = str(supersedes or "")
+    prior = _text_id(supersedes, "supersedes") if supersedes else ""
     request = service_pb.RegisterRequest(
         request_id=sent_id,
         link_validity_days=link_validity_days,
@@ -109,16 +110,16 @@ def register(
 
 def advance(
     pass_id: Id,
-    to_status: Status,
-    expected_status: Status | None,
+    to_status: Status | str,
+    expected_status: Status | str | None,
     request_id: str | None,
 ) -> Call[AdvanceReceipt]:
     sent_id = request_id or new_request_id()
     request = service_pb.AdvanceRequest(
-        id=str(pass_id),
-        to_status=_status_number(to_status),
+        id=_text_id(pass_id),
+        to_status=_pb_status(_number(Status, "to_status", to_status)),
         request_id=sent_id,
-        expected_status=_status_number(expected_status),
+        expected_status=_status_number("expected_status", expected_status),
     )
 
     def read(answer: service_pb.AdvanceResponse) -> AdvanceReceipt:
@@ -130,7 +131,7 @@ def advance(
 
 
 def get(pass_id: Id) -> Call[IdPass]:
-    request = service_pb.GetRequest(id=str(pass_id))
+    request = service_pb.GetRequest(id=_text_id(pass_id))
     return Call("GetIdPass", request, lambda answer: _read.id_pass(answer.id_pass))
 
 
@@ -147,17 +148,18 @@ class Listing:
 
     def __init__(
         self,
-        statuses: Iterable[Status],
+        statuses: Iterable[Status | str],
         idle_before: datetime | None,
         idle_for: timedelta | None,
     ) -> None:
+        _several("statuses", statuses)
         if idle_for is not None:
             if idle_before is not None:
                 raise ValueError("give idle_before or idle_for, not both")
             # Once, for all pages: a page token is good for the same moment only.
             idle_before = datetime.now(timezone.utc) - idle_for
         self._request = service_pb.ListRequest(
-            page_size=PAGE_SIZE, statuses=[_status_number(status) for status in statuses]
+            page_size=PAGE_SIZE, statuses=[_status_number("statuses", each) for each in statuses]
         )
         if idle_before is not None:
             if idle_before.tzinfo is None:
@@ -179,7 +181,7 @@ class Watching:
 
     def __init__(self, pass_id: Id | None, after_sequence: int) -> None:
         self._request = service_pb.WatchRequest(
-            after_sequence=after_sequence, id=str(pass_id or "")
+            after_sequence=after_sequence, id=_text_id(pass_id) if pass_id else ""
         )
 
     def next_stream(self) -> Call[Event]:
@@ -225,15 +227,16 @@ class Batches:
     """Ids, a batch at a time.
 
     Raises:
-        ValueError: batch_size or in_flight is out of range.
+        ValueError: batch_size or in_flight is out of range, or a word is none.
+        TypeError: what should be a word is none.
     """
 
     def __init__(
         self,
         *,
-        reason: CancelReason,
+        reason: CancelReason | str,
         note: str,
-        expected_status: Status | None,
+        expected_status: Status | str | None,
         require_refund: bool,
         batch_size: int,
         in_flight: int,
@@ -246,11 +249,15 @@ class Batches:
         self._template = service_pb.CancelRequest(
             reason=_reason_number(reason),
             note=note,
-            expected_status=_status_number(expected_status),
+            expected_status=_status_number("expected_status", expected_status),
             require_refund=require_refund,
         )
 
     def of(self, ids: Iterable[Id]) -> Iterator[Batch]:
+        _several("ids", ids)
+        return self._of(ids)
+
+    def _of(self, ids: Iterable[Id]) -> Iterator[Batch]:
         iterator = iter(ids)
         while chunk := list(islice(iterator, self.size)):
             yield self.batch(chunk)
@@ -260,18 +267,45 @@ class Batches:
         for pass_id in ids:
             request = service_pb.CancelRequest()
             request.CopyFrom(self._template)
-            request.id = str(pass_id)
+            request.id = _text_id(pass_id)
             request.request_id = new_request_id()
             requests.append(request)
         return Batch(requests)
 
 
-def _status_number(status: Status | None) -> pb.IdPassStatus.ValueType:
-    return cast("pb.IdPassStatus.ValueType", status.number if status else 0)
+def _status_number(name: str, status: Status | str | None) -> pb.IdPassStatus.ValueType:
+    return _pb_status(0 if status is None else _number(Status, name, status))
 
 
-def _reason_number(reason: CancelReason) -> pb.CancelReason.ValueType:
-    return cast("pb.CancelReason.ValueType", reason.number)
+def _pb_status(number: int) -> pb.IdPassStatus.ValueType:
+    return cast("pb.IdPassStatus.ValueType", number)
+
+
+def _reason_number(reason: CancelReason | str) -> pb.CancelReason.ValueType:
+    return cast("pb.CancelReason.ValueType", _number(CancelReason, "reason", reason))
+
+
+def _number(kind: type[Word], name: str, word: object) -> int:
+    if isinstance(word, kind):
+        return word.number
+    known = ", ".join(map(str, kind))
+    if not isinstance(word, str) or isinstance(word, Word):
+        raise TypeError(f"{name} is {word!r}; pass a {kind.__name__} or one of its words: {known}")
+    if word not in kind.__members__.values():
+        raise ValueError(f"{name} is {word!r}; pass a {kind.__name__} or one of its words: {known}")
+    return kind(word).number
+
+
+def _text_id(pass_id: object, name: str = "id") -> str:
+    if not isinstance(pass_id, (str, uuid.UUID)):
+        raise TypeError(f"{name} is {pass_id!r}; pass the UUID of a pass, as text or uuid.UUID")
+    return str(pass_id)
+
+
+def _several(name: str, values: object) -> None:
+    """A text is a sequence of its characters, which is never what is meant."""
+    if isinstance(values, str):
+        raise TypeError(f"{name} is the text {values!r}; pass a list, such as [{values!r}]")
 
 
 def new_request_id() -> str:

@@ -1,7 +1,9 @@
 """Where the service is and how it is spoken to; channels that are made when they are needed."""
 
+import asyncio
 import ipaddress
 import os
+import re
 import threading
 import weakref
 from collections.abc import Callable, Sequence
@@ -10,6 +12,8 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import grpc
+
+from idpass import _reach
 
 Pem = str | os.PathLike[str] | bytes
 Token = str | Callable[[], str]
@@ -25,9 +29,9 @@ _OPTIONS: dict[str, Any] = {
     # leave them nothing to do but fail.
     "grpc.initial_reconnect_backoff_ms": 100,
     "grpc.max_reconnect_backoff_ms": 1_000,
-    # How long one attempt to connect may take.
-    "grpc.min_reconnect_backoff_ms": 5_000,
 }
+CONNECT_S = (0.1, 5.0)
+"""How long one attempt to connect may take, at least and at most."""
 
 
 class Endpoint:
@@ -46,6 +50,7 @@ class Endpoint:
         client_certificate: tuple[Pem, Pem] | None,
         token: Token | None,
         allow_plaintext: bool,
+        timeout: float,
         channel_options: ChannelOptions,
     ) -> None:
         secure = bool(tls) or client_certificate is not None
@@ -64,8 +69,15 @@ class Endpoint:
                 "give tls=True"
             )
         self.address = address
+        self._secure = secure
         self._token = token
+        if isinstance(token, str):
+            _header(token)
         self._options = dict(_OPTIONS)
+        # Half of a call's time at most: a call that found no connection can then tell so, where
+        # one that is over its deadline may have been sent.
+        connect_s = min(max(timeout / 2, CONNECT_S[0]), CONNECT_S[1])
+        self._options["grpc.min_reconnect_backoff_ms"] = int(connect_s * 1_000)
         if local and not secure:
             # Or a proxy from the environment would see what is meant to stay on this machine.
             self._options["grpc.enable_http_proxy"] = 0
@@ -94,11 +106,19 @@ class Endpoint:
         return grpc_module.secure_channel(self.address, credentials, options)
 
     def metadata(self) -> tuple[tuple[str, str], ...] | None:
-        """What every call carries."""
+        """What every call carries.
+
+        Raises:
+            ValueError: the token cannot be sent in a header.
+        """
         if self._token is None:
             return None
         token = self._token if isinstance(self._token, str) else self._token()
-        return (("authorization", f"Bearer {token.strip()}"),)
+        return (("authorization", _header(token)),)
+
+    def unreached(self, why: str) -> str:
+        """What to tell people of a call that was never sent; see `_reach.explained`."""
+        return _reach.explained(self.address, why, secure=self._secure)
 
 
 class LazyChannel(Generic[ChannelT, StubT]):
@@ -107,6 +127,9 @@ class LazyChannel(Generic[ChannelT, StubT]):
     Args:
         open_channel: makes a channel.
         make_stub: makes a stub for it.
+
+    Attributes:
+        closed: whether the client is; there is no further channel then.
     """
 
     def __init__(
@@ -139,6 +162,13 @@ class LazyChannel(Generic[ChannelT, StubT]):
                 self._stub = self._make_stub(self._channel)
             return self._stub
 
+    def channel(self) -> ChannelT:
+        """Raises: RuntimeError: as `stub`."""
+        while True:
+            self.stub()
+            if (channel := self._channel) is not None:
+                return channel
+
     def take(self) -> ChannelT | None:
         """The channel, if there is one, which is no longer used here."""
         with self._lock:
@@ -152,6 +182,42 @@ class LazyChannel(Generic[ChannelT, StubT]):
         if channel is not None:
             _fork.abandoned.append(channel)
         return channel is not None
+
+
+def connect(lazy: LazyChannel[grpc.Channel, Any], timeout_s: float) -> bool:
+    """Waits for a connection. Returns whether there is one.
+
+    A health check waits for it, of which any answer will do: up to grpcio 1.76 at least, a sync
+    channel gets no further with connecting unless a call waits. gRPC's own ways to wait leave a
+    thread behind that fails aloud where the channel is closed soon after.
+    """
+    check: Any = lazy.channel().unary_unary("/grpc.health.v1.Health/Check")
+    try:
+        check(b"", timeout=timeout_s, wait_for_ready=True)
+    except grpc.RpcError as error:
+        ended = error.code()
+        return not lazy.closed and ended is not grpc.StatusCode.DEADLINE_EXCEEDED
+    return True
+
+
+async def connect_aio(lazy: LazyChannel[grpc.aio.Channel, Any], timeout_s: float) -> bool:
+    """As `connect`; an aio channel can be asked."""
+    channel = lazy.channel()
+
+    async def settle() -> None:
+        state = channel.get_state(try_to_connect=True)
+        while state not in _SETTLED:
+            await channel.wait_for_state_change(state)
+            state = channel.get_state(try_to_connect=True)
+
+    try:
+        await asyncio.wait_for(settle(), timeout_s)
+    except asyncio.TimeoutError:
+        return False
+    return not lazy.closed
+
+
+_SETTLED = frozenset({grpc.ChannelConnectivity.READY, grpc.ChannelConnectivity.SHUTDOWN})
 
 
 class _Fork:
@@ -212,3 +278,21 @@ def _is_loopback_host(text: str) -> bool:
 
 def _pem(source: Pem) -> bytes:
     return source if isinstance(source, bytes) else Path(source).read_bytes()
+
+
+def _header(token: object) -> str:
+    """The value of `authorization`. No message tells the token: it is a secret.
+
+    Raises:
+        TypeError: it is not text.
+        ValueError: it cannot be sent in a header.
+    """
+    if not isinstance(token, str):
+        raise TypeError(
+            f"the token is {type(token).__name__}; give text, or a function that returns text"
+        )
+    stripped = token.strip()
+    if not re.fullmatch(r"[ -~]+", stripped):
+        what = "has characters other than printable ASCII" if stripped else "is empty"
+        raise ValueError(f"the token {what}, and cannot be sent in a header")
+    return f"Bearer {stripped}"

@@ -6,23 +6,31 @@ was refused as Overloaded ("nothing was changed") may well have been made, and o
 can say so.
 
 Two answers lead to another attempt. UNAVAILABLE: nobody could answer, and the pauses grow. The
-same is meant by CANCELLED without a reason, which gRPC says for a server that has just hung up.
-And OVERLOADED, by its reason, since other limits end with the same code: the server refuses and
-says after what delay it will not.
+same is meant by CANCELLED without a reason, which gRPC says for a server that has just hung up, or
+has too much to do. And OVERLOADED, by its reason, since other limits end with the same code: the
+server refuses and says after what delay it will not.
+
+A change is never sent with wait_for_ready either: when its deadline is over, such a call does not
+tell whether it was sent. What has lost its connection waits for another, and is sent then.
 """
 
 import random
+from collections.abc import Callable
 from typing import Any
 
 import grpc
 
-from idpass import _status
+from idpass import _reach, _status
 from idpass._calls import Call
-from idpass.errors import IdPassError, NoFreeSlot, OutcomeUnknown, Overloaded
+from idpass.errors import IdPassError, NoFreeSlot, OutcomeUnknown, Overloaded, Unavailable
+
+Explain = Callable[[str], str]
 
 INITIAL_BACKOFF_S = 0.1
 MAX_BACKOFF_S = 2.0
 MULTIPLIER = 2.0
+# A stream is refused at once. One that lasted this long was open, seconds.
+OPEN_S = 1.0
 
 # Refusals that the service decides after it has looked for the request_id's receipt: there was
 # none, and so no earlier attempt made the change.
@@ -89,15 +97,17 @@ class Backoff:
 class Attempts:
     """The attempts of one unary call, inside one total deadline.
 
-    Made when the first has failed, since most do not. The others are to be made with
-    wait_for_ready: up to grpcio 1.76 at least, a sync channel gets no further with connecting
-    unless a call is waiting for it, and pauses alone would never see a service that is back.
+    Made when the first has failed, since most do not.
 
     Args:
         timeout_s: for all attempts and the pauses between them.
         started_s: monotonic.
+        explain: says what it means that gRPC could not connect, in gRPC's words.
         patient: whether the time begins anew after each delay that an overloaded server asks
             for, however many there are.
+
+    Attributes:
+        unconnected: whether the next attempt has to wait for a connection.
     """
 
     def __init__(
@@ -106,6 +116,7 @@ class Attempts:
         timeout_s: float,
         started_s: float,
         throttle: Throttle,
+        explain: Explain,
         *,
         patient: bool = False,
     ) -> None:
@@ -113,13 +124,24 @@ class Attempts:
         self._timeout_s = timeout_s
         self._deadline_s = started_s + timeout_s
         self._throttle = throttle
+        self._explain = explain
         self._patient = patient
         self._backoff = Backoff()
         self._maybe_made = False
         self._waited_for: IdPassError | None = None
+        self.unconnected = False
 
     def remaining_s(self, now_s: float) -> float:
         return max(self._deadline_s - now_s, 0.0)
+
+    def not_connected(self) -> None:
+        """There was no connection until the end.
+
+        Raises:
+            IdPassError: what was waited for in vain, or that the outcome is not known.
+        """
+        if self._waited_for:
+            raise self._unknown(self._waited_for) if self._maybe_made else self._waited_for
 
     def failed(self, rpc_error: Any, now_s: float) -> float:
         """Takes note of a failed attempt.
@@ -133,9 +155,10 @@ class Attempts:
         Raises:
             IdPassError: there is to be no other.
         """
-        error = _status.from_rpc_error(rpc_error, self._call.request_id)
-        if self._call.changes and _may_have_been_made(error):
+        error, sent = _read(rpc_error, self._call.request_id, self._explain)
+        if self._call.changes and sent and _may_have_been_made(error):
             self._maybe_made = True
+        self.unconnected = error.reason is None
         if error.code in _UNANSWERED_CODES:
             self._waited_for = error
             may_retry = self._throttle.failed()
@@ -151,12 +174,12 @@ class Attempts:
                 return delay_s
         elif isinstance(error, NoFreeSlot) or error.code in _SETTLING_CODES:
             self._throttle.succeeded()
-            raise error from rpc_error
+            raise error
         if self._maybe_made:
             raise self._unknown(error) from rpc_error
         if error.code is grpc.StatusCode.DEADLINE_EXCEEDED and self._waited_for:
             error = self._waited_for  # says what the time was spent on
-        raise error from rpc_error
+        raise error
 
     def _unknown(self, error: IdPassError) -> OutcomeUnknown:
         again = "Call again"
@@ -187,10 +210,12 @@ class Reconnects:
     Args:
         patience_s: how long there may be no stream before that is an error.
         now_s: monotonic.
+        explain: as for `Attempts`.
     """
 
-    def __init__(self, patience_s: float, now_s: float) -> None:
+    def __init__(self, patience_s: float, now_s: float, explain: Explain) -> None:
         self._patience_s = patience_s
+        self._explain = explain
         self._give_up_s = now_s + patience_s
         self._backoff = Backoff()
         self._connected = False
@@ -199,7 +224,7 @@ class Reconnects:
 
     @property
     def waiting(self) -> bool:
-        """Whether the next stream is to be opened with wait_for_ready; see `Attempts`."""
+        """Whether the next stream has to wait for a connection first."""
         return self._waited_for is not None
 
     def remaining_s(self, now_s: float) -> float:
@@ -207,15 +232,16 @@ class Reconnects:
         return max(self._give_up_s - now_s, 0.0)
 
     def connected(self) -> None:
-        self._connected = True
-        self._waited_for = None
-        self._backoff = Backoff()
+        if not self._connected:
+            self._connected = True
+            self._waited_for = None
+            self._backoff = Backoff()
 
     def failed(self, rpc_error: Any, now_s: float) -> float:
         """As for `Attempts`."""
-        error = _status.from_rpc_error(rpc_error, None)
+        error, _ = _read(rpc_error, None, self._explain)
         if error.code is grpc.StatusCode.CANCELLED and self._waited_for:
-            raise self._waited_for from rpc_error
+            raise self._waited_for
         overloaded = isinstance(error, Overloaded)
         # The server begins its answer before it counts the streams: one that is refused as
         # Overloaded was connected, and never open.
@@ -228,7 +254,17 @@ class Reconnects:
             delay_s = _delay_s(error, rpc_error, self._backoff)
             if 0 <= delay_s < self._give_up_s - now_s:
                 return delay_s
-        raise error from rpc_error
+        raise error
+
+
+def _read(rpc_error: Any, request_id: str | None, explain: Explain) -> tuple[IdPassError, bool]:
+    """What is raised for a failed attempt, and whether that may have been sent."""
+    error = _status.from_rpc_error(rpc_error, request_id)
+    sent = not _reach.never_sent(rpc_error)
+    if not sent:
+        error = Unavailable(explain(error.message), code=error.code, request_id=request_id)
+    error.__cause__ = rpc_error
+    return error, sent
 
 
 def _may_have_been_made(error: IdPassError) -> bool:

@@ -1,4 +1,7 @@
-"""How the command line shows things: tables for people, JSON for programs."""
+"""How the command line shows things: tables for people, JSON for programs.
+
+What others have written is text, never markup, and no character of it steers the terminal.
+"""
 
 import json
 from collections.abc import Callable, Iterable, Iterator
@@ -12,6 +15,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from idpass._cleanup import Cleanup
 from idpass._records import Account, Event, IdPass, Receipt, Status
@@ -29,9 +33,11 @@ STYLES = {
 }
 
 
-def as_json(value: Any) -> str:
+def as_json(value: Any, *, ascii_only: bool = False) -> str:
     """One line. Field names are the records'; times are RFC 3339, amounts of money text."""
-    return json.dumps(_plain(value), ensure_ascii=False)
+    line = json.dumps(_plain(value), ensure_ascii=ascii_only)
+    # Only texts have such characters, and JSON lets them be escaped there.
+    return "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in line)
 
 
 def _plain(value: Any) -> Any:
@@ -71,21 +77,20 @@ def ago(time: datetime) -> str:
     return f"{max(seconds, 0)}s"
 
 
-def styled(status: Status | None) -> str:
-    if status is None:
-        return ""
-    style = STYLES.get(status)
-    return f"[{style}]{status}[/]" if style else str(status)
+def styled(status: Status | None) -> Text:
+    return Text(str(status or ""), STYLES.get(status, "") if status else "")
 
 
-Column = tuple[str, Callable[[Any], str]]
+Shown = str | Text
+Row = tuple[str, Shown]
+Column = tuple[str, Callable[[Any], Shown]]
 PASS_COLUMNS: tuple[Column, ...] = (
     ("id", lambda p: p.id),
     ("status", lambda p: styled(p.status)),
     ("idle", lambda p: ago(p.update_time)),
     ("expires", lambda p: when(p.expire_time)),
     ("fee", lambda p: f"{p.fee}{' refunded' if p.fee_refunded else ''}"),
-    ("applicant", lambda p: escaped(p.applicant_reference)),
+    ("applicant", lambda p: harmless(p.applicant_reference)),
 )
 
 
@@ -112,35 +117,35 @@ def _print_table(console: Console, passes: list[IdPass], *, header: bool) -> Non
     console.print(table, crop=False)
 
 
-def rows(console: Console, pairs: Iterable[tuple[str, str]]) -> None:
+def rows(console: Console, pairs: Iterable[Row]) -> None:
     """Names and values, one to a line; what is empty is left out."""
     table = Table(box=None, show_header=False, pad_edge=False)
     for name, value in pairs:
         if value:
-            table.add_row(f"[dim]{name}[/]", value)
+            table.add_row(Text(name, "dim"), value)
     console.print(table, crop=False)
 
 
-def pass_rows(id_pass: IdPass) -> list[tuple[str, str]]:
+def pass_rows(id_pass: IdPass) -> list[Row]:
     how = id_pass.cancellation
     return [
         ("id", id_pass.id),
         ("status", styled(id_pass.status)),
         ("fee", f"{id_pass.fee}{', refunded' if id_pass.fee_refunded else ''}"),
-        ("applicant", escaped(id_pass.applicant_reference)),
+        ("applicant", harmless(id_pass.applicant_reference)),
         ("supersedes", id_pass.supersedes or ""),
         ("superseded by", id_pass.superseded_by or ""),
         ("registered", when(id_pass.create_time)),
-        ("last change", f"{when(id_pass.update_time)} by {id_pass.caller}"),
+        ("last change", f"{when(id_pass.update_time)} by {harmless(id_pass.caller)}"),
         ("expires", when(id_pass.expire_time)),
         ("consent", when(id_pass.consent_time)),
         ("ended", when(id_pass.end_time)),
         ("reason", str(how.reason) if how else ""),
-        ("note", escaped(how.note) if how else ""),
+        ("note", harmless(how.note) if how else ""),
     ]
 
 
-def account_rows(account: Account) -> list[tuple[str, str]]:
+def account_rows(account: Account) -> list[Row]:
     return [
         ("account", account.id),
         ("slots", f"{account.slots_in_use} of {account.slot_limit} in use"),
@@ -151,28 +156,37 @@ def account_rows(account: Account) -> list[tuple[str, str]]:
     ]
 
 
-def event_line(event: Event) -> str:
-    refund = f", {event.refund} refunded" if event.refund else ""
-    reason = f", {event.reason}" if event.reason else ""
-    arrow = f"{styled(event.from_status)} → " if event.from_status else ""
-    return (
-        f"[dim]{event.sequence:>8}  {when(event.event_time)}[/]  {event.id}  "
-        f"{arrow}{styled(event.to_status)}{refund}{reason}  [dim]{escaped(event.caller)}[/]"
+def event_line(event: Event) -> Text:
+    line = Text.assemble(
+        (f"{event.sequence:>8}  {when(event.event_time)}", "dim"), f"  {event.id}  "
     )
+    if event.from_status:
+        line.append_text(styled(event.from_status)).append(" → ")
+    line.append_text(styled(event.to_status))
+    if event.refund:
+        line.append(f", {event.refund} refunded")
+    if event.reason:
+        line.append(f", {event.reason}")
+    return line.append(f"  {harmless(event.caller)}", "dim")
 
 
-def receipt_line(receipt: Receipt) -> str:
-    refund = f"{receipt.refund} refunded" if receipt.refund else "no refund"
-    before = f" (was {styled(receipt.previous_status)})" if receipt.previous_status else ""
-    again = ", as answered before" if receipt.replayed else ""
-    return f"{receipt.id}  {styled(receipt.status)}{before}, {refund}{again}"
+def receipt_line(receipt: Receipt, *, checked: bool = False) -> Text:
+    line = Text(f"{receipt.id}  ").append_text(styled(receipt.status))
+    if checked:
+        line = Text("checked only, nothing is changed: ").append_text(line)
+    if receipt.previous_status:
+        line.append(" (was ").append_text(styled(receipt.previous_status)).append(")")
+    line.append(f", {receipt.refund} refunded" if receipt.refund else ", no refund")
+    if receipt.replayed:
+        line.append(", as answered before")
+    return line.append(f"  reference {receipt.reference}", "dim")
 
 
-def error_line(error: IdPassError) -> str:
-    return f"[red]{type(error).__name__}[/]: {escaped(str(error))}"
+def error_line(error: IdPassError) -> Text:
+    return Text.assemble((type(error).__name__, "red"), f": {harmless(str(error))}")
 
 
-def plan_rows(work: Cleanup) -> list[tuple[str, str]]:
+def plan_rows(work: Cleanup) -> list[Row]:
     if not work.found:
         return [("", "There is nothing to clean up.")]
     return [
@@ -181,13 +195,17 @@ def plan_rows(work: Cleanup) -> list[tuple[str, str]]:
     ]
 
 
-def summary_rows(work: Cleanup) -> list[tuple[str, str]]:
+def summary_rows(work: Cleanup) -> list[Row]:
     return [
-        ("cancelled", f"{work.cancelled}, {work.refunded} of them refunded: {work.refunds}"),
+        ("cancelled", summary_line(work).removeprefix("cancelled ")),
         ("left alone", f"{work.moved_on}, which moved on meanwhile" if work.moved_on else ""),
         ("refused", str(work.refused or "")),
         ("stopped", "before the end; run it again for the rest" if work.stopping else ""),
     ]
+
+
+def summary_line(work: Cleanup) -> str:
+    return f"cancelled {work.cancelled}, {work.refunded} of them refunded: {work.refunds}"
 
 
 @contextmanager
@@ -199,7 +217,6 @@ def progress(console: Console, total: int) -> Iterator[Callable[[], None]]:
         yield lambda: bar.advance(task)
 
 
-def escaped(text: str) -> str:
-    """Text of others, which must neither be taken for markup nor steer the terminal."""
-    printable = "".join(c if c.isprintable() else "�" for c in text)
-    return printable.replace("[", r"\[")
+def harmless(text: str) -> str:
+    """Text of others, without what could steer the terminal or reorder what stands around it."""
+    return "".join(c if c.isprintable() else "�" for c in text)

@@ -16,7 +16,7 @@ from grpc import aio
 
 from idpass import _calls
 from idpass._calls import Call, Id
-from idpass._channel import ChannelOptions, Endpoint, LazyChannel, Pem, Token
+from idpass._channel import ChannelOptions, Endpoint, LazyChannel, Pem, Token, connect_aio
 from idpass._records import (
     Account,
     AdvanceReceipt,
@@ -60,6 +60,7 @@ class AsyncIdPassClient:
             tls=tls,
             client_certificate=client_certificate,
             token=token,
+            timeout=timeout,
             allow_plaintext=allow_plaintext,
             channel_options=channel_options,
         )
@@ -82,7 +83,10 @@ class AsyncIdPassClient:
         await self.close()
 
     async def close(self) -> None:
-        """Ends the connection; calls in flight are cancelled."""
+        """Ends the connection; calls in flight fail, and iterations over `watch` end.
+
+        No task is cancelled by it.
+        """
         self._channel.closed = True
         channel = self._channel.take()
         if channel is not None and self._loop is asyncio.get_running_loop():
@@ -92,9 +96,9 @@ class AsyncIdPassClient:
         self,
         id: Id,  # noqa: A002 the contract's name
         *,
-        reason: CancelReason = CancelReason.UNSPECIFIED,
+        reason: CancelReason | str = CancelReason.UNSPECIFIED,
         note: str = "",
-        expected_status: Status | None = None,
+        expected_status: Status | str | None = None,
         require_refund: bool = False,
         validate_only: bool = False,
         request_id: str | None = None,
@@ -118,9 +122,9 @@ class AsyncIdPassClient:
         self,
         ids: Iterable[Id] | AsyncIterable[Id],
         *,
-        reason: CancelReason = CancelReason.UNSPECIFIED,
+        reason: CancelReason | str = CancelReason.UNSPECIFIED,
         note: str = "",
-        expected_status: Status | None = None,
+        expected_status: Status | str | None = None,
         require_refund: bool = False,
         batch_size: int = 500,
         in_flight: int = 2,
@@ -185,9 +189,9 @@ class AsyncIdPassClient:
     async def advance(
         self,
         id: Id,  # noqa: A002 the contract's name
-        to_status: Status,
+        to_status: Status | str,
         *,
-        expected_status: Status | None = None,
+        expected_status: Status | str | None = None,
         request_id: str | None = None,
         timeout: float | None = None,
     ) -> AdvanceReceipt:
@@ -214,7 +218,7 @@ class AsyncIdPassClient:
     def list(
         self,
         *,
-        statuses: Iterable[Status] = (),
+        statuses: Iterable[Status | str] = (),
         idle_before: datetime | None = None,
         idle_for: timedelta | None = None,
         timeout: float | None = None,
@@ -244,7 +248,7 @@ class AsyncIdPassClient:
     async def _events(
         self, watching: _calls.Watching, reconnect_for_s: float
     ) -> AsyncIterator[Event]:
-        reconnects = Reconnects(reconnect_for_s, time.monotonic())
+        reconnects = Reconnects(reconnect_for_s, time.monotonic(), self._endpoint.unreached)
         while True:
             call = watching.next_stream()
             stream: Any = getattr(self._stub(), call.method)(
@@ -258,10 +262,28 @@ class AsyncIdPassClient:
                     yield call.read(message)
                 return  # noqa: TRY300 the end of the stream, not of the attempt
             except grpc.RpcError as error:
+                if self._channel.closed:
+                    return
                 delay_s = reconnects.failed(error, time.monotonic())
+            except asyncio.CancelledError:
+                if not self._ended_by_close():
+                    raise
+                return
             finally:
                 stream.cancel()
-            await asyncio.sleep(delay_s)
+            if not await self._come_back(reconnects, delay_s):
+                return
+
+    async def _come_back(self, reconnects: Reconnects, delay_s: float) -> bool:
+        """Pauses and waits for a connection; without one, the next stream tells why there is none.
+
+        Returns:
+            false if the client was closed meanwhile.
+        """
+        await asyncio.sleep(delay_s)
+        if not self._channel.closed:
+            await connect_aio(self._channel, reconnects.remaining_s(time.monotonic()))
+        return not self._channel.closed
 
     async def _run(
         self,
@@ -273,24 +295,43 @@ class AsyncIdPassClient:
         timeout_s = remaining_s = self._timeout_s if timeout is None else timeout
         started_s = time.monotonic()
         attempts: Attempts | None = None
+        stub = self._stub()
         while True:
+            if attempts is not None and attempts.unconnected:
+                if not await connect_aio(self._channel, remaining_s):
+                    self._stub()  # raises where the client was closed meanwhile
+                    attempts.not_connected()
+                remaining_s = attempts.remaining_s(time.monotonic())
             try:
-                answer = await getattr(self._stub(), call.method)(
-                    call.request,
-                    timeout=remaining_s,
-                    metadata=self._endpoint.metadata(),
-                    wait_for_ready=attempts is not None,
+                answer = await getattr(stub, call.method)(
+                    call.request, timeout=remaining_s, metadata=self._endpoint.metadata()
                 )
             except grpc.RpcError as error:
-                attempts = attempts or Attempts(
-                    call, timeout_s, started_s, self._throttle, patient=patient
-                )
-                delay_s = attempts.failed(error, time.monotonic())
+                failure = error
+            except asyncio.CancelledError:
+                if not self._ended_by_close():
+                    raise
+                failure = _closed()
             else:
                 self._throttle.succeeded()
                 return call.read(answer)
+            attempts = attempts or Attempts(
+                call,
+                timeout_s,
+                started_s,
+                self._throttle,
+                self._endpoint.unreached,
+                patient=patient,
+            )
+            delay_s = attempts.failed(failure, time.monotonic())
             await asyncio.sleep(delay_s)
+            stub = self._stub()
             remaining_s = attempts.remaining_s(time.monotonic())
+
+    def _ended_by_close(self) -> bool:
+        """Whether a call was cancelled because the client was closed, and not the task with it."""
+        cancelling = getattr(asyncio.current_task(), "cancelling", None)  # Python 3.11 and newer
+        return self._channel.closed and not (cancelling and cancelling())
 
     def _stub(self) -> Any:
         loop = asyncio.get_running_loop()
@@ -298,6 +339,13 @@ class AsyncIdPassClient:
             self._channel.take()  # belongs to another event loop, and is of no use in this one
             self._loop = loop
         return self._channel.stub()
+
+
+def _closed() -> grpc.RpcError:
+    """What a call ends with when its client is closed, as the other client gets it."""
+    return aio.AioRpcError(
+        grpc.StatusCode.CANCELLED, aio.Metadata(), aio.Metadata(), "Channel closed!"
+    )
 
 
 async def _in_batches(

@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import io
 import os
 import re
 import signal
@@ -13,11 +14,11 @@ from typing import Any
 
 try:
     import click
-    import rich.console
+    import rich  # noqa: F401 what shows things needs it
 except ImportError:
     sys.exit("The command line needs click and rich: pip install 'idpass-client[cli]'")
 
-from idpass import _show
+from idpass import _show, _stdio
 from idpass._cleanup import IN_FLIGHT, Cleanup
 from idpass._records import CancelReason, Receipt, Status
 from idpass.client import IdPassClient
@@ -32,6 +33,7 @@ from idpass.errors import (
 EXIT_REFUSED = 1
 EXIT_UNKNOWN = 3
 EXIT_UNREACHABLE = 4
+EXIT_OUTPUT = 5
 EXIT_INTERRUPTED = 130
 
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
@@ -55,39 +57,70 @@ class _Cli:
 
     Args:
         json: whether to write for scripts.
+
+    Raises:
+        UsageError: standard output is closed.
     """
 
     def __init__(self, client: IdPassClient, *, json: bool) -> None:
+        if sys.stdout is None:
+            raise click.UsageError("standard output is closed, and the answer would be lost")
         self.client = client
         self.json = json
         # A table in a file or a pipe is as wide as it needs to be.
         width = None if sys.stdout.isatty() else 1_000
-        self.out = rich.console.Console(highlight=False, width=width)
-        self.err = rich.console.Console(highlight=False, stderr=True, soft_wrap=True)
+        self.out = _stdio.console(sys.stdout, needed=True, width=width)
+        self.err = _stdio.console(sys.stderr or io.StringIO(), needed=False, soft_wrap=True)
+        self._ascii_only = not _stdio.encodes_everything(sys.stdout)
+        self._done = ""
 
-    def tell(self, value: Any, rows: Iterable[tuple[str, str]]) -> None:
+    def tell(self, value: Any, rows: Iterable[_show.Row], done: str = "") -> None:
+        """Args: done: what has been changed, for people who would not learn it otherwise."""
+        self._done = done
         if self.json:
-            click.echo(_show.as_json(value))
+            self.tell_json(value)
         else:
             _show.rows(self.out, rows)
 
-    def tell_receipt(self, receipt: Receipt) -> None:
+    def tell_receipt(self, receipt: Receipt, *, checked: bool = False, others: str = "") -> None:
+        """
+        Args:
+            checked: whether that is all that was done.
+            others: what to say of further passes, where the output fails.
+        """
+        line = _show.receipt_line(receipt, checked=checked)
+        self._done = "" if checked else line.plain + others
         if self.json:
-            click.echo(_show.as_json(receipt))
+            self.tell_json(receipt)
         else:
-            self.out.print(_show.receipt_line(receipt), soft_wrap=True)
+            self.out.print(line, soft_wrap=True)
+
+    def tell_json(self, value: Any) -> None:
+        self.out.file.write(_show.as_json(value, ascii_only=self._ascii_only) + "\n")
+        self.out.file.flush()
 
     def complain(self, error: IdPassError, **context: str) -> int:
         """Says what went wrong. Returns the exit code for it."""
-        if self.json:
-            click.echo(_show.as_json(context | _show.error_fields(error)))
-        else:
+        try:
+            if self.json:
+                self.tell_json(context | _show.error_fields(error))
+            else:
+                self.err.print(_show.error_line(error))
+        except _stdio.CannotWrite:
             self.err.print(_show.error_line(error))
         if isinstance(error, OutcomeUnknown):
             return EXIT_UNKNOWN
         if isinstance(error, (Unavailable, DeadlineExceeded, Overloaded)):
             return EXIT_UNREACHABLE
         return EXIT_REFUSED
+
+    def not_told(self, failure: _stdio.CannotWrite) -> int:
+        """Says that the output is lost, and what was done. Returns the exit code for it."""
+        if self._done:
+            self.err.print(f"The output cannot be written ({failure}). Done: {self._done}")
+        elif not failure.reader_left:  # as with `| head`
+            self.err.print(f"The output cannot be written ({failure}).")
+        return EXIT_OUTPUT
 
 
 _FILE = click.Path(exists=True, dir_okay=False)
@@ -152,7 +185,8 @@ def main(
     seen by everyone on the machine.
 
     Exit codes: 0 done; 1 refused, or one of several was; 2 wrong usage; 3 the outcome is not
-    known, run it again; 4 the service is out of reach or overloaded; 130 interrupted.
+    known, run it again; 4 the service is out of reach or overloaded; 5 done, but the output
+    could not be written; 130 interrupted.
     """
     if (cert is None) != (key is None):
         raise click.UsageError("--cert and --key belong together")
@@ -160,7 +194,7 @@ def main(
         IdPassClient,
         tls=ca or tls,
         client_certificate=(cert, key) if cert and key else None,
-        token=os.environ.get("IDPASS_TOKEN"),
+        token=os.environ.get("IDPASS_TOKEN") or None,
         **settings,
     )
 
@@ -183,6 +217,10 @@ def _command(function: Command) -> Command:
                 code = function(cli, **arguments)
             except IdPassError as error:
                 code = cli.complain(error)
+            except _stdio.CannotWrite as failure:
+                code = cli.not_told(failure)
+            except UnicodeEncodeError as error:
+                raise click.UsageError(f"{error.object!r} is not in UTF-8") from error
             except KeyboardInterrupt:
                 code = EXIT_INTERRUPTED
         sys.exit(code or 0)
@@ -219,13 +257,13 @@ def cancel(
 
     With - for ID, ids are read from standard input, one a line.
     """
-    options["reason"] = CancelReason(reason)
-    given = (line.strip() for line in sys.stdin if line.strip()) if ids == ("-",) else iter(ids)
+    options["reason"] = reason
+    given = _lines() if ids == ("-",) else iter(ids)
     if request_id and (len(ids) > 1 or ids == ("-",)):
         raise click.UsageError("--request-id stands for one ID")
     if len(ids) == 1 and ids != ("-",):
         options |= {"validate_only": validate_only, "request_id": request_id}
-        cli.tell_receipt(cli.client.cancel(ids[0], **options))
+        cli.tell_receipt(cli.client.cancel(ids[0], **options), checked=validate_only)
         return 0
     if validate_only:
         raise click.UsageError("--validate-only is for one ID")
@@ -234,10 +272,16 @@ def cancel(
     with contextlib.suppress(IdPassError):
         for result in cli.client.cancel_many(given, **options):
             if result.receipt:
-                cli.tell_receipt(result.receipt)
+                cli.tell_receipt(result.receipt, others="; others may be too, run again to learn")
             elif result.error:
                 code = max(code, cli.complain(result.error, id=result.id))
     return code
+
+
+def _lines() -> Iterable[str]:
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="replace")  # what is no text is no id either
+    return (line.strip() for line in sys.stdin if line.strip())
 
 
 @_command
@@ -261,7 +305,7 @@ def list_(
         _show.pass_table(cli.out, passes)
         return
     for id_pass in passes:
-        click.echo(_show.as_json(id_pass))
+        cli.tell_json(id_pass)
 
 
 @_command
@@ -275,7 +319,7 @@ def watch(cli: _Cli, id: str | None, after: int | None) -> None:  # noqa: A002 l
         after = 0 if id else cli.client.account().last_sequence
     for event in cli.client.watch(id, after_sequence=after):
         if cli.json:
-            click.echo(_show.as_json(event))
+            cli.tell_json(event)
         else:
             cli.out.print(_show.event_line(event), soft_wrap=True)
 
@@ -295,7 +339,7 @@ def register(
         supersedes=supersedes,
         request_id=request_id,
     )
-    cli.tell(receipt, _show.pass_rows(receipt.id_pass))
+    cli.tell(receipt, _show.pass_rows(receipt.id_pass), f"registered {receipt.id_pass.id}")
 
 
 @_command
@@ -339,7 +383,7 @@ def cleanup(
         with _show.progress(cli.err, work.found) as advance, work.stopped_by(signal.SIGINT):
             work.run(advance)
     finally:
-        cli.tell(work.summary(), _show.summary_rows(work))
+        cli.tell(work.summary(), _show.summary_rows(work), _show.summary_line(work))
     if work.stopping:
         return EXIT_INTERRUPTED
     return EXIT_REFUSED if work.refused else 0

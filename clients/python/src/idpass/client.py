@@ -13,7 +13,7 @@ import grpc
 
 from idpass import _calls
 from idpass._calls import Call, Id
-from idpass._channel import ChannelOptions, Endpoint, LazyChannel, Pem, Token
+from idpass._channel import ChannelOptions, Endpoint, LazyChannel, Pem, Token, connect
 from idpass._records import (
     Account,
     AdvanceReceipt,
@@ -25,7 +25,7 @@ from idpass._records import (
     RegisterReceipt,
     Status,
 )
-from idpass._retry import Attempts, Reconnects, Throttle
+from idpass._retry import OPEN_S, Attempts, Reconnects, Throttle
 from idpass.errors import IdPassError
 from idpass.v1.id_pass_service_pb2_grpc import IdPassServiceStub
 
@@ -58,7 +58,8 @@ class IdPassClient:
 
     Raises:
         ValueError: the address is none; or it is on another machine and neither TLS nor
-            `allow_plaintext` is given, or a token would go there in plain text.
+            `allow_plaintext` is given, or a token would go there in plain text; or the token
+            cannot be sent in a header.
         OSError: a PEM file cannot be read.
     """
 
@@ -78,6 +79,7 @@ class IdPassClient:
             tls=tls,
             client_certificate=client_certificate,
             token=token,
+            timeout=timeout,
             allow_plaintext=allow_plaintext,
             channel_options=channel_options,
         )
@@ -109,9 +111,9 @@ class IdPassClient:
         self,
         id: Id,  # noqa: A002 the contract's name
         *,
-        reason: CancelReason = CancelReason.UNSPECIFIED,
+        reason: CancelReason | str = CancelReason.UNSPECIFIED,
         note: str = "",
-        expected_status: Status | None = None,
+        expected_status: Status | str | None = None,
         require_refund: bool = False,
         validate_only: bool = False,
         request_id: str | None = None,
@@ -121,7 +123,7 @@ class IdPassClient:
 
         Args:
             id: UUID of the pass.
-            reason: never affects the refund.
+            reason: a CancelReason or its word, such as "abandoned"; never affects the refund.
             note: free text, up to 500 characters, kept with the pass.
             expected_status: cancel only if the pass is in this status.
             require_refund: cancel only if the fee comes back.
@@ -138,7 +140,9 @@ class IdPassClient:
             RefundNotAvailable: `require_refund`, and the verification has begun.
             OutcomeUnknown: no answer came; call again with the error's request_id.
             Overloaded: the server asks for a longer delay than there is time.
+            Unavailable: no server could be reached; nothing was sent, or nothing was changed.
             IdPassError: anything else; see idpass.errors.
+            TypeError, ValueError: `reason` or `expected_status` is no word for it.
         """
         call = _calls.cancel(
             id,
@@ -155,9 +159,9 @@ class IdPassClient:
         self,
         ids: Iterable[Id],
         *,
-        reason: CancelReason = CancelReason.UNSPECIFIED,
+        reason: CancelReason | str = CancelReason.UNSPECIFIED,
         note: str = "",
-        expected_status: Status | None = None,
+        expected_status: Status | str | None = None,
         require_refund: bool = False,
         batch_size: int = 500,
         in_flight: int = 2,
@@ -262,9 +266,9 @@ class IdPassClient:
     def advance(
         self,
         id: Id,  # noqa: A002 the contract's name
-        to_status: Status,
+        to_status: Status | str,
         *,
-        expected_status: Status | None = None,
+        expected_status: Status | str | None = None,
         request_id: str | None = None,
         timeout: float | None = None,
     ) -> AdvanceReceipt:
@@ -272,7 +276,7 @@ class IdPassClient:
 
         Args:
             id: UUID of the pass.
-            to_status: OPENED, IN_PROGRESS, COMPLETE, FAILED or EXPIRED.
+            to_status: OPENED, IN_PROGRESS, COMPLETE, FAILED or EXPIRED, or its word: "opened".
             expected_status: move only if the pass is in this status.
             request_id, timeout: as for `cancel`.
 
@@ -318,7 +322,7 @@ class IdPassClient:
     def list(
         self,
         *,
-        statuses: Iterable[Status] = (),
+        statuses: Iterable[Status | str] = (),
         idle_before: datetime | None = None,
         idle_for: timedelta | None = None,
         timeout: float | None = None,
@@ -373,33 +377,43 @@ class IdPassClient:
         return self._events(_calls.Watching(id, after_sequence), reconnect_for)
 
     def _events(self, watching: _calls.Watching, reconnect_for_s: float) -> Iterator[Event]:
-        reconnects = Reconnects(reconnect_for_s, time.monotonic())
+        reconnects = Reconnects(reconnect_for_s, time.monotonic(), self._endpoint.unreached)
         while True:
             call = watching.next_stream()
-            stream: Any = getattr(self._channel.stub(), call.method)(
-                call.request,
-                metadata=self._endpoint.metadata(),
-                wait_for_ready=reconnects.waiting,
+            stream = _Stream(
+                getattr(self._channel.stub(), call.method)(
+                    call.request, metadata=self._endpoint.metadata()
+                )
             )
-            give_up = threading.Timer(reconnects.remaining_s(time.monotonic()), stream.cancel)
-            if reconnects.waiting:
-                give_up.start()
+            patience_s = reconnects.remaining_s(time.monotonic()) if reconnects.waiting else None
             try:
-                stream.initial_metadata()  # comes at once, however long there are no events
-                give_up.cancel()
-                if stream.is_active():
+                if stream.opened(patience_s):
                     reconnects.connected()
                 for message in stream:
+                    reconnects.connected()
                     yield call.read(message)
                 return  # noqa: TRY300 the end of the stream, not of the attempt
             except grpc.RpcError as error:
                 if self._channel.closed:
                     return
+                if stream.seems_open():
+                    reconnects.connected()
                 delay_s = reconnects.failed(error, time.monotonic())
             finally:
-                give_up.cancel()
                 stream.cancel()
-            time.sleep(delay_s)
+            if not self._come_back(reconnects, delay_s):
+                return
+
+    def _come_back(self, reconnects: Reconnects, delay_s: float) -> bool:
+        """Pauses and waits for a connection; without one, the next stream tells why there is none.
+
+        Returns:
+            false if the client was closed meanwhile.
+        """
+        time.sleep(delay_s)
+        if not self._channel.closed:
+            connect(self._channel, reconnects.remaining_s(time.monotonic()))
+        return not self._channel.closed
 
     def _run(
         self,
@@ -413,16 +427,23 @@ class IdPassClient:
         started_s = time.monotonic()
         attempts: Attempts | None = None
         while True:
+            if attempts is not None and attempts.unconnected:
+                if not connect(self._channel, remaining_s):
+                    self._channel.stub()  # raises where the client was closed meanwhile
+                    attempts.not_connected()
+                remaining_s = attempts.remaining_s(time.monotonic())
             try:
                 answer = getattr(self._channel.stub(), call.method)(
-                    call.request,
-                    timeout=remaining_s,
-                    metadata=self._endpoint.metadata(),
-                    wait_for_ready=attempts is not None,
+                    call.request, timeout=remaining_s, metadata=self._endpoint.metadata()
                 )
             except grpc.RpcError as error:
                 attempts = attempts or Attempts(
-                    call, timeout_s, started_s, self._throttle, patient=patient
+                    call,
+                    timeout_s,
+                    started_s,
+                    self._throttle,
+                    self._endpoint.unreached,
+                    patient=patient,
                 )
                 delay_s = attempts.failed(error, time.monotonic())
             else:
@@ -430,3 +451,46 @@ class IdPassClient:
                 return call.read(answer)
             (pause or time.sleep)(delay_s)
             remaining_s = attempts.remaining_s(time.monotonic())
+
+
+class _Stream:
+    """A stream of gRPC's, of which instrumentation may have left a generator and nothing else.
+
+    A generator begins its call when it is asked for the first message, does not say whether the
+    server has begun to answer, and cannot be ended by another thread.
+    """
+
+    def __init__(self, call: Any) -> None:
+        self._call = call
+        self._whole = hasattr(call, "initial_metadata")
+        self._made_s = time.monotonic()
+
+    def opened(self, patience_s: float | None) -> bool:
+        """Waits until the server begins to answer. Returns whether the stream is open then.
+
+        Args:
+            patience_s: seconds after which the stream is cancelled; None for no limit.
+        """
+        if not self._whole:
+            return False
+        give_up = threading.Timer(patience_s or 0.0, self._call.cancel)
+        if patience_s is not None:
+            give_up.start()
+        try:
+            self._call.initial_metadata()  # comes at once, however long there are no events
+        finally:
+            give_up.cancel()
+        return bool(self._call.is_active())
+
+    def seems_open(self) -> bool:
+        """Whether the stream must have been open, although it could not tell."""
+        return not self._whole and time.monotonic() - self._made_s > OPEN_S
+
+    def cancel(self) -> None:
+        if self._whole:
+            self._call.cancel()
+        else:
+            self._call.close()
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._call)

@@ -27,14 +27,14 @@ export const detail = (status, name) =>
 
 export const reason = (status) => detail(status, "ErrorInfo")?.reason ?? "UNREACHABLE";
 
-/** All pages of passes, newest first; `page` is told each as it comes. */
+/** All pages of passes, newest first; `page` is told each as it comes, and says whether to go on. */
 export async function listAll(page) {
   let page_token;
   let page_size = 100; // a first page that is there at once
   do {
     const { ok, answer } = await call("/idpass/list", { page_size, ...(page_token && { page_token }) });
     if (!ok) return answer;
-    page(answer.id_passes);
+    if (!page(answer.id_passes)) return undefined;
     page_token = answer.next_page_token;
     page_size = 1000;
   } while (page_token);

@@ -4,6 +4,7 @@ import { detail, reason } from "./api.js";
 import { curl, grpcurl, http } from "./commands.js";
 import { byId, make, money, words } from "./dom.js";
 
+export const ORDER = ["First", "Second"];
 const TOKENS = /("(?:[^"\\]|\\.)*")(\s*:)?/g;
 
 /** JSON with its names and texts set apart. */
@@ -39,8 +40,14 @@ function said(path, answer) {
 
 function batch({ results, cancelled_count, refund_totals }) {
   const refused = results.length - cancelled_count;
+  const replayed = results.filter(({ response }) => response?.replayed).length;
   const refunds = refund_totals.map(money).join(", ") || "nothing";
-  return `${cancelled_count} cancelled, ${refunds} refunded${refused ? `, ${refused} refused` : ""}.`;
+  const parts = [`${cancelled_count} cancelled`, `${refunds} refunded`];
+  if (refused) parts.push(`${refused} refused`);
+  const told = `${parts.join(", ")}.`;
+  if (!replayed) return told;
+  if (replayed === cancelled_count) return `The first answers again, nothing changed now: ${told}`;
+  return `${replayed} of them answered as before, nothing changed for these: ${told}`;
 }
 
 function facts(answer) {
@@ -96,7 +103,7 @@ export class Exchange {
         ...Object.keys(this.forms).map(tab)),
       make("span", { class: "grow" }), copied,
       make("button", { type: "button", onclick: copy }, "Copy"));
-    const titles = exchanges.length > 1 ? ["First", "Second"] : [];
+    const titles = exchanges.length > 1 ? ORDER : [];
     byId("exchange").replaceChildren(bar, text, ...exchanges.map((each, i) => answered(each, titles[i])));
   }
 }

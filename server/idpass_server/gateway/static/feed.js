@@ -19,21 +19,30 @@ export class Feed {
   start(after, before) {
     this.after = after;
     byId("feed").replaceChildren();
-    this.source?.close();
-    this.source = new EventSource(`/idpass/events?after_sequence=${Math.max(0, before)}`);
+    this.stop();
+    const source = new EventSource(`/idpass/events?after_sequence=${Math.max(0, before)}`);
+    this.source = source;
     let opened = false;
-    this.source.addEventListener("open", () => {
+    source.addEventListener("open", () => {
       this.live("live", true);
       // Whoever was away may have missed a reset, after which old numbers stand for new events.
       if (opened) this.lost();
       opened = true;
     });
-    this.source.addEventListener("message", ({ data }) => this.take(JSON.parse(data)));
-    this.source.addEventListener("error", () => {
+    source.addEventListener("message", ({ data }) => this.take(JSON.parse(data)));
+    source.addEventListener("error", () => {
       this.live("reconnecting", false);
       // The browser comes back by itself, but for a stream that it was refused.
-      if (this.source.readyState === EventSource.CLOSED) setTimeout(this.lost, 1000);
+      if (source.readyState !== EventSource.CLOSED) return;
+      setTimeout(() => source === this.source && this.lost(), 1000);
     });
+  }
+
+  /** Nothing more is heard until the next start: what comes now may be from before a reset. */
+  stop() {
+    this.source?.close();
+    this.waiting = [];
+    this.live("connecting", false);
   }
 
   live(text, on) {

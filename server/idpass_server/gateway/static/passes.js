@@ -12,16 +12,24 @@ export class Passes {
     this.byId = new Map();
     this.unknown = new Set();
     this.sorted = null;
+    this.turn = 0;
   }
 
-  /** Forgets everything and loads anew. Resolves to an error, or undefined. */
+  /**
+   * Forgets everything and loads anew; what an earlier load still brings is dropped, since it may be
+   * from before a reset. Resolves to an error, or undefined.
+   */
   async load() {
+    const turn = (this.turn += 1);
     this.byId.clear();
+    this.unknown.clear();
     this.sorted = null;
     return listAll((page) => {
+      if (turn !== this.turn) return false;
       for (const pass of page) this.byId.set(pass.id, pass);
       this.sorted = null;
       this.changed();
+      return true;
     });
   }
 
@@ -69,10 +77,12 @@ export class Passes {
 
   /** Asks for the passes that events told of and the list did not. */
   async learn() {
+    const turn = this.turn;
     const ids = [...this.unknown];
     this.unknown.clear();
     for (const id of ids) {
       const { ok, answer } = await call("/idpass/details", { id });
+      if (turn !== this.turn) return;
       if (ok) this.byId.set(id, answer.id_pass);
       this.sorted = null;
       this.changed();

@@ -2,7 +2,7 @@
 
 import { call, history } from "./api.js";
 import { byId, make, money, onFrame, setText, words } from "./dom.js";
-import { Exchange, outcome } from "./exchange.js";
+import { Exchange, ORDER, outcome } from "./exchange.js";
 import { Feed } from "./feed.js";
 import { Lifecycle } from "./lifecycle.js";
 import { Passes } from "./passes.js";
@@ -18,7 +18,7 @@ const table = new Table(passes, selected);
 const lifecycle = new Lifecycle();
 const feed = new Feed(passes, heard, load);
 let exchange = new Exchange("localhost:50051");
-let last = null;
+let last = []; // what was sent together the last time
 
 function report(text, fine) {
   const line = byId("outcome");
@@ -26,14 +26,25 @@ function report(text, fine) {
   line.className = `outcome ${fine ? "fine" : "refused"}`;
 }
 
-/** Sends a change, shows it, and keeps it so that it can be sent again. */
-async function send(path, body) {
-  last = { path, body };
+/** Sends changes at once, shows them, and keeps them so that they can be sent again. */
+async function sendAll(requests) {
+  last = requests;
   byId("replay").disabled = false;
-  const done = await call(path, body);
-  exchange.show(done);
+  const done = await Promise.all(requests.map(({ path, body }) => call(path, body)));
+  exchange.show(...done);
+  return done;
+}
+
+async function send(path, body) {
+  const [done] = await sendAll([{ path, body }]);
   report(outcome(done), done.ok);
   return done;
+}
+
+async function replay() {
+  const done = await sendAll(last);
+  const said = done.length === 1 ? done.map(outcome) : done.map((each, i) => `${ORDER[i]}: ${outcome(each)}`);
+  report(said.join(" "), done.some(({ ok }) => ok));
 }
 
 const requestId = () => `sandbox-${crypto.randomUUID()}`;
@@ -56,8 +67,7 @@ async function cancel() {
 
 async function race() {
   const pass = table.selection().at(-1);
-  const both = await Promise.all([1, 2].map(() => call("/idpass/cancel", cancelBody(pass))));
-  exchange.show(...both);
+  const both = await sendAll([1, 2].map(() => ({ path: "/idpass/cancel", body: cancelBody(pass) })));
   const won = both.filter(({ ok }) => ok).length;
   report(won === 1 ? "One of the two cancelled; the other was told so." : `${won} of the two cancelled.`, won > 0);
 }
@@ -74,15 +84,19 @@ async function register(supersedes) {
   const pass = done.answer.id_pass;
   if (!passes.get(pass.id)) passes.byId.set(pass.id, pass);
   passes.sorted = null;
-  table.turn(-Infinity);
-  table.pickOnly(pass.id);
+  table.reveal(pass.id);
 }
 
 async function reset() {
   byId("reset").disabled = true;
+  report("Making the mock data anew …", true);
   const done = await call("/sandbox/reset", {});
+  if (done.ok) {
+    last = [];
+    byId("replay").disabled = true;
+    await load();
+  }
   byId("reset").disabled = false;
-  if (done.ok) await load();
   report(done.ok ? "The mock data are as they were in the beginning." : outcome(done), done.ok);
 }
 
@@ -142,25 +156,52 @@ function heard(event) {
   if (table.picked.has(event.id_pass_id)) selected();
 }
 
-/** Everything anew: at the start, after a reset, and when the stream could not be resumed. */
-async function load() {
-  const [account, page] = await Promise.all([call("/idpass/account"), call("/sandbox")]);
-  if (!account.ok || account.answer.id !== "demo") {
-    report(account.ok ? "Only the account demo can be shown here." : outcome(account), false);
-    setTimeout(load, 2000);
-    return;
+let loading;
+let loads = 0;
+
+/**
+ * Everything anew: at the start, after a reset, and when the stream could not be resumed. Resolves
+ * when all is shown as it was asked for last: an earlier load that is overtaken waits for the later.
+ */
+function load() {
+  loads += 1;
+  loading = loadUntilDone(loads);
+  return loading;
+}
+
+async function loadUntilDone(turn) {
+  feed.stop();
+  let reported = "";
+  for (;;) {
+    const fault = await loadOnce(() => turn === loads);
+    if (turn !== loads) return loading;
+    if (!fault && byId("outcome").textContent === reported) report("", true);
+    if (!fault) return undefined;
+    reported = fault;
+    report(fault, false);
+    await new Promise((again) => { setTimeout(again, 1000); });
+    if (turn !== loads) return loading;
   }
+}
+
+/** Resolves to what went wrong, in words, or undefined. */
+async function loadOnce(wanted) {
+  const [account, page] = await Promise.all([call("/idpass/account"), call("/sandbox")]);
+  if (!wanted()) return undefined;
+  if (!account.ok || !page.ok) return outcome(account.ok ? page : account);
+  if (account.answer.id !== "demo") return "Only the account demo can be shown here.";
   exchange = new Exchange(page.answer.grpc_address);
   showAccount(account.answer, false);
   table.clear();
   const error = await passes.load();
-  if (error) report(error.message, false);
-  feed.start(account.answer.last_sequence, account.answer.last_sequence - EARLIER);
+  if (error) return error.message;
+  if (wanted()) feed.start(account.answer.last_sequence, account.answer.last_sequence - EARLIER);
+  return undefined;
 }
 
 byId("cancel").addEventListener("click", cancel);
 byId("race").addEventListener("click", race);
-byId("replay").addEventListener("click", () => send(last.path, last.body));
+byId("replay").addEventListener("click", replay);
 byId("register").addEventListener("click", () => register());
 byId("reissue").addEventListener("click", () => register(table.selection().at(-1)));
 byId("reset").addEventListener("click", reset);

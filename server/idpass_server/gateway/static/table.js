@@ -33,12 +33,16 @@ export class Table {
       class: status,
       "aria-pressed": String(status === ""),
       onclick: () => {
-        this.status = status;
-        for (const each of this.filters) each.button.setAttribute("aria-pressed", String(each.button === button));
+        this.filterBy(status);
         this.turn(-Infinity);
       },
     }, status ? make("span", { class: `status ${status}` }, name) : name, " ", count);
     return { status, button, count };
+  }
+
+  filterBy(status) {
+    this.status = status;
+    for (const each of this.filters) each.button.setAttribute("aria-pressed", String(each.status === status));
   }
 
   turn(by) {
@@ -57,9 +61,24 @@ export class Table {
     this.changed();
   }
 
+  /** Selects one pass and nothing else, and turns to where it can be seen. */
+  reveal(id) {
+    if (!this.found().some((pass) => pass.id === id)) {
+      byId("search").value = "";
+      this.filterBy("");
+    }
+    this.page = Math.max(0, Math.floor(this.found().findIndex((pass) => pass.id === id) / PAGE));
+    this.pickOnly(id);
+  }
+
   clear() {
     this.picked.clear();
     this.changed();
+  }
+
+  /** The passes that the filter and the search leave. */
+  found() {
+    return this.passes.matching(this.status, byId("search").value);
   }
 
   /** The selected passes, the latest selected last. */
@@ -77,7 +96,7 @@ export class Table {
     counts[""] = this.passes.byId.size;
     for (const { status, count } of this.filters) setText(count, String(counts[status]));
 
-    const found = this.passes.matching(this.status, byId("search").value);
+    const found = this.found();
     const last = Math.max(0, Math.ceil(found.length / PAGE) - 1);
     this.page = Math.min(this.page, last);
     const start = this.page * PAGE;

@@ -140,7 +140,7 @@ class IdPass(_message.Message):
     fee_refunded: _builtins.bool
     """True exactly when the fee was given back."""
     applicant_reference: _builtins.str
-    """The business's own name for the applicant or application."""
+    """The business's own name for the applicant or application: one line of text, never markup."""
     supersedes: _builtins.str
     """The pass that this one replaced, or empty."""
     superseded_by: _builtins.str

@@ -65,7 +65,10 @@ class CancelRequest(_message.Message):
     reason: _id_pass_pb2.CancelReason.ValueType
     """Why. Never affects the refund."""
     note: _builtins.str
-    """Free text, up to 500 characters, kept with the pass."""
+    """Free text, up to 500 characters, kept with the pass. May have line breaks and tabs, but no
+    other control characters (C0, DEL, C1) and no bidirectional embeddings, overrides or isolates
+    (U+202A to U+202E, U+2066 to U+2069).
+    """
     expected_status: _id_pass_pb2.IdPassStatus.ValueType
     """Cancel only if the pass is in this status."""
     require_refund: _builtins.bool
@@ -250,7 +253,10 @@ class RegisterRequest(_message.Message):
     link_validity_days: _builtins.int
     """Days until the link expires, 1 to 14. 0 means 7."""
     applicant_reference: _builtins.str
-    """The business's own name for the applicant, up to 128 characters."""
+    """The business's own name for the applicant, up to 128 characters on one line: no control
+    characters (C0, DEL, C1), no line or paragraph separators (U+2028, U+2029) and no bidirectional
+    embeddings, overrides or isolates (U+202A to U+202E, U+2066 to U+2069).
+    """
     supersedes: _builtins.str
     """UUID of a pass in flight that the new one replaces."""
     def __init__(

@@ -1,0 +1,63 @@
+"""Whether a call has left this machine, and what to do where it cannot. No I/O in here."""
+
+from typing import Any
+
+import grpc
+
+# What gRPC says where a call was not given to any connection: its own words, since neither a code
+# nor a field tells. A server that answers in these words would do so with metadata.
+_NEVER_SENT = (
+    "failed to connect to all addresses",
+    "errors resolving ",
+    "DNS resolution failed",
+)
+
+_CLOSED = "reset by peer|Socket closed"
+_HINTS_PLAIN = {
+    "http1.x": "Something that speaks HTTP/1 answers there: give the address of gRPC.",
+    _CLOSED: "If the service speaks TLS, give tls=True, or tls='ca.pem' for a private authority "
+    "(idpass --tls, --ca).",
+}
+_HINTS_TLS = {
+    "WRONG_VERSION_NUMBER": "The service seems to speak plain text: leave tls out.",
+    "CERTIFICATE_VERIFY_FAILED": "The service's certificate has expired, or comes from an "
+    "authority that is not trusted here: give that authority's PEM file as tls='ca.pem' "
+    "(idpass --ca).",
+    "Hostname Verification": "The service's certificate is for another name: call it by that.",
+    _CLOSED: "If the service asks for a certificate, give "
+    "client_certificate=('cert.pem', 'key.pem') (idpass --cert, --key).",
+}
+_HINTS_ALWAYS = {
+    "Connection refused|No such file": "Is the service running, and is this its address?",
+    "errors resolving|resolution failed": "Is the name right?",
+}
+
+
+def never_sent(rpc_error: Any) -> bool:
+    """Whether a call failed before it was given to a connection. In doubt it was.
+
+    Args:
+        rpc_error: a grpc.RpcError, sync or async.
+    """
+    return (
+        rpc_error.code() is grpc.StatusCode.UNAVAILABLE
+        and (rpc_error.details() or "").startswith(_NEVER_SENT)
+        and not rpc_error.initial_metadata()
+        and not rpc_error.trailing_metadata()
+    )
+
+
+def explained(address: str, why: str, *, secure: bool) -> str:
+    """What to tell people of a call that was never sent.
+
+    Args:
+        why: gRPC's own words.
+        secure: whether TLS is spoken.
+    """
+    last = why.rpartition("last error: ")[2]
+    text = f"Nothing was sent: there is no connection to {address} ({last})."
+    hints = (_HINTS_TLS if secure else _HINTS_PLAIN) | _HINTS_ALWAYS
+    for signs, hint in hints.items():
+        if any(sign in why for sign in signs.split("|")):
+            return f"{text} {hint}"
+    return text
