@@ -116,6 +116,17 @@ class Postgres:
         self.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
         return self.url(name)
 
+    def shut_out(self, name: str) -> None:
+        """Ends all connections to a database, and lets nobody connect to it."""
+        self.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS false')
+        self.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", name
+        )
+
+    def let_in(self, name: str) -> None:
+        """Undoes it."""
+        self.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS true')
+
     def drop_database(self, name: str) -> None:
         """Drops a database, whoever is connected to it."""
         self.execute(f'DROP DATABASE "{name}" WITH (FORCE)')

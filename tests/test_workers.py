@@ -22,6 +22,7 @@ from idpass_server import workers
 from idpass_server.config import BadSetting, Settings
 from idpass_server.server import CannotListen
 from postgres import PORTS, Postgres
+from probing import VERBOSE, Answer, get
 from support import Calls, Process, cli, problems, process
 from witness import CHANNEL_OPTIONS, Witness, callers, check
 
@@ -336,6 +337,38 @@ def test_each_worker_counts_its_calls_on_a_port_of_its_own(database: str) -> Non
                 if line.startswith("idpass_calls_total")
             )
     assert counted == 30
+
+
+def test_all_workers_are_probed_in_one_place(database: str) -> None:
+    options = ("--workers", str(WORKERS), "--probe", "127.0.0.1:0")
+    with process(database, *options) as server:
+        place = server.wait_for("probe")["listen"]
+        while (told := probed(place)).status != 200:
+            time.sleep(0.01)
+        assert {"[+] workers: ok", "[+] store: ok"} <= set(told.body.splitlines())
+        _, pid = next(iter(server.workers().items()))
+        os.kill(pid, signal.SIGKILL)
+        server.wait_for("worker_started", count=WORKERS + 1)
+        assert probed(place).status == 200
+        end(server)
+
+
+def test_a_worker_that_cannot_store_makes_all_not_ready(database: str, postgres: Postgres) -> None:
+    name = database.rpartition("/")[2]
+    with process(database, "--workers", "2", "--probe", "127.0.0.1:0") as server:
+        place = server.wait_for("probe")["listen"]
+        while probed(place).status != 200:
+            time.sleep(0.01)
+        postgres.shut_out(name)
+        while "[-] store: worker " not in (told := probed(place)).body:
+            time.sleep(0.01)
+        assert told.status == 503
+        assert "not currently accepting connections" in told.body
+        postgres.let_in(name)
+
+
+def probed(place: str) -> Answer:
+    return get(place, VERBOSE)
 
 
 def is_free(port: int) -> bool:

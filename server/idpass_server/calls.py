@@ -32,8 +32,14 @@ from idpass_server.refusals import (
 REFERENCE_KEY: Final = "idpass-reference"
 """Metadata that carries the call's reference: trailing for unary calls, initial for streams."""
 
-QUIET_S: Final = 0.1
-"""For so long no call may have come before a draining server hangs up."""
+REFUSING_S: Final = 0.1
+"""Time for callers that try again to hear that the server is stopping, seconds."""
+QUIET_S: Final = 0.001
+"""A lull of this length means that all that was received has been taken, seconds."""
+FINISHED_S: Final = 0.01
+"""Interval at which calls in flight are looked at while the server stops, seconds."""
+NOISY_S: Final = 0.25
+"""Time after which such a lull is no longer waited for, seconds."""
 
 REFUSALS_PER_S: Final = 100
 REFUSALS_AT_ONCE: Final = 20
@@ -109,16 +115,24 @@ class Calls:
         return self._room.taken
 
     async def drain(self) -> None:
-        """Refuses what comes from now on; returns when nothing is in flight, nor comes any more.
+        """Refuses what comes from now on; returns at a good moment to hang up.
 
-        gRPC drops a call that it has received and not handed over when it stops: such calls are
-        taken here first, and told that nothing was changed.
+        gRPC drops a call that it has received and not handed over when it hangs up, and says
+        CANCELLED, which leaves callers to guess. Hence not at once: those who try again are told
+        first that nothing was changed, and pause. Hence in a lull.
         """
         self._draining.set()
+        await asyncio.sleep(REFUSING_S)
+        give_up_s = time.monotonic() + NOISY_S
         begun = -1
-        while self.in_flight or self._held.total() or self._begun != begun:
+        while self._begun != begun and time.monotonic() < give_up_s:
             begun = self._begun
             await asyncio.sleep(QUIET_S)
+
+    async def finished(self) -> None:
+        """Returns when no unary call is in flight."""
+        while self.in_flight or self._held.total():  # noqa: ASYNC110 only when the server stops
+            await asyncio.sleep(FINISHED_S)
 
     def admit(self, record: Record, permission: Permission, size: int, context: Any) -> Call:
         """The only place where it is decided that a caller may call a method.

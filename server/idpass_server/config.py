@@ -158,6 +158,13 @@ class Settings:
         "Allow --metrics on an address that other machines can reach, unencrypted and for whoever "
         "asks.",
     )
+    probe: str | None = option(
+        "--probe",
+        None,
+        "HOST:PORT",
+        "Address that answers /livez, /readyz and /readyz?verbose over plain HTTP, and nothing "
+        "else.",
+    )
     max_calls: int = option(
         "--max-calls",
         1_000,
@@ -318,6 +325,8 @@ class Settings:
             raise BadSetting("--sandbox is a page: say where with --http, such as 127.0.0.1:8080")
         if self.metrics is not None:
             self._check_metrics(self.metrics)
+        if self.probe is not None:
+            address(self.probe)
         if self.callers is not None and self.sandbox:
             raise BadSetting("--callers is not for a --sandbox: its mock data are for everyone")
         if self.workers > 1:

@@ -10,6 +10,7 @@ store did not get to, since an account is busy, is as if it had not been taken.
 """
 
 import asyncio
+import math
 import queue
 import threading
 import time
@@ -22,9 +23,12 @@ from idpass_server.busy import PAUSE_S, BusyAccounts
 from idpass_server.clock import Clock
 from idpass_server.records import Command, Outcome
 from idpass_server.refusals import InternalFault, Overloaded, Refusal, StoreUnavailable
-from idpass_server.store import Store, StoreBroken
+from idpass_server.store import Store, StoreBroken, cause_of
 
 MAX_BATCH_COMMANDS: Final = 1_000
+RECENT_S: Final = 1.0
+"""Age of a commit that still proves that changes can be stored, seconds."""
+
 log = structlog.get_logger()
 
 
@@ -41,6 +45,12 @@ class _Group(NamedTuple):
 
     def given_up(self) -> bool:
         return self.answer.cancelled() or time.monotonic() >= self.deadline_s
+
+
+class _Check(NamedTuple):
+    """Asks the thread whether a change could be stored now."""
+
+    answer: "asyncio.Future[StoreUnavailable | None]"
 
 
 class Engine:
@@ -72,8 +82,10 @@ class Engine:
         self._loop = asyncio.get_running_loop()
         self._busy = BusyAccounts()
         self._gathered: list[_Group] = []
-        self._queue: queue.SimpleQueue[list[_Group] | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._write, name="writer", daemon=True)
+        self._checking: asyncio.Future[StoreUnavailable | None] | None = None
+        self._stored_s = -math.inf  # on time.monotonic()
+        self._queue: queue.SimpleQueue[list[_Group] | _Check | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="writer", daemon=True)
         self._thread.start()
 
     @property
@@ -109,6 +121,25 @@ class Engine:
         self._gathered.append(_Group(commands, deadline_s, answer))
         return answer
 
+    async def check(self, timeout_s: float) -> None:
+        """Proves that a change could be stored now.
+
+        Args:
+            timeout_s: how long the store may take, with what is being committed before.
+
+        Raises:
+            StoreUnavailable: it could not.
+            TimeoutError: there is no answer yet; the next check waits for the same one.
+        """
+        if time.monotonic() - self._stored_s < RECENT_S:
+            return
+        if self._checking is None:
+            self._checking = self._loop.create_future()
+            self._queue.put(_Check(self._checking))
+        refusal = await asyncio.wait_for(asyncio.shield(self._checking), timeout_s)
+        if refusal is not None:
+            raise refusal
+
     async def stop(self) -> None:
         """Finishes everything that was submitted, then ends the thread."""
         self._hand_over()
@@ -121,27 +152,34 @@ class Engine:
             self._queue.put(self._gathered)
             self._gathered = []
 
+    def _run(self) -> None:
+        try:
+            self._write()
+        except BaseException as error:
+            # Without this thread no call would ever be answered.
+            log.critical("fault", thread="writer", exc_info=error)
+            self._break(StoreBroken("the writer has failed", outcome_unknown=True))
+
     def _write(self) -> None:
         while True:
-            groups = self._queue.get()
-            if groups is None:
-                if self._is_done():
-                    return
-                continue
-            size = _commands(groups)
-            last = False
-            while size < MAX_BATCH_COMMANDS and not last:
+            following: list[_Group] | _Check | None = self._queue.get()
+            groups: list[_Group] = []
+            size = 0
+            while following is not None:
+                if isinstance(following, _Check):
+                    self._answer(following)
+                else:
+                    groups += following
+                    size += _commands(following)
+                if size >= MAX_BATCH_COMMANDS:
+                    break
                 try:
                     following = self._queue.get_nowait()
                 except queue.Empty:
                     break
-                if following is None:
-                    last = True
-                else:
-                    groups += following
-                    size += _commands(following)
-            self._take(groups)
-            if last and self._is_done():
+            if groups:
+                self._take(groups)
+            if following is None and self._is_done():
                 return
 
     def _is_done(self) -> bool:
@@ -150,6 +188,27 @@ class Engine:
             return True
         self._queue.put(None)
         return False
+
+    def _answer(self, check: _Check) -> None:
+        refusal: StoreUnavailable | None = None
+        try:
+            if self._broken is not None:
+                raise StoreUnavailable("the store has failed") from self._broken
+            self._store.check()
+        except StoreBroken as error:
+            refusal = self._break(error)
+        except StoreUnavailable as error:
+            refusal = error
+        except Exception as error:
+            log.exception("check_failed")
+            refusal = StoreUnavailable("the check has failed")
+            refusal.__cause__ = error
+        self._loop.call_soon_threadsafe(self._checked, check, refusal)
+
+    def _checked(self, check: _Check, refusal: StoreUnavailable | None) -> None:
+        self._checking = None
+        if not check.answer.done():
+            check.answer.set_result(refusal)
 
     def _take(self, groups: list[_Group]) -> None:
         taken: list[_Group] = []
@@ -171,6 +230,7 @@ class Engine:
             now = self._clock.now()
             outcomes, sequences, busy = self._store.commit(commands, now.us, now.due_us)
             if sequences:
+                self._stored_s = time.monotonic()
                 self._clock.keep(now.us)
             self._busy.update((group.account for group in groups), busy)
             if busy:
@@ -178,7 +238,7 @@ class Engine:
         except StoreBroken as error:
             outcomes = [self._break(error)] * len(commands)
         except Refusal as refusal:
-            log.error("store_unavailable", error=str(refusal), cause=str(refusal.__cause__))
+            log.error("store_unavailable", error=str(refusal), cause=cause_of(refusal))
             outcomes = [refusal] * len(commands)
         except Exception:
             if len(groups) > 1:

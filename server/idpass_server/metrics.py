@@ -4,7 +4,10 @@ from collections.abc import Callable
 from typing import Final
 
 import grpc
-from prometheus_client import CollectorRegistry, Counter, Gauge, start_http_server
+from prometheus_client import CollectorRegistry, Counter, Gauge
+from prometheus_client.exposition import choose_encoder
+
+from idpass_server.plain_http import Answer, PlainHttp, Request
 
 PREFIX: Final = "idpass"
 
@@ -36,7 +39,11 @@ class Metrics:
         """Adds a figure that is read when it is asked for."""
         Gauge(f"{PREFIX}_{name}", help_text, registry=self.registry).set_function(value)
 
-    def serve(self, host: str, port: int) -> int:
-        """Answers GET /metrics on a thread of its own. Returns the port."""
-        server, _thread = start_http_server(port, host, registry=self.registry)
-        return int(server.server_port)
+    def pages(self) -> PlainHttp:
+        """What answers GET /metrics."""
+
+        def page(request: Request) -> Answer:
+            encode, content_type = choose_encoder(request.headers.get("accept", ""))
+            return Answer(encode(self.registry), content_type=content_type)
+
+        return PlainHttp({"/metrics": page})

@@ -5,8 +5,12 @@ Each part that can tell reports here under a name of its own, such as "store" or
 """
 
 import asyncio
+from typing import Final
 
 import structlog
+
+DRAINING: Final = "draining"
+"""The check that has a problem from the moment on at which the server stops."""
 
 log = structlog.get_logger()
 
@@ -20,7 +24,7 @@ class Readiness:
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._problems: dict[str, str | None] = {}
-        self._change = self._loop.create_future()
+        self._change: asyncio.Future[None] = self._loop.create_future()
 
     def set(self, name: str, problem: str | None) -> None:
         """Reports on a check, from any thread. The same report may come again and again.
@@ -33,10 +37,11 @@ class Readiness:
         self._problems[name] = problem
         if before == problem:
             return
-        if before is None:
-            log.error("not_ready", check=name, problem=problem)
-        elif problem is None:
-            log.info("ready_again", check=name)
+        if name != DRAINING:  # which is no fault, and is logged where it begins
+            if before is None:
+                log.error("not_ready", check=name, problem=problem)
+            elif problem is None:
+                log.info("ready_again", check=name)
         self._loop.call_soon_threadsafe(self._tell)
 
     @property
@@ -44,13 +49,18 @@ class Readiness:
         """Whether no check has a problem."""
         return all(problem is None for problem in self.checks().values())
 
+    @property
+    def draining(self) -> bool:
+        """Whether the server is stopping."""
+        return self._problems.get(DRAINING) is not None
+
     def checks(self) -> dict[str, str | None]:
         """The problem of each check that has been reported on, or None."""
         return self._problems.copy()
 
-    async def changed(self) -> None:
-        """Returns when a check has changed since this was called."""
-        await asyncio.shield(self._change)
+    def changed(self) -> asyncio.Future[None]:
+        """What ends when a check has changed since this was called."""
+        return asyncio.shield(self._change)
 
     def _tell(self) -> None:
         self._change.set_result(None)

@@ -140,6 +140,10 @@ class Sandbox:
         self._settings = replace(self._settings, listen=address)
         return address
 
+    def drain(self) -> None:
+        """As Server.drain."""
+        self._server.drain()
+
     def stop(self) -> None:
         """Asks it to stop; `wait` does it."""
         self._server.stop()

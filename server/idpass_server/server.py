@@ -1,32 +1,34 @@
 """A running server: everything wired together, its health, and its way out.
 
-Stopping: health says NOT_SERVING, streams end, new calls are refused, calls in flight finish
-within the drain time, the connections are closed, everything submitted is stored, the store is
-closed.
+Stopping: health says NOT_SERVING, streams end, new calls are refused; clients are sent away
+(GOAWAY), calls in flight finish within the drain time, and the connections are closed as soon as
+they have; everything submitted is stored, the store is closed. Nothing on the way out is waited
+for without a bound: there is always someone who does not read, or does not answer.
 """
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import grpc
 import structlog
-from google.protobuf import descriptor_pool
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
+from grpc_health.v1 import health_pb2_grpc
 
-from idpass_server import callers, wire
+from idpass_server import callers, reflection, wire
 from idpass_server.calls import Calls
 from idpass_server.clock import Clock
 from idpass_server.config import Settings, address
 from idpass_server.engine import Engine
+from idpass_server.health import Health, check_store
 from idpass_server.identity import Callers, EveryoneIsDemo, Identity, KnownCallers
 from idpass_server.metrics import Metrics
 from idpass_server.options import options
+from idpass_server.plain_http import PlainHttp
+from idpass_server.probe import probe
 from idpass_server.rate import Limit
-from idpass_server.readiness import Readiness
+from idpass_server.readiness import DRAINING, Readiness
 from idpass_server.reads import Reads
 from idpass_server.refusals import StoreUnavailable
 from idpass_server.reloading import Reloading, apart
@@ -37,11 +39,13 @@ from idpass_server.sweeper import Sweeper
 from idpass_server.tls import Certificates
 from idpass_server.urls import shown_url
 from idpass_server.watch import Watchers
-from idpass_server.wire import SERVICE
 
 HANG_UP_S: Final = 0.5
-"""For the last answers to be sent; streams of other services, such as health, end with it."""
+"""Time for the last answers to be read; streams that nobody reads are cut after it, seconds."""
+CLOSE_S: Final = 5.0
+"""Time for the store to finish what was submitted and to close, seconds."""
 
+Ready = Callable[[Readiness], Awaitable[None]]
 log = structlog.get_logger()
 
 
@@ -49,22 +53,8 @@ class CannotListen(Exception):
     """The address cannot be served; the message says why and what to do."""
 
 
-class _Pool(NamedTuple):
-    """A descriptor pool in which methods resolve as well: Python's own knows none by name."""
-
-    pool: descriptor_pool.DescriptorPool
-
-    def FindFileByName(self, name: str) -> Any:
-        return self.pool.FindFileByName(name)
-
-    def FindFileContainingSymbol(self, symbol: str) -> Any:
-        try:
-            return self.pool.FindFileContainingSymbol(symbol)
-        except KeyError:
-            return self.pool.FindMethodByName(symbol).containing_service.file
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.pool, name)
+class PartFailed(Exception):
+    """A part of the server ended that should not; the message says which."""
 
 
 class Server:
@@ -76,6 +66,7 @@ class Server:
 
     Attributes:
         readiness: where each part reports whether changes can be stored.
+        listens: HOST:PORT of "metrics" and "probe", where they are asked for.
 
     Raises:
         CannotOpen: the database cannot be served.
@@ -93,10 +84,13 @@ class Server:
         self.readiness = Readiness()
         self._stopping = asyncio.Event()
         self._broken = False
+        self._failed: str | None = None
+        self._pages = contextlib.ExitStack()
+        self.listens: dict[str, str] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._reloading = Reloading()
 
-    async def start(self, ready: Callable[[], Awaitable[None]] | None = None) -> str:
+    async def start(self, ready: Ready | None = None) -> str:
         """Begins to serve. Returns the address, with the port that was taken.
 
         Args:
@@ -134,11 +128,17 @@ class Server:
             port = self._bind(self._settings.listen, credentials)
             if self._also_on is not None:
                 self._bind(self._also_on)
-            if self._settings.metrics is not None:
-                self._serve_metrics(metrics)
+            for name, listen, pages in (
+                ("metrics", self._settings.metrics, metrics.pages()),
+                ("probe", self._settings.probe, probe(self.readiness.checks)),
+            ):
+                if listen is not None:
+                    self._pages.enter_context(pages)
+                    self.listens[name] = await serve_pages(name, listen, pages)
             if ready is not None:
-                await ready()
+                await ready(self.readiness)
         except BaseException:
+            self._pages.close()
             await self._close_store()
             raise
         loop = asyncio.get_running_loop()
@@ -147,10 +147,13 @@ class Server:
             loop.call_soon_threadsafe(self._notify, news)
 
         self._store.listen(self._watchers.accounts, tell)
-        await self._set_health(health_pb2.HealthCheckResponse.SERVING)
+        self.readiness.set("store", None)
+        self.readiness.set("schema", None)  # or it could not have been opened
+        self.readiness.set(DRAINING, None)
         await self._grpc.start()
-        self._tasks.append(asyncio.create_task(self._sweeper.run()))
-        self._tasks.append(asyncio.create_task(self._reloading.run()))
+        self._run("check of the store", check_store(self._engine, self.readiness))
+        self._run("sweeper", self._sweeper.run())
+        self._run("reloading", self._reloading.run())
         self.address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         if ready is None:
             log.info("serving", listen=self.address, db=shown_url(self._settings.db))
@@ -199,12 +202,31 @@ class Server:
         # have limits whose refusals say more.
         server = grpc.aio.server(options=options(self._settings))
         server.add_generic_rpc_handlers((wire.handlers(servicer),))
-        self._health = health.aio.HealthServicer()
+        self._health = Health(self.readiness)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         if self._settings.reflects:
-            names = (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
-            reflection.enable_server_reflection(names, server, _Pool(descriptor_pool.Default()))
+            reflection.enable(server)
         return server
+
+    def _run(self, part: str, work: Coroutine[Any, Any, None]) -> None:
+        """Keeps a part running beside the calls; without it the server stops."""
+
+        def ended(task: asyncio.Task[None]) -> None:
+            if not task.cancelled():
+                log.critical("part_failed", part=part, exc_info=task.exception())
+                self._failed = part
+                self.stop()
+
+        task = asyncio.create_task(work)
+        task.add_done_callback(ended)
+        self._tasks.append(task)
+
+    def drain(self) -> None:
+        """Says that the server is about to stop, and ends the streams; calls go on."""
+        if not self.readiness.draining:
+            log.info("draining", seconds=self._settings.drain_s)
+            self.readiness.set(DRAINING, "the server is stopping")
+            self._watchers.close()
 
     def stop(self) -> None:
         """Asks the server to stop; `wait` does it."""
@@ -215,23 +237,37 @@ class Server:
         await self._reloading.reload()
 
     async def wait(self) -> bool:
-        """Serves until it is asked to stop, and stops. Returns false if the store broke."""
-        await self._stopping.wait()
-        log.info("draining", seconds=self._settings.drain_s)
-        await self._health.enter_graceful_shutdown()
-        self._watchers.close()
-        if not self._broken:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._calls.drain(), self._settings.drain_s)
-        await self._grpc.stop(HANG_UP_S)
-        self._calls.log.write()
-        for task in self._tasks:
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
-        await self._close_store()
+        """Serves until it is asked to stop, and stops. Returns false if the store broke.
+
+        Raises:
+            PartFailed: something else ended that should not.
+        """
+        try:
+            await self._stopping.wait()
+            self.drain()
+            await self._hang_up()
+        finally:
+            self._calls.log.write()
+            for task in self._tasks:
+                task.cancel()
+            self._pages.close()
+            closed = await self._close_store()
         log.info("stopped")
-        return not self._broken
+        if self._failed is not None:
+            raise PartFailed(f"stopped, since a part of the server failed: {self._failed}")
+        return closed and not self._broken
+
+    async def _hang_up(self) -> None:
+        """Finishes what is in flight, and closes the connections."""
+        patience_s = 0.0 if self._broken else self._settings.drain_s
+        if patience_s:
+            await self._calls.drain()
+        finishing = asyncio.create_task(self._grpc.stop(patience_s + HANG_UP_S))
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._calls.finished(), patience_s)
+        await asyncio.wait([finishing], timeout=HANG_UP_S)
+        cutting = asyncio.create_task(self._grpc.stop(None))
+        await asyncio.wait([finishing, cutting], timeout=HANG_UP_S)
 
     def _credentials(self) -> grpc.ServerCredentials | None:
         """Raises: BadCertificates."""
@@ -291,10 +327,17 @@ class Server:
         # The answers that are due, of unknown outcome among them, still go out.
         asyncio.get_running_loop().call_later(0.1, self._stopping.set)
 
-    async def _close_store(self) -> None:
-        await self._engine.stop()
-        self._reads.close()
-        await asyncio.to_thread(self._store.close)
+    async def _close_store(self) -> bool:
+        """Stores what was submitted, and closes. Returns false if the store gives no answer."""
+        try:
+            async with asyncio.timeout(CLOSE_S):
+                await self._engine.stop()
+                await asyncio.to_thread(self._reads.close)
+                await asyncio.to_thread(self._store.close)
+        except TimeoutError:
+            log.critical("store_not_closed", seconds=CLOSE_S)
+            return False
+        return True
 
     def _bind(self, listen: str, credentials: grpc.ServerCredentials | None = None) -> int:
         try:
@@ -307,14 +350,16 @@ class Server:
                 "--listen HOST:PORT, with port 0 for any free one"
             ) from error
 
-    def _serve_metrics(self, metrics: Metrics) -> None:
-        listen = self._settings.metrics or ""
-        try:
-            host, port = address(listen)
-            log.info("metrics", listen=f"{host}:{metrics.serve(host, port)}")
-        except OSError as error:
-            raise CannotListen(f"{listen} cannot be listened on: {error.strerror}") from error
 
-    async def _set_health(self, status: health_pb2.HealthCheckResponse.ServingStatus) -> None:
-        for name in ("", SERVICE):
-            await self._health.set(name, status)
+async def serve_pages(name: str, listen: str, pages: PlainHttp) -> str:
+    """Has pages answered at an address, and says so in the log. Returns HOST:PORT.
+
+    Raises:
+        CannotListen: the address cannot be listened on.
+    """
+    try:
+        place = await pages.listen(*address(listen))
+    except OSError as error:
+        raise CannotListen(f"{listen} cannot be listened on: {error.strerror}") from error
+    log.info(name, listen=place)
+    return place

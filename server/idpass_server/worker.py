@@ -8,20 +8,23 @@ is in flight and ends by itself.
 
 import asyncio
 import base64
+import contextlib
+import json
 import pickle
 import signal
 import socket
 import sys
 from typing import Final, NamedTuple, Self
 
-import uvloop
-
 from idpass_server import logs, running
 from idpass_server.config import Settings
+from idpass_server.readiness import Readiness
 from idpass_server.store.schema import SchemaOutdated, SchemaTooNew
 
 READY: Final = b"ready\n"
 GO: Final = b"go\n"
+CHECKS: Final = b"checks "
+REPORT_S: Final = 1.0
 EXIT_MAY_NOT_SERVE: Final = 78  # EX_CONFIG: trying again is of no use
 MAY_NOT_SERVE: Final = (SchemaOutdated, SchemaTooNew)
 
@@ -53,14 +56,22 @@ async def _work() -> int:
     tasks: list[asyncio.Task[None]] = []
 
     async def end_with_the_supervisor() -> None:
-        await reader.read()
+        with contextlib.suppress(OSError):  # it may have ended while it was told something
+            await reader.read()
         signal.raise_signal(signal.SIGTERM)
 
-    async def ready() -> None:
+    async def report(readiness: Readiness) -> None:
+        while not writer.is_closing():
+            changed = readiness.changed()
+            writer.write(CHECKS + json.dumps(readiness.checks()).encode() + b"\n")
+            await asyncio.wait([changed], timeout=REPORT_S)
+
+    async def ready(readiness: Readiness) -> None:
         writer.write(READY)
         if await reader.readline() != GO:
             raise _Unwanted
         tasks.append(asyncio.create_task(end_with_the_supervisor()))
+        tasks.append(asyncio.create_task(report(readiness)))
 
     try:
         healthy = await running.serve(start.settings, ready)
@@ -78,7 +89,7 @@ def main() -> None:
     # Passed on by the supervisor at any time; until they are handled they are not to end a worker.
     for number in (signal.SIGHUP, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
-    sys.exit(uvloop.run(_work()))
+    sys.exit(running.run(_work()))
 
 
 if __name__ == "__main__":

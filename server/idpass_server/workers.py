@@ -14,6 +14,7 @@ import asyncio
 import contextlib
 import dataclasses
 import faulthandler
+import json
 import signal
 import socket
 import sys
@@ -23,18 +24,22 @@ from typing import Final
 import structlog
 
 from idpass_server.config import Settings, address
-from idpass_server.running import STOP
-from idpass_server.server import CannotListen
+from idpass_server.probe import probe
+from idpass_server.readiness import DRAINING
+from idpass_server.running import STOP, WAY_OUT_S
+from idpass_server.server import CannotListen, serve_pages
 from idpass_server.terminal import Terminal
-from idpass_server.worker import EXIT_MAY_NOT_SERVE, GO, READY, Start
+from idpass_server.worker import CHECKS, EXIT_MAY_NOT_SERVE, GO, READY, Start
 
 SETTLED_S: Final = 1.0
 """A worker that dies sooner may do so again and again; the next one is started later each time."""
 BACKOFF_S: Final = (0.0, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 TRIES: Final = 5
 """Workers in a row that may not serve the database's schema before the service ends."""
-KILL_S: Final = 10.0
-"""How much longer than the drain time a worker may take to end."""
+SILENT_S: Final = 5.0
+"""Time without a word from a worker after which it counts as hung, seconds."""
+KILL_S: Final = WAY_OUT_S + 2.0
+"""How much longer than the drain time a worker may take to end, seconds."""
 
 log = structlog.get_logger()
 
@@ -56,7 +61,11 @@ async def serve(settings: Settings, log_level: str) -> bool:
             listen=_reserve("--listen", settings.listen, reserved),
             http=_reserve("--http", settings.http, reserved) if settings.http else None,
         )
-        return await _Supervisor(settings, log_level).run()
+        supervisor = _Supervisor(settings, log_level)
+        if settings.probe is not None:
+            pages = reserved.enter_context(probe(supervisor.checks))
+            await serve_pages("probe", settings.probe, pages)
+        return await supervisor.run()
 
 
 class _Worker:
@@ -67,6 +76,8 @@ class _Worker:
         self.process = process
         self.link = link
         self.ready_s: float | None = None
+        self.checks: dict[str, str | None] = {}
+        self.heard_s = 0.0
 
     def signal(self, number: int) -> None:
         with contextlib.suppress(ProcessLookupError):
@@ -145,7 +156,7 @@ class _Supervisor:
                 worker.ready_s = loop.time()
                 self._may_not_serve = 0
                 self._admit(worker)
-                said = await reader.read()
+                said = await self._listen(worker, reader)
         await process.wait()
         link.close()
         del self._workers[number]
@@ -153,15 +164,43 @@ class _Supervisor:
         self._tell_of_end(worker, said.decode().strip())
         return lived_s
 
+    async def _listen(self, worker: _Worker, reader: asyncio.StreamReader) -> bytes:
+        """Hears a worker's checks to its end. Returns what else it said."""
+        said = b""
+        while line := await reader.readline():
+            if line.startswith(CHECKS):
+                worker.checks = json.loads(line.removeprefix(CHECKS))
+                worker.heard_s = asyncio.get_running_loop().time()
+            else:
+                said += line
+        return said
+
+    def checks(self) -> dict[str, str | None]:
+        """As Readiness.checks, for all workers together: each of those that live is to be ready."""
+        now_s = asyncio.get_running_loop().time()
+        serving = [each for each in self._workers.values() if each.checks]
+        problems: dict[str, list[str]] = {"workers": [], DRAINING: []}
+        if not serving:
+            problems["workers"].append("none serves")
+        if self._draining.is_set():
+            problems[DRAINING].append("the server is stopping")
+        for worker in serving:
+            if now_s - worker.heard_s > SILENT_S:
+                problems["workers"].append(f"worker {worker.number} has said nothing for long")
+            for name, problem in worker.checks.items():
+                found = problems.setdefault(name, [])
+                if problem is not None:
+                    found.append(f"worker {worker.number}: {problem}")
+        return {name: "; ".join(found) or None for name, found in problems.items()}
+
     def _settings_of(self, number: int) -> Settings:
         """Each worker has the figures of its own calls, and so a port for them."""
-        if self._settings.metrics is None:
-            return self._settings
-        host, port = address(self._settings.metrics)
+        settings = dataclasses.replace(self._settings, probe=None)
+        if settings.metrics is None:
+            return settings
+        host, port = address(settings.metrics)
         shown = f"[{host}]" if ":" in host else host
-        return dataclasses.replace(
-            self._settings, metrics=f"{shown}:{port + number if port else 0}"
-        )
+        return dataclasses.replace(settings, metrics=f"{shown}:{port + number if port else 0}")
 
     def _admit(self, worker: _Worker) -> None:
         if self._serving:
@@ -211,9 +250,7 @@ class _Supervisor:
             log.info("draining", seconds=self._settings.drain_s)
         for worker in self._workers.values():
             self._end(worker)
-        # HTTP first, then gRPC: each has the drain time.
-        patience_s = 2 * self._settings.drain_s + KILL_S
-        asyncio.get_running_loop().call_later(patience_s, self._kill)
+        asyncio.get_running_loop().call_later(self._settings.drain_s + KILL_S, self._kill)
 
     def _end(self, worker: _Worker) -> None:
         worker.signal(signal.SIGTERM)

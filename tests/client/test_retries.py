@@ -197,7 +197,16 @@ def test_pauses_are_spread_at_random() -> None:
     assert all(0.05 <= pause_s <= 0.1 for pause_s in first)
 
 
-@pytest.mark.parametrize("code", [code for code in CODE if code not in {CODE.OK, CODE.UNAVAILABLE}])
+def test_a_call_that_a_server_dropped_when_it_hung_up_is_tried_again(script: Script) -> None:
+    receipt = script.cancel((CODE.CANCELLED, None, {}), None)
+    assert receipt.status is idpass.Status.CANCELLED
+    assert len({request.request_id for request in script.requests}) == 1
+
+
+TRIED_AGAIN = {CODE.OK, CODE.UNAVAILABLE, CODE.CANCELLED}
+
+
+@pytest.mark.parametrize("code", [code for code in CODE if code not in TRIED_AGAIN])
 def test_nothing_else_is_tried_again(script: Script, code: CODE) -> None:
     with pytest.raises(idpass.IdPassError) as raised:
         script.get((code, None, {}))

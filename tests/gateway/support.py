@@ -54,16 +54,14 @@ def served(db: Path, *options: str) -> Iterator[Http]:
         server.kill()
 
 
-@contextlib.contextmanager
-def scripted(
-    cancel: Answer | None = None, watch: Any = None, limits: Limits = LIMITS
-) -> Iterator[httpx.Client]:
-    """A gateway whose service does what a test says. Gives a client of it.
+def scripted_service(
+    cancel: Answer | None = None, watch: Any = None
+) -> tuple[grpc.aio.Server, str]:
+    """A service that does what a test says, yet to be started, and its address.
 
     Args:
         cancel: takes a request and a context, and answers; None leaves the method out.
         watch: likewise; gives events.
-        limits: of the gateway's connections.
     """
     handlers: dict[str, Any] = {}
     if cancel is not None:
@@ -78,17 +76,31 @@ def scripted(
             request_deserializer=service_pb.WatchRequest.FromString,
             response_serializer=pb.IdPassEvent.SerializeToString,
         )
+    server = grpc.aio.server()
+    server.add_generic_rpc_handlers(
+        [grpc.method_handlers_generic_handler("idpass.v1.IdPassService", handlers)]
+    )
+    return server, f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+
+
+@contextlib.contextmanager
+def scripted(
+    cancel: Answer | None = None, watch: Any = None, limits: Limits = LIMITS
+) -> Iterator[httpx.Client]:
+    """A gateway whose service does what a test says. Gives a client of it.
+
+    Args:
+        cancel: as for scripted_service, as is `watch`.
+        watch: see there.
+        limits: of the gateway's connections.
+    """
     ready: queue.SimpleQueue[tuple[str, Callable[[], object]]] = queue.SimpleQueue()
 
     async def serve() -> None:
-        server = grpc.aio.server()
-        server.add_generic_rpc_handlers(
-            [grpc.method_handlers_generic_handler("idpass.v1.IdPassService", handlers)]
-        )
-        port = server.add_insecure_port("127.0.0.1:0")
+        server, service_address = scripted_service(cancel, watch)
         await server.start()
         gateway = Gateway("127.0.0.1", 0, limits=limits)
-        gateway.start(f"127.0.0.1:{port}", drain_s=1)
+        gateway.start(service_address, drain_s=1)
         stopping = asyncio.Event()
         loop = asyncio.get_running_loop()
         ready.put((gateway.address, lambda: loop.call_soon_threadsafe(stopping.set)))

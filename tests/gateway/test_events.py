@@ -1,16 +1,27 @@
 """Server-sent events: every event, once, in order, resumed where the reader stopped."""
 
+import asyncio
 import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import grpc
+import httpx
 import pytest
 
-from gateway.support import EventStream, Http, reason, scripted, served, wrong_fields
+from gateway.support import (
+    EventStream,
+    Http,
+    reason,
+    scripted,
+    scripted_service,
+    served,
+    wrong_fields,
+)
 from idpass.v1 import id_pass_pb2 as pb
 from idpass_server import errors
+from idpass_server.gateway.serving import Gateway
 from idpass_server.refusals import StoreUnavailable
 
 EVENTS = "/idpass/events"
@@ -131,3 +142,28 @@ def test_a_server_that_stops_ends_its_streams_and_exits_at_once(tmp_path: Path) 
         assert server.wait(timeout_s=8) == 0
         with pytest.raises(grpc.RpcError):
             server.account()
+
+
+async def test_a_stream_that_comes_while_the_gateway_stops_does_not_hold_it_up() -> None:
+    async def watch(_request: Any, _context: Any) -> AsyncIterator[pb.IdPassEvent]:
+        yield pb.IdPassEvent(sequence=7, to_status=pb.ID_PASS_STATUS_NEW)
+        await asyncio.Event().wait()
+
+    service, address = scripted_service(watch=watch)
+    await service.start()
+    gateway = Gateway("127.0.0.1", 0)
+    gateway.start(address, drain_s=600)
+    late: list[asyncio.Task[httpx.Response]] = []
+    async with httpx.AsyncClient(base_url=f"http://{gateway.address}", trust_env=False) as http:
+        assert (await http.get("/docs")).status_code == 200
+        close = gateway._app.close
+
+        def close_and_open() -> None:
+            close()
+            if not late:
+                late.append(asyncio.create_task(http.get(EVENTS, timeout=30)))
+
+        gateway._app.close = close_and_open  # type: ignore[method-assign]
+        await asyncio.wait_for(gateway.stop(), 30)
+        assert "id: 7" in (await late[0]).text
+    await service.stop(None)

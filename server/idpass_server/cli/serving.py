@@ -41,7 +41,7 @@ def serve(context: click.Context, /, **values: Any) -> None:
     if settings.workers > 1:
         if not asyncio.run(workers.serve(settings, settings.log_level)):
             context.exit(1)
-    elif not uvloop.run(running.serve(settings)):
+    elif not running.run(running.serve(settings)):
         context.exit(running.EXIT_STORE_BROKEN)
 
 
@@ -58,7 +58,7 @@ def serve(context: click.Context, /, **values: Any) -> None:
 def gateway_command(target: str, http: str, log_level: str) -> None:
     """Serve HTTP/JSON alone, for a service that runs elsewhere on this machine."""
     logs.configure(log_level)
-    uvloop.run(running.serve_http(target, http))
+    running.run(running.serve_http(target, http))
 
 
 @main.command("demo")

@@ -57,7 +57,7 @@ class Events:
             first = asyncio.ensure_future(_next(call))
             reference = await _reference(call)
             await asyncio.wait([first], timeout=REFUSAL_S)
-            if first.done() and first.result() is _END:
+            if _ended(first):
                 # There is nothing more to come; 204 is how a browser is told not to ask again.
                 await send({"type": "http.response.start", "status": 204, "headers": reference})
                 await send({"type": "http.response.body"})
@@ -120,7 +120,7 @@ async def _stream(
     send: Send,
 ) -> None:
     """Sends what comes until the stream ends or its reader has gone."""
-    if first.done():
+    if first.done() and not first.cancelled():
         first.result()  # a refusal still becomes the response itself
     await send(
         {
@@ -169,6 +169,11 @@ async def _texts(
         data = json.dumps(messages.render(event), separators=(",", ":"))
         yield f"id: {event.sequence}\ndata: {data}\n\n"
         coming = asyncio.ensure_future(_next(call))
+
+
+def _ended(first: "asyncio.Future[Any]") -> bool:
+    # One that was cancelled because the gateway stops has not ended: its reader is to come again.
+    return first.done() and not first.cancelled() and first.result() is _END
 
 
 async def _next(call: Any) -> Any:

@@ -3,12 +3,13 @@
 import asyncio
 import contextlib
 import functools
-import math
 import socket
+import time
 from collections.abc import Iterator
 from typing import Any, Final, cast
 
 import grpc
+import httptools  # noqa: F401 uvicorn looks for it only when it serves
 import structlog
 import uvicorn
 
@@ -17,6 +18,8 @@ from idpass_server.gateway.connections import Connection, Limits
 
 LIMITS: Final = Limits()
 BACKLOG: Final = 1_024
+CLOSE_AGAIN_S: Final = 0.1
+"""Interval at which streams that came meanwhile are ended while the gateway stops, seconds."""
 CHANNEL_OPTIONS: Final[list[tuple[str, Any]]] = [
     # Or a proxy from the environment would see what is meant to stay on this machine.
     ("grpc.enable_http_proxy", 0),
@@ -64,6 +67,7 @@ class Gateway:
             reset: turns the sandbox on; makes its mock data anew.
             drain_s: how long requests in flight may take to finish in the end.
         """
+        self._drain_s = drain_s
         self._channel = grpc.aio.insecure_channel(target, CHANNEL_OPTIONS)
         self._app = App(self._channel, target, reset)
         config = uvicorn.Config(
@@ -75,7 +79,6 @@ class Gateway:
             log_config=None,  # logging is configured once, before there is a gRPC server
             server_header=False,
             timeout_keep_alive=cast("int", self._limits.idle_s),
-            timeout_graceful_shutdown=math.ceil(drain_s),
         )
         self._uvicorn = _Uvicorn(config)
         self._task = asyncio.create_task(self._uvicorn.serve([self._socket]))
@@ -83,14 +86,28 @@ class Gateway:
         if reset is not None:
             log.info("sandbox", open_in_a_browser=f"http://{self.address}/")
 
+    async def ended(self) -> None:
+        """Returns when nothing is served any more.
+
+        Raises: what ended it, if it was not asked to stop.
+        """
+        if self._task is not None:
+            await asyncio.shield(self._task)
+
     async def stop(self) -> None:
-        """Finishes what is in flight, ends the streams, and closes the connections; once."""
+        """Finishes what is in flight within the drain time, and closes the connections."""
         if self._task is None:
             self._socket.close()
             return
         self._uvicorn.should_exit = True
-        self._app.close()
-        await self._task
+        give_up_s = time.monotonic() + self._drain_s
+        while not self._task.done() and time.monotonic() < give_up_s:
+            self._app.close()  # again and again: streams may still come on open connections
+            await asyncio.wait([self._task], timeout=CLOSE_AGAIN_S)
+        if not self._task.done():
+            log.warning("gateway_cut", after_s=self._drain_s)
+            self._task.cancel()
+            await asyncio.wait([self._task], timeout=CLOSE_AGAIN_S)
         await self._channel.close()
 
 

@@ -64,6 +64,16 @@ class StoreBroken(Exception):
         self.outcome_unknown = outcome_unknown
 
 
+def cause_of(error: BaseException) -> str | None:
+    """The database's own reason behind an error, on one line and with its SQLSTATE, if any."""
+    cause = error.__cause__
+    if cause is None:
+        return None
+    reason = " ".join(str(cause).split()) or type(cause).__name__
+    sqlstate = getattr(cause, "sqlstate", None)
+    return f"{reason} (SQLSTATE {sqlstate})" if sqlstate else reason
+
+
 class Store(Protocol):
     """
     Attributes:
@@ -83,6 +93,14 @@ class Store(Protocol):
 
         Raises:
             StoreUnavailable: nothing was stored; the same commands may be given again.
+            StoreBroken: see there.
+        """
+
+    def check(self) -> None:
+        """Proves that a change could be stored now; called by the thread that commits.
+
+        Raises:
+            StoreUnavailable: it could not; the cause has the database's own reason.
             StoreBroken: see there.
         """
 

@@ -5,9 +5,10 @@ it shows only the last attempt's error. A change whose first attempt got lost an
 was refused as Overloaded ("nothing was changed") may well have been made, and only who saw both
 can say so.
 
-Two answers lead to another attempt. UNAVAILABLE: nobody could answer, and the pauses grow. And
-OVERLOADED, by its reason, since other limits end with the same code: the server refuses and says
-after what delay it will not.
+Two answers lead to another attempt. UNAVAILABLE: nobody could answer, and the pauses grow. The
+same is meant by CANCELLED without a reason, which gRPC says for a server that has just hung up, or
+has too much to do. And OVERLOADED, by its reason, since other limits end with the same code: the
+server refuses and says after what delay it will not.
 
 A change is never sent with wait_for_ready either: when its deadline is over, such a call does not
 tell whether it was sent. What has lost its connection waits for another, and is sent then.
@@ -41,6 +42,7 @@ _SETTLING_CODES = frozenset(
         grpc.StatusCode.ABORTED,
     }
 )
+_UNANSWERED_CODES = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED})
 # What an attempt ends with when its answer, or the request itself, got lost.
 _LOST_CODES = frozenset(
     {
@@ -157,7 +159,7 @@ class Attempts:
         if self._call.changes and sent and _may_have_been_made(error):
             self._maybe_made = True
         self.unconnected = error.reason is None
-        if error.code is grpc.StatusCode.UNAVAILABLE:
+        if error.code in _UNANSWERED_CODES:
             self._waited_for = error
             may_retry = self._throttle.failed()
             delay_s = _delay_s(error, rpc_error, self._backoff)

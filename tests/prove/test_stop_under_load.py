@@ -1,0 +1,151 @@
+"""What callers see of a stop: open loop, no retries, SIGTERM, a successor started at once.
+
+Each run prints for how long calls failed, and how.
+"""
+
+import asyncio
+import contextlib
+import time
+import urllib.request
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import grpc
+import pytest
+
+from idpass.v1.id_pass_service_pb2 import CancelRequest, RegisterRequest, WatchRequest
+from idpass.v1.id_pass_service_pb2_grpc import IdPassServiceStub
+from support import STATUS, Process, problems, process, report, set_slots
+from test_stopping import restart_under_load
+
+BEFORE_S, AFTER_S = 1.0, 2.0
+MAX_UNKNOWN = 5
+KINDS = ["sqlite", "http", "postgresql", "workers"]
+MORE_OPTIONS = {"workers": ("--workers", "2"), "http": ("--http", "127.0.0.1:0")}
+OPTIONS = [("grpc.initial_reconnect_backoff_ms", 50), ("grpc.max_reconnect_backoff_ms", 100)]
+
+
+class Ended(NamedTuple):
+    sent_s: float
+    id_pass: str
+    error: str | None
+    known: bool
+    """Whether a caller can tell from the error that nothing was changed."""
+
+
+async def cancel(stub: Any, pass_id: str) -> Ended:
+    sent_s = time.monotonic()
+    try:
+        await stub.CancelIdPass(CancelRequest(id=pass_id), timeout=10)
+    except grpc.aio.AioRpcError as error:
+        details = error.details() or ""
+        text = details.split(";")[0]
+        known = "nothing was changed" in details or "failed to connect" in details
+        return Ended(sent_s, pass_id, f"{error.code().name}: {text}", known)
+    return Ended(sent_s, pass_id, None, known=True)
+
+
+async def open_loop(address: str, rate: float, ids: list[str], over: asyncio.Event) -> list[Ended]:
+    channels = [grpc.aio.insecure_channel(address, OPTIONS) for _ in range(4)]
+    stubs = [IdPassServiceStub(channel) for channel in channels]
+    calls = []
+    next_s = time.monotonic()
+    for number, pass_id in enumerate(ids):
+        if over.is_set():
+            break
+        calls.append(asyncio.create_task(cancel(stubs[number % 4], pass_id)))
+        next_s += 1 / rate
+        await asyncio.sleep(max(0.0, next_s - time.monotonic()))
+    ended = await asyncio.gather(*calls)
+    for channel in channels:
+        await channel.close()
+    return list(ended)
+
+
+def registered(server: Process, count: int) -> list[str]:
+    set_slots(server.url, count + 1_000)
+    ids: list[str] = []
+    while len(ids) < count:
+        futures = [
+            server.stub.RegisterIdPass.future(RegisterRequest(), timeout=60) for _ in range(200)
+        ]
+        ids += [future.result().id_pass.id for future in futures]
+    return ids
+
+
+@contextlib.contextmanager
+def onlookers(server: Process, http: str | None) -> Iterator[None]:
+    """Watchers, and readers of event streams."""
+    watches = [server.stub.WatchIdPasses(WatchRequest()) for _ in range(5)]
+    for watch in watches:
+        next(watch)
+    address = f"http://{http}/idpass/events"
+    streams = [urllib.request.urlopen(address) for _ in range(3 if http else 0)]
+    yield
+    for stream in streams:
+        stream.close()
+
+
+def database(request: pytest.FixtureRequest, folder: Path, kind: str) -> Path | str:
+    if kind in {"postgresql", "workers"}:
+        url: str = request.getfixturevalue("postgres_db")
+        return url
+    return folder / "idpass.db"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_clients_see_nothing_of_ten_restarts(
+    request: pytest.FixtureRequest, tmp_path: Path, kind: str
+) -> None:
+    db = database(request, tmp_path, kind)
+    restart_under_load(db, *MORE_OPTIONS.get(kind, ()), restarts=10)
+
+
+@pytest.mark.parametrize("rate", [30, 300])
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_stop_under_load(
+    request: pytest.FixtureRequest, tmp_path: Path, kind: str, rate: int
+) -> None:
+    db = database(request, tmp_path, kind)
+    options = ("--drain", "600", *MORE_OPTIONS.get(kind, ()))
+    over = asyncio.Event()
+    with contextlib.ExitStack() as stack:
+        first = stack.enter_context(process(db, *options))
+        ids = await asyncio.to_thread(registered, first, rate * 12)
+        http = first.wait_for("gateway")["http"] if kind == "http" else None
+        stack.enter_context(onlookers(first, http))
+        load = asyncio.create_task(open_loop(first.address, rate, ids, over))
+        await asyncio.sleep(BEFORE_S)
+        signalled_s = time.monotonic()
+        first.signal()
+        assert await asyncio.to_thread(first.wait) == 0
+        stopped_s = time.monotonic()
+        again = (db, *options, "--listen", first.address)
+        second = await asyncio.to_thread(Process, *again)
+        stack.callback(second.kill)
+        serving_s = time.monotonic()
+        await asyncio.sleep(AFTER_S)
+        over.set()
+        ended = await load
+        failed = [each for each in ended if each.error]
+        for each in failed:
+            if second.get(each.id_pass).status == STATUS["cancelled"]:
+                assert not each.known, each  # told that nothing was changed, and it was
+        for each in ended:
+            if not each.error:
+                assert second.get(each.id_pass).status == STATUS["cancelled"]
+    failing_s = failed[-1].sent_s - failed[0].sent_s if failed else 0.0
+    title = f"stop under load: {kind}, {rate} calls/s"
+    report(
+        request.config,
+        title,
+        f"stop {stopped_s - signalled_s:.2f} s, start {serving_s - stopped_s:.2f} s, "
+        f"calls failed for {failing_s:.2f} s",
+    )
+    for error, count in Counter(each.error for each in failed).most_common():
+        report(request.config, title, f"{count:5} {error}")
+    # What nobody can know is what gRPC itself dropped in the moment of hanging up.
+    assert sum(not each.known for each in failed) <= MAX_UNKNOWN
+    assert problems(db) == []
