@@ -29,7 +29,7 @@ prove: $(VENV)/dev ## Run the long drills: kills, failovers, overload
 	$(BIN)/python -m pytest tests/prove
 
 fuzz: $(VENV)/dev ## Send random and mutated requests for ten minutes, or FUZZ_SECONDS
-	FUZZ_SECONDS=$${FUZZ_SECONDS:-600} $(BIN)/python -m pytest tests/test_fuzz.py
+	FUZZ_SECONDS=$${FUZZ_SECONDS:-600} $(BIN)/python -m pytest tests/security/test_fuzz.py
 
 check: $(VENV)/dev $(GENERATE)/ready ## Check format, lint, types, imports, protos and generated code
 	$(BIN)/ruff format --check
@@ -40,10 +40,10 @@ check: $(VENV)/dev $(GENERATE)/ready ## Check format, lint, types, imports, prot
 	$(GENERATE)/bin/python protos/generate.py --check
 	$(BIN)/buf lint build/protos.binpb --path idpass --config protos/buf.yaml
 	$(BIN)/buf breaking build/protos.binpb --path idpass --config protos/buf.yaml --against protos/baseline.binpb
-	$(BIN)/python tests/vulnerabilities.py
+	$(BIN)/python tests/security/vulnerabilities.py
 
 vulnerabilities: $(VENV)/dev ## Look the locked dependencies up among known vulnerabilities, in OSV or OSV_URL
-	$(BIN)/python tests/vulnerabilities.py
+	$(BIN)/python tests/security/vulnerabilities.py
 
 format: $(VENV)/dev ## Format code and protos, and mend what the linter can
 	$(BIN)/ruff format
@@ -54,7 +54,7 @@ generate: $(GENERATE)/ready ## Generate the client's messages and stubs from pro
 	$(GENERATE)/bin/python protos/generate.py
 
 options: $(VENV)/dev ## Rewrite the table of options in server/docs/operating.md
-	$(BIN)/python tests/option_table.py
+	PYTHONPATH=tests $(BIN)/python tests/kit/option_table.py
 
 baseline: $(GENERATE)/ready ## Take the protos as released: later ones must not break them
 	$(GENERATE)/bin/python protos/generate.py --baseline

@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from guarded import Guarded, caller
 from idpass_server import logs
 from idpass_server.store.opening import migrate_store
-from postgres import Postgres
-from secure import Secure
-from support import REPORTS, Service, problems
+from kit.guarded import Guarded, caller
+from kit.postgres import Postgres
+from kit.secure import Secure
+from kit.support import REPORTS, Service, problems
 
 settings.register_profile(
     "default", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True

@@ -26,13 +26,14 @@ import uvloop
 from idpass.v1 import id_pass_pb2 as pb
 from idpass.v1 import id_pass_service_pb2 as service_pb
 from idpass.v1.id_pass_service_pb2_grpc import IdPassServiceStub
-from idpass_server import domain, logs
-from idpass_server.clock import Clock, wall_us
+from idpass_server import logs
+from idpass_server.api.identity import DEMO
 from idpass_server.config import Settings
-from idpass_server.identity import DEMO
-from idpass_server.records import Money, Status
-from idpass_server.server import Server
-from idpass_server.store.sqlite import SqliteStore
+from idpass_server.engine.clock import Clock, wall_us
+from idpass_server.hosting.server import Server
+from idpass_server.rules import domain
+from idpass_server.rules.records import Money, Status
+from idpass_server.store.sqlite.store import SqliteStore
 
 START_S: Final = 30.0
 CALL_S: Final = 10.0

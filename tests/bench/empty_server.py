@@ -16,7 +16,7 @@ from idpass.v1.id_pass_service_pb2_grpc import (
     add_IdPassServiceServicer_to_server,
 )
 from idpass_server.config import Settings
-from idpass_server.options import options
+from idpass_server.hosting.channel_options import options
 
 
 class EmptyServicer(IdPassServiceServicer):

@@ -25,8 +25,8 @@ from tabulate import tabulate
 
 from bench.seed import seed
 from bench.servers import Process, idpass_server
-from guarded import caller
-from support import Calls, make_accounts
+from kit.guarded import caller
+from kit.support import Calls, make_accounts
 
 FOREIGN: Final = "foreign"
 ABSENT: Final = "absent"

@@ -33,9 +33,9 @@ from idpass.v1.id_pass_service_pb2_grpc import (
     add_IdPassServiceServicer_to_server,
 )
 from idpass_server.config import Settings
-from idpass_server.options import options
-from idpass_server.store.sqlite import CHECKPOINT_PAGES
-from idpass_server.store.sqlite_file import connect
+from idpass_server.hosting.channel_options import options
+from idpass_server.store.sqlite.file import connect
+from idpass_server.store.sqlite.store import CHECKPOINT_PAGES
 
 THREADS: Final = 32
 _STATUS_OF_WORD: Final = {

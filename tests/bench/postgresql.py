@@ -28,9 +28,9 @@ from bench.report import Goal, at_least, at_most, goals_table
 from bench.sections import AT, BATCH, EMPTY, ratio
 from bench.servers import audited_s, cpu_s, idpass_server, module
 from bench.targets import Key, Results, Served, Target, interleaved
-from guarded import caller
 from idpass_server.store.opening import migrate_store
-from postgres import Postgres
+from kit.guarded import caller
+from kit.postgres import Postgres
 
 RESULTS: Final = Path(__file__).with_name("results")
 ACCOUNTS: Final = 1_000

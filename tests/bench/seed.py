@@ -11,9 +11,9 @@ from typing import Any, Final, NamedTuple
 
 import uuid_utils
 
-from idpass_server.domain import DAY_US
-from idpass_server.store.sqlite import SqliteStore
-from idpass_server.store.sqlite_file import connect
+from idpass_server.rules.domain import DAY_US
+from idpass_server.store.sqlite.file import connect
+from idpass_server.store.sqlite.store import SqliteStore
 
 SLOT_LIMIT: Final = 2**31 - 1
 CACHE_KIB_WHILE_SEEDING: Final = 400_000

@@ -22,12 +22,12 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests"))
 
 from bench.seed import seed  # noqa: E402 found by the line above
-from client.support import ServerProcess  # noqa: E402 likewise
 from idpass import AsyncIdPassClient, CancelReason, IdPassClient  # noqa: E402 likewise
 from idpass._calls import new_request_id  # noqa: E402 likewise
 from idpass.v1 import id_pass_pb2 as pb  # noqa: E402 likewise
 from idpass.v1 import id_pass_service_pb2 as service_pb  # noqa: E402 likewise
 from idpass.v1.id_pass_service_pb2_grpc import IdPassServiceStub  # noqa: E402 likewise
+from kit.client import ServerProcess  # noqa: E402 likewise
 
 CALLS = 500
 ROUNDS = 9

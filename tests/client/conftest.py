@@ -15,9 +15,9 @@ from typing import Any
 import grpc
 import pytest
 
-from client.support import WAYS, Blocking, Connect, PutPass, Recorder, Serve, ServerProcess
 from idpass import AsyncIdPassClient, IdPassClient, Status
 from idpass.v1.id_pass_service_pb2_grpc import add_IdPassServiceServicer_to_server
+from kit.client import WAYS, Blocking, Connect, PutPass, Recorder, Serve, ServerProcess
 
 
 @pytest.fixture(scope="session")

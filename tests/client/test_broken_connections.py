@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from client.proxy import Cut, CuttingProxy
-from client.support import Connect, PutPass, ServerProcess
 from idpass import IdPassClient, OutcomeUnknown, Status, Unavailable, _retry
+from kit.client import Connect, PutPass, ServerProcess
+from kit.proxy import Cut, CuttingProxy
 
 CANCELS = 200
 

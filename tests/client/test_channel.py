@@ -15,9 +15,9 @@ import grpc
 import pytest
 import trustme
 
-from client.support import Connect, Serve, server_credentials
 from idpass import AsyncIdPassClient, IdPassClient, IdPassError, OutcomeUnknown, Unavailable
 from idpass._channel import is_loopback
+from kit.client import Connect, Serve, server_credentials
 
 CLIENTS = (IdPassClient, AsyncIdPassClient)
 

@@ -17,10 +17,10 @@ from typing import Any
 
 import pytest
 
-from client.proxy import Cut, CuttingProxy
-from client.support import PutPass, Serve, ServerProcess
 from idpass import AsyncIdPassClient, CancelReason, IdPassClient, Status
 from idpass._cleanup import Cleanup
+from kit.client import PutPass, Serve, ServerProcess
+from kit.proxy import Cut, CuttingProxy
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 COMMAND = [sys.executable, "-m", "idpass.cli"]

@@ -15,8 +15,8 @@ from typing import IO, Any
 
 import pytest
 
-from client.support import PutPass
 from idpass import IdPass, IdPassClient, Status, _show, _stdio
+from kit.client import PutPass
 
 COMMAND = [sys.executable, "-m", "idpass.cli"]
 FULL = Path("/dev/full")

@@ -15,9 +15,9 @@ import pytest
 from google.rpc import error_details_pb2, status_pb2
 
 import idpass
-from client.support import PutPass
 from idpass import _status, errors
 from idpass.v1 import error_reason_pb2
+from kit.client import PutPass
 
 CODE = grpc.StatusCode
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from client.proxy import CuttingProxy
-from client.support import Connect, PutPass, ServerProcess
 from idpass import AlreadyCancelled, AsyncIdPassClient, IdPassClient, NotFound, Status, Unavailable
+from kit.client import Connect, PutPass, ServerProcess
+from kit.proxy import CuttingProxy
 
 instruments = pytest.importorskip(
     "opentelemetry.instrumentation.grpc", reason="only the client's own needs are installed here"

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from client.support import PutPass
 from idpass import (
     AlreadyCancelled,
     CancelReason,
@@ -23,6 +22,7 @@ from idpass import (
     Status,
     _calls,
 )
+from kit.client import PutPass
 
 FEE = Money("AUD", Decimal("4.50"))
 

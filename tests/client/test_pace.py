@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from client.support import Connect, ServerProcess
 from idpass import AsyncIdPassClient, IdPassClient, Overloaded, Status, _retry
 from idpass._cleanup import Cleanup
+from kit.client import Connect, ServerProcess
 
 Serve = Callable[..., ServerProcess]
 

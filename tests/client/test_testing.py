@@ -18,7 +18,7 @@ from idpass import (
     Status,
     Unavailable,
 )
-from idpass_server import records
+from idpass_server.rules import records
 from idpass_server.testing import running_server
 
 

@@ -8,8 +8,8 @@ import grpc
 import pytest
 import trustme
 
-from client.support import Connect, Serve, ServerProcess, server_credentials
 from idpass import IdPassClient, NotFound, OutcomeUnknown, Unavailable, _reach
+from kit.client import Connect, Serve, ServerProcess, server_credentials
 
 NOWHERE = "127.0.0.1:1"
 CHANGES: dict[str, Callable[[Any], Any]] = {

@@ -2,8 +2,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from gateway.support import Http, served
-from support import problems, set_slots
+from kit.http import Http, served
+from kit.support import problems, set_slots
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import sys
 
 import httpx
 
-from gateway.support import Http, reason
+from kit.http import Http, reason
 
 
 def test_it_speaks_for_a_service_elsewhere_and_goes_when_told(server: Http) -> None:

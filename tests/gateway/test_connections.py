@@ -13,14 +13,14 @@ import grpc
 import httpx
 import pytest
 
-from gateway.raw import Raw, post, raw, request
-from gateway.support import detail, reason, scripted, served
 from idpass.v1 import id_pass_pb2 as pb
 from idpass.v1 import id_pass_service_pb2 as service_pb
 from idpass_server.gateway import api, pace
 from idpass_server.gateway.app import App
 from idpass_server.gateway.connections import Limits
 from idpass_server.gateway.pace import Pace
+from kit.http import detail, reason, scripted, served
+from kit.raw_http import Raw, post, raw, request
 
 GET = request()
 PASS_ID = "0198c0de-0000-7000-8000-000000000001"

@@ -11,9 +11,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from gateway.support import Http, detail, reason
 from idpass_server.gateway import envoy
 from idpass_server.gateway.messages import DETAILS
+from kit.http import Http, detail, reason
 
 ENVOY = shutil.which("envoy", path=str(Path(sys.executable).parent))
 CONFIG = Path(envoy.__file__).with_name("envoy.yaml")

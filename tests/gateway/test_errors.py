@@ -9,12 +9,12 @@ import httpx
 import pytest
 from google.rpc import code_pb2
 
-from gateway.support import detail, reason, scripted
-from idpass_server import errors
+from idpass_server.api import errors
 from idpass_server.gateway.errors import HTTP_STATUS
 from idpass_server.gateway.serving import Gateway
-from idpass_server.refusals import Refusal
-from test_errors import ROWS
+from idpass_server.rules.refusals import Refusal
+from kit.contract import ROWS
+from kit.http import detail, reason, scripted
 
 BODY = {"id": "0198c0de-0000-7000-8000-000000000001"}
 RETRY_AFTER = {"OVERLOADED": "1", "STORE_UNAVAILABLE": "1"}

@@ -10,7 +10,11 @@ import grpc
 import httpx
 import pytest
 
-from gateway.support import (
+from idpass.v1 import id_pass_pb2 as pb
+from idpass_server.api import errors
+from idpass_server.gateway.serving import Gateway
+from idpass_server.rules.refusals import StoreUnavailable
+from kit.http import (
     EventStream,
     Http,
     reason,
@@ -19,10 +23,6 @@ from gateway.support import (
     served,
     wrong_fields,
 )
-from idpass.v1 import id_pass_pb2 as pb
-from idpass_server import errors
-from idpass_server.gateway.serving import Gateway
-from idpass_server.refusals import StoreUnavailable
 
 EVENTS = "/idpass/events"
 

@@ -8,10 +8,10 @@ from typing import Any
 import httpx
 import pytest
 
-from gateway.support import JSON, Http, detail, reason, scripted, served, wrong_fields
-from guarded import caller
 from idpass.v1 import id_pass_service_pb2 as service_pb
-from support import UNKNOWN_ID, WAYS, make_accounts
+from kit.guarded import caller
+from kit.http import JSON, Http, detail, reason, scripted, served, wrong_fields
+from kit.support import UNKNOWN_ID, WAYS, make_accounts
 
 PASS_ID = "0198c0de-0000-7000-8000-000000000001"
 

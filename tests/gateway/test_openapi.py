@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from gateway.support import Http
 from idpass_server.gateway import openapi
 from idpass_server.gateway.routes import EVENTS_PATH, routes
+from kit.http import Http
 
 DOCUMENT: dict[str, Any] = json.loads(Path(openapi.__file__).with_name("openapi.json").read_text())
 SCHEMATHESIS = Path(sys.executable).with_name("schemathesis")

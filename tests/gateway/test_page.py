@@ -10,10 +10,11 @@ import pytest
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
-from gateway.browser import NARROW, WIDE, Page, axe, chromium
-from gateway.support import Http, served
-from idpass_server.records import Register, new_uuid
-from idpass_server.store.sqlite import SqliteStore
+from idpass_server.ids import new_uuid
+from idpass_server.rules.commands import Register
+from idpass_server.store.sqlite.store import SqliteStore
+from kit.browser import NARROW, WIDE, Page, axe, chromium
+from kit.http import Http, served
 
 LOOKS = {"light": (WIDE, False), "dark": (WIDE, True), "narrow": (NARROW, False)}
 TYPED = """

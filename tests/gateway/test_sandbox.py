@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from gateway.support import EventStream, Http, reason, served
 from idpass_server.gateway import app
-from idpass_server.sandbox import FEE, SLOTS, STORIES, seed
-from support import WAYS, cli, problems
+from idpass_server.trying.sandbox import FEE, SLOTS, STORIES, seed
+from kit.http import EventStream, Http, reason, served
+from kit.support import WAYS, cli, problems
 
 STATIC = sorted(app.STATIC.iterdir())
 

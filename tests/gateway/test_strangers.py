@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from gateway.raw import chunked, post, raw, request
-from gateway.support import Http, detail, reason, served
-from guarded import caller
-from support import UNKNOWN_ID, make_accounts
+from kit.guarded import caller
+from kit.http import Http, detail, reason, served
+from kit.raw_http import chunked, post, raw, request
+from kit.support import UNKNOWN_ID, make_accounts
 
 UPGRADE = b"\r\nConnection: upgrade\r\nUpgrade: h2c\r\n"
 UPGRADES = [

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from gateway.support import JSON, Http, served
-from guarded import caller
-from support import UNKNOWN_ID, make_accounts, report
+from kit.guarded import caller
+from kit.http import JSON, Http, served
+from kit.support import UNKNOWN_ID, make_accounts, report
 
 SIZE = 2_490_000
 ITEM = {"id": UNKNOWN_ID, "request_id": "r" * 128, "note": "\u00e9" * 500}

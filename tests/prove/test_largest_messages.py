@@ -12,11 +12,11 @@ from typing import Any, Final, Self
 import grpc
 import pytest
 
-from guarded import Guarded, caller
 from idpass.v1 import id_pass_pb2
 from idpass.v1 import id_pass_service_pb2 as pb
-from idpass_server import requests, wire
-from support import STATUS, UNKNOWN_ID, bearer, process, report
+from idpass_server.api import requests, wire
+from kit.guarded import Guarded, caller
+from kit.support import STATUS, UNKNOWN_ID, bearer, process, report
 
 PASSES: Final = 1_000
 TIMES: Final = 20

@@ -10,12 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from idpass_server.records import Register, Registered, new_uuid
-from idpass_server.refusals import StoreUnavailable
+from idpass_server.ids import new_uuid
+from idpass_server.rules.commands import Register, Registered
+from idpass_server.rules.refusals import StoreUnavailable
 from idpass_server.store.opening import migrate_store
-from idpass_server.store.postgres import PostgresStore
-from postgres import UNPRIVILEGED, Postgres
-from support import problems
+from idpass_server.store.postgres.store import PostgresStore
+from kit.postgres import UNPRIVILEGED, Postgres
+from kit.support import problems
 
 
 @pytest.fixture

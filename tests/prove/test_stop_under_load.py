@@ -17,8 +17,8 @@ import pytest
 
 from idpass.v1.id_pass_service_pb2 import CancelRequest, RegisterRequest, WatchRequest
 from idpass.v1.id_pass_service_pb2_grpc import IdPassServiceStub
-from support import STATUS, Process, problems, process, report, set_slots
-from test_stopping import restart_under_load
+from kit.restarting import restart_under_load
+from kit.support import STATUS, Process, problems, process, report, set_slots
 
 BEFORE_S, AFTER_S = 1.0, 2.0
 MAX_UNKNOWN = 5

@@ -8,9 +8,9 @@ import click
 
 from idpass_server import logs
 from idpass_server.cli.base import main, option
-from idpass_server.config import NAME, BadSetting
-from idpass_server.money import parse_money, show_money
-from idpass_server.records import Account, Money
+from idpass_server.config import NAME
+from idpass_server.rules.money import parse_money, show_money
+from idpass_server.rules.records import Account, Money
 from idpass_server.store import Store, opening
 
 MAX_SLOTS: Final = 2**31 - 1
@@ -22,7 +22,7 @@ class _Money(click.ParamType[Money]):
     def convert(self, value: Any, param: Any, ctx: Any) -> Money:
         try:
             return value if isinstance(value, Money) else parse_money(value)
-        except BadSetting as error:
+        except ValueError as error:
             self.fail(str(error), param, ctx)
 
 

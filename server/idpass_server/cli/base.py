@@ -9,8 +9,9 @@ from typing import Any, Final, get_args
 
 import click
 
-from idpass_server import running, workers
 from idpass_server.config import OPTIONS, BadSetting, Option, Settings
+from idpass_server.processes import running
+from idpass_server.processes import supervisor as workers
 
 EXIT_OUTPUT: Final = 5
 Command = Callable[..., Any]

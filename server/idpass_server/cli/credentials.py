@@ -32,7 +32,7 @@ def dev_certs_command(
     certificate of its own.
     """
     try:
-        from idpass_server import dev_certs  # noqa: PLC0415 an extra may be missing
+        from idpass_server.trying import dev_certs  # noqa: PLC0415 an extra may be missing
     except ImportError as error:
         raise click.ClickException(
             f"dev-certs needs {error.name}, which is missing: "

@@ -8,11 +8,13 @@ import click
 import structlog
 import uvloop
 
-from idpass_server import logs, running, workers
+from idpass_server import logs
 from idpass_server.cli.base import Command, main, option
 from idpass_server.config import OPTIONS, Settings, unknown_variables
-from idpass_server.demo import demo
-from idpass_server.sandbox import on_free_ports
+from idpass_server.processes import running
+from idpass_server.processes import supervisor as workers
+from idpass_server.trying.demo import demo
+from idpass_server.trying.sandbox import on_free_ports
 
 log = structlog.get_logger()
 

@@ -7,7 +7,8 @@ thread. It keeps records and makes transactions; every rule is in `domain` and `
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Final, NamedTuple, Protocol
 
-from idpass_server.records import Account, Command, Event, Money, Outcome, Pass
+from idpass_server.rules.commands import Command, Outcome
+from idpass_server.rules.records import Account, Event, Money, Pass
 
 LIST_SCAN_ROWS: Final = 20_000
 """How many passes one page of a list may look at, so that a rare status costs no long scan."""

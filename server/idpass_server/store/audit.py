@@ -9,7 +9,7 @@ audited while it is being served, and the rows stay where they are: memory does 
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
-from idpass_server.domain import IN_FLIGHT, TRANSITIONS, Fee
+from idpass_server.rules.domain import IN_FLIGHT, TRANSITIONS, Fee
 
 SHOWN_PER_CHECK: Final = 5
 CLOCKS_APART_US: Final = 1_000_000

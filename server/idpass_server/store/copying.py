@@ -11,13 +11,13 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from idpass_server.records import Account, Event, Pass
+from idpass_server.rules.records import Account, Event, Pass
 from idpass_server.store import CannotOpen
-from idpass_server.store.postgres import connected
-from idpass_server.store.postgres_link import Connection
-from idpass_server.store.postgres_sql import TIMER
-from idpass_server.store.sqlite import SqliteStore
-from idpass_server.store.sqlite_file import connect
+from idpass_server.store.postgres.link import Connection
+from idpass_server.store.postgres.sql import TIMER
+from idpass_server.store.postgres.store import connected
+from idpass_server.store.sqlite.file import connect
+from idpass_server.store.sqlite.store import SqliteStore
 
 MOVED_ROWS: Final = 1_000
 

@@ -7,10 +7,11 @@ from types import ModuleType
 from typing import Any, Final
 
 from idpass_server.config import BadSetting, sqlite_path
-from idpass_server.store import CannotOpen, Store, sqlite_file
+from idpass_server.store import CannotOpen, Store
 from idpass_server.store.audit import Audit, audit
 from idpass_server.store.schema import Plan
-from idpass_server.store.sqlite import SqliteStore
+from idpass_server.store.sqlite import file as sqlite_file
+from idpass_server.store.sqlite.store import SqliteStore
 
 WAL_TOLD_BYTES: Final = 64 * 2**20
 """Growth of the write-ahead log during an audit that operators are told of, bytes."""
@@ -158,7 +159,7 @@ def copy_store(
 
 def _postgres() -> ModuleType:
     try:
-        return importlib.import_module("idpass_server.store.postgres")
+        return importlib.import_module("idpass_server.store.postgres.store")
     except ImportError as error:
         raise CannotOpen(
             f"PostgreSQL needs {error.name}, which is missing: "

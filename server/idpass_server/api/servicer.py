@@ -1,0 +1,208 @@
+"""IdPassService: each method takes a request in, makes one call, and puts an answer out.
+
+`wire` registers the methods with gRPC, of bytes as `methods` makes them; hence no base class of
+the generated code, whose methods take messages.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Iterable
+from typing import Final, TypeVar
+
+from google.rpc import status_pb2
+
+from idpass.v1 import id_pass_pb2 as pb
+from idpass.v1 import id_pass_service_pb2 as service_pb
+from idpass_server.api import errors, requests, responses
+from idpass_server.api.calls import Call, Calls
+from idpass_server.api.identity import Permission
+from idpass_server.api.methods import stream, unary
+from idpass_server.api.metrics import Metrics
+from idpass_server.api.watch import Watchers
+from idpass_server.engine.reads import Reads
+from idpass_server.engine.writes import Engine
+from idpass_server.rules.commands import (
+    Advance,
+    Advanced,
+    Answer,
+    Cancelled,
+    Command,
+    Outcome,
+    Registered,
+)
+from idpass_server.rules.records import Account, Pass, Status
+from idpass_server.rules.refusals import InvalidRequest, PassEnded, PassNotFound, Refusal
+
+Item = TypeVar("Item")
+
+ITEMS_PER_TURN: Final = 100
+"""Items of a batch after which other calls have their turn."""
+
+PASSES_PER_CALL: Final = 25
+"""So many passes in a page take about as long as another call."""
+
+
+class IdPassServicer:
+    """
+    Args:
+        calls: what all calls have in common.
+        engine: takes every change.
+        reads: answers what is asked of the store.
+        watchers: follow the account's events.
+        metrics: counts late results.
+    """
+
+    def __init__(
+        self,
+        *,
+        calls: Calls,
+        engine: Engine,
+        reads: Reads,
+        watchers: Watchers,
+        metrics: Metrics,
+    ) -> None:
+        self.calls = calls
+        self._engine = engine
+        self._reads = reads
+        self._watchers = watchers
+        self._metrics = metrics
+
+    @unary(Permission.CANCEL)
+    async def CancelIdPass(
+        self, request: service_pb.CancelRequest, call: Call
+    ) -> service_pb.CancelResponse:
+        command = requests.cancel(request, call.caller, call.reference)
+        return responses.cancel_response(_expect(Cancelled, await self._change(command, call)))
+
+    @unary(Permission.CANCEL)
+    async def BatchCancelIdPasses(
+        self, request: service_pb.BatchCancelRequest, call: Call
+    ) -> service_pb.BatchCancelResponse:
+        results: list[Outcome | None] = []
+        commands: list[Command] = []
+        items = requests.batch_requests(request)
+        self.calls.count_as(len(items), call)
+        async for item in _in_turns(items):
+            try:
+                commands.append(requests.cancel(item, call.caller, call.reference))
+                results.append(None)
+            except InvalidRequest as refusal:
+                results.append(refusal)
+        decided = iter(await self._engine.submit(commands, call.deadline_s) if commands else ())
+        return responses.batch_cancel_response(
+            [
+                _result(next(decided) if result is None else result, call.reference)
+                async for result in _in_turns(results)
+            ]
+        )
+
+    @unary(Permission.REGISTER)
+    async def RegisterIdPass(
+        self, request: service_pb.RegisterRequest, call: Call
+    ) -> service_pb.RegisterResponse:
+        command = requests.register(request, call.caller, call.reference)
+        return responses.register_response(_expect(Registered, await self._change(command, call)))
+
+    @unary(Permission.ADVANCE)
+    async def AdvanceIdPass(
+        self, request: service_pb.AdvanceRequest, call: Call
+    ) -> service_pb.AdvanceResponse:
+        command = requests.advance(request, call.caller, call.reference)
+        return responses.advance_response(_expect(Advanced, await self._change(command, call)))
+
+    @unary(Permission.READ)
+    async def GetIdPass(self, request: service_pb.GetRequest, call: Call) -> service_pb.GetResponse:
+        id_pass = await self._pass(call, requests.pass_id(request))
+        return service_pb.GetResponse(id_pass=responses.id_pass(id_pass), reference=call.reference)
+
+    @unary(Permission.READ)
+    async def ListIdPasses(
+        self, request: service_pb.ListRequest, call: Call
+    ) -> service_pb.ListResponse:
+        query = requests.list_query(request, call.caller)
+        page = await self._reads.list_passes(query)
+        self.calls.count_as(-(-len(page.passes) // PASSES_PER_CALL), call)
+        next_page_token = ""
+        if page.next_before_id is not None:
+            next_page_token = requests.page_token(query, page.next_before_id)
+        return service_pb.ListResponse(
+            id_passes=map(responses.id_pass, page.passes), next_page_token=next_page_token
+        )
+
+    @unary(Permission.READ)
+    async def GetAccount(
+        self,
+        request: service_pb.GetAccountRequest,  # noqa: ARG002 there is nothing in it
+        call: Call,
+    ) -> pb.Account:
+        return responses.account(await self._account(call))
+
+    @stream(Permission.WATCH)
+    async def WatchIdPasses(
+        self, request: service_pb.WatchRequest, call: Call
+    ) -> AsyncIterator[pb.IdPassEvent]:
+        after_sequence, pass_id = requests.watch(request)
+        account = await self._account(call)
+        if pass_id is not None:
+            id_pass = await self._pass(call, pass_id)
+            if id_pass.end_time_us is not None and id_pass.event_sequence <= after_sequence:
+                return
+        events = self._watchers.follow(
+            account.name, after_sequence, account.last_sequence, pass_id, call.still_admitted
+        )
+        async with contextlib.aclosing(events):
+            async for event in events:
+                yield event
+
+    async def _change(self, command: Command, call: Call) -> Answer:
+        """Commits one command; raises what it was refused for."""
+        (outcome,) = await self._engine.submit([command], call.deadline_s)
+        if isinstance(outcome, Refusal):
+            if _late_result(command, outcome):
+                self._metrics.late_results.inc()
+            raise outcome
+        return outcome
+
+    async def _pass(self, call: Call, pass_id: str) -> Pass:
+        id_pass = await self._reads.get_pass(call.caller.account, pass_id)
+        if id_pass is None:
+            raise PassNotFound(pass_id)
+        return id_pass
+
+    async def _account(self, call: Call) -> Account:
+        account = await self._reads.get_account(call.caller.account)
+        if account is None:
+            raise LookupError(f"the caller's account {call.caller.account} does not exist")
+        return account
+
+
+async def _in_turns(items: Iterable[Item]) -> AsyncIterator[Item]:
+    """The items, with a turn for other calls after every hundred."""
+    for number, item in enumerate(items, start=1):
+        yield item
+        if number % ITEMS_PER_TURN == 0:
+            await asyncio.sleep(0)
+
+
+def _late_result(command: Command, refusal: Refusal) -> bool:
+    """Whether a verification tried to go on after its pass was cancelled."""
+    return (
+        isinstance(command, Advance)
+        and isinstance(refusal, PassEnded)
+        and refusal.id_pass.status == Status.CANCELLED
+    )
+
+
+Expected = TypeVar("Expected")
+
+
+def _expect(kind: type[Expected], answer: Answer) -> Expected:
+    if not isinstance(answer, kind):
+        raise TypeError(f"{kind.__name__} expected, not {type(answer).__name__}")
+    return answer
+
+
+def _result(outcome: Outcome, reference: str) -> Cancelled | status_pb2.Status:
+    if isinstance(outcome, Refusal):
+        return errors.tell(outcome, reference).status
+    return _expect(Cancelled, outcome)

@@ -1,0 +1,238 @@
+"""Watching an account's events: every one, once, in order, however slow the watcher.
+
+A watcher is a position in the account's sequence, and reads on from there; the store is its
+queue, so that a slow watcher holds no memory and delays nobody. Watchers at the same position
+share what was read. A position moves only over events that were read: a read that returns
+nothing, as from a standby that lags, is repeated.
+
+While unary calls are in flight all reads together are paced, so that a watcher that catches up
+from far behind leaves the event loop to the calls. Events are handed to any number of watchers
+for one read; when the calls are done, nobody waits.
+"""
+
+import asyncio
+import functools
+import time
+from collections import Counter, OrderedDict
+from collections.abc import AsyncGenerator, Callable, Mapping
+from typing import Final
+
+from idpass.v1.id_pass_pb2 import IdPassEvent
+from idpass_server.api import responses
+from idpass_server.engine.reads import History, Reads
+from idpass_server.rules import domain
+from idpass_server.rules.refusals import InvalidRequest, Overloaded, StoreUnavailable, Violation
+
+CHUNK_EVENTS: Final = 64
+SHARED_CHUNKS: Final = 256
+EVENTS_READ_PER_S_WHILE_BUSY: Final = 5_000
+"""Reads of all watchers while calls are in flight, events a second: more than calls can make."""
+IDLE_LOOK_S: Final = 0.01
+"""Time between two looks whether calls are still in flight, seconds."""
+LAG_RETRY_S: Final = 0.2
+"""Time until events that are known of and could not be read are read again, seconds."""
+
+Chunk = list[IdPassEvent]
+IN_FLIGHT: Final = frozenset(responses.status(status) for status in domain.TRANSITIONS)
+
+
+class _Stream:
+    """One watcher. Args: position: the sequence up to which it has everything."""
+
+    __slots__ = ("account", "position")
+
+    def __init__(self, account: str, position: int) -> None:
+        self.account = account
+        self.position = position
+
+
+class Watchers:
+    """
+    Args:
+        reads: where events are read from.
+        max_watchers: how many streams may be open; one more is refused as Overloaded.
+        max_per_account: how many of them on one account.
+        busy: whether unary calls are in flight.
+    """
+
+    def __init__(
+        self,
+        reads: Reads,
+        *,
+        max_watchers: int,
+        max_per_account: int,
+        busy: Callable[[], bool],
+    ) -> None:
+        self._reads = reads
+        self._max_watchers = max_watchers
+        self._max_per_account = max_per_account
+        self._busy = busy
+        self._open: Counter[str] = Counter()
+        self._streams: set[_Stream] = set()
+        self._closing = False
+        self._news: dict[str, asyncio.Future[None]] = {}
+        self._latest: dict[str, int] = {}
+        self._chunks: OrderedDict[tuple[str, int], asyncio.Task[Chunk]] = OrderedDict()
+        self._next_turn_s = 0.0
+
+    @property
+    def open(self) -> int:
+        """How many streams are open now."""
+        return self._open.total()
+
+    @property
+    def lag_events_max(self) -> int:
+        """How many events the watcher that is furthest behind has yet to be sent."""
+        streams = list(self._streams)  # at once: another thread may ask
+        return max((self._latest.get(s.account, 0) - s.position for s in streams), default=0)
+
+    def accounts(self) -> list[str]:
+        """The accounts that are being watched."""
+        return list({stream.account for stream in list(self._streams)})
+
+    def notify(self, last_sequences: Mapping[str, int]) -> None:
+        """Wakes the watchers of the accounts that have new events; news may come twice."""
+        for account, sequence in last_sequences.items():
+            if sequence > self._latest.get(account, 0):
+                self._latest[account] = sequence
+                self._wake(account)
+
+    def close(self) -> None:
+        """Ends every stream with StoreUnavailable; each can be resumed elsewhere."""
+        self._closing = True
+        self.recheck()
+
+    def recheck(self) -> None:
+        """Has every stream look whether it may go on."""
+        for account in list(self._news):
+            self._wake(account)
+
+    async def follow(
+        self,
+        account: str,
+        after_sequence: int,
+        latest_sequence: int,
+        pass_id: str | None,
+        still_admitted: Callable[[], None],
+    ) -> AsyncGenerator[IdPassEvent]:
+        """The account's events after a sequence, without end; those of one pass until its last.
+
+        Args:
+            latest_sequence: the account's newest event, as just read from the store.
+            still_admitted: raises what ends the stream when its caller may no longer watch.
+
+        Raises:
+            InvalidRequest: the sequence is ahead of the account's newest.
+            Overloaded: too many streams are open.
+            StoreUnavailable: the server is stopping.
+        """
+        stream = self._enter(account, after_sequence, latest_sequence)
+        try:
+            # Others that wait have not heard of it yet, and may not again.
+            self.notify({account: latest_sequence})
+            if pass_id is not None:
+                history = await self._history(stream, pass_id)
+                for event in map(responses.event, history.events):
+                    yield event
+                if history.id_pass.end_time_us is not None:
+                    return
+                stream.position = max([history.up_to, *(e.sequence for e in history.events)])
+            while True:
+                self._check_open(stream)
+                still_admitted()
+                news = self._next_news(account)
+                if stream.position >= self._latest.get(account, 0):
+                    await asyncio.shield(news)
+                    continue
+                chunk = await self._chunk(account, stream.position)
+                if not chunk:
+                    await asyncio.wait((news,), timeout=LAG_RETRY_S)
+                for event in chunk:
+                    if pass_id is None or event.id_pass_id == pass_id:
+                        still_admitted()
+                        yield event
+                        if pass_id is not None and event.to_status not in IN_FLIGHT:
+                            return
+                    stream.position = event.sequence
+        finally:
+            self._streams.discard(stream)
+            self._open[account] -= 1
+
+    async def _history(self, stream: _Stream, pass_id: str) -> History:
+        """What is there of one pass; read again until it reaches to where the watcher is."""
+        while True:
+            self._check_open(stream)
+            found = await self._reads.history(
+                stream.account, pass_id, stream.position, CHUNK_EVENTS
+            )
+            if found is not None and found.up_to >= stream.position:
+                return found
+            await asyncio.wait((self._next_news(stream.account),), timeout=LAG_RETRY_S)
+
+    def _check_open(self, stream: _Stream) -> None:
+        if self._closing:
+            raise StoreUnavailable(f"the server is stopping; resume after {stream.position}")
+
+    def _next_news(self, account: str) -> asyncio.Future[None]:
+        """Done when the account has news that it has not now."""
+        news = self._news.get(account)
+        if news is None:
+            news = self._news[account] = asyncio.get_running_loop().create_future()
+        return news
+
+    def _enter(self, account: str, after_sequence: int, latest_sequence: int) -> _Stream:
+        if after_sequence > max(latest_sequence, self._latest.get(account, 0)):
+            description = f"{after_sequence} is ahead of the newest event, {latest_sequence}"
+            raise InvalidRequest([Violation("after_sequence", description)])
+        if self.open >= self._max_watchers:
+            raise Overloaded("too many streams are open")
+        if self._open[account] >= self._max_per_account:
+            raise Overloaded(
+                f"the account has {self._max_per_account} streams open, as many as it may"
+            )
+        self._open[account] += 1
+        stream = _Stream(account, after_sequence)
+        self._streams.add(stream)
+        return stream
+
+    def _wake(self, account: str) -> None:
+        news = self._news.pop(account, None)
+        if news is not None and not news.done():
+            news.set_result(None)
+
+    async def _chunk(self, account: str, position: int) -> Chunk:
+        """Events after a position; none if what is known of cannot be read yet."""
+        key = (account, position)
+        task = self._chunks.get(key)
+        if task is None:
+            # All watchers wake at once; the first one's read serves them all. It may have ended
+            # before what is newest by now, but it starts where it should.
+            task = self._chunks[key] = asyncio.create_task(self._read_chunk(*key))
+            task.add_done_callback(functools.partial(self._keep, key))
+            if len(self._chunks) > SHARED_CHUNKS:
+                self._chunks.popitem(last=False)
+        return await asyncio.shield(task)
+
+    def _keep(self, key: tuple[str, int], task: asyncio.Task[Chunk]) -> None:
+        """Lets go of a read that failed or found nothing: the next watcher reads again."""
+        found = not task.cancelled() and task.exception() is None and task.result()
+        if not found and self._chunks.get(key) is task:
+            del self._chunks[key]
+
+    async def _read_chunk(self, account: str, position: int) -> Chunk:
+        events = await self._reads.events(account, position, CHUNK_EVENTS)
+        await self._turn(len(events))
+        return [responses.event(event) for event in events]
+
+    async def _turn(self, events: int) -> None:
+        """Waits until events that were read may be handed on; no longer than calls are in flight.
+
+        What is read now makes the next ones wait.
+        """
+        turn_s = max(self._next_turn_s, time.monotonic())
+        self._next_turn_s = turn_s + events / EVENTS_READ_PER_S_WHILE_BUSY
+        while (wait_s := turn_s - time.monotonic()) > 0:
+            if self._closing or not self._busy():
+                self._next_turn_s = 0.0
+                return
+            await asyncio.sleep(min(wait_s, IDLE_LOOK_S))

@@ -1,0 +1,313 @@
+"""One path for every write: commands wait in a queue and are committed together.
+
+A thread of its own takes whatever is waiting and gives it to the store as one transaction.
+There is no timer: while one batch is being committed the next one gathers, so that a lone call
+waits for nothing and a crowd shares its fdatasync. The event loop never waits for the disk.
+
+A call that has not been taken into a batch can still be given up (its deadline passed, its
+caller left) and is then not started; once taken it is finished, whoever may have left. What the
+store did not get to, since an account is busy, is as if it had not been taken.
+"""
+
+import asyncio
+import math
+import queue
+import threading
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Final, NamedTuple
+
+import structlog
+
+from idpass_server.engine.busy import PAUSE_S, BusyAccounts
+from idpass_server.engine.clock import Clock
+from idpass_server.rules.commands import Command, Outcome
+from idpass_server.rules.refusals import InternalFault, Overloaded, Refusal, StoreUnavailable
+from idpass_server.store import Store, StoreBroken, cause_of
+
+MAX_BATCH_COMMANDS: Final = 1_000
+RECENT_S: Final = 1.0
+"""Age of a commit that still proves that changes can be stored, seconds."""
+
+log = structlog.get_logger()
+
+
+class _Group(NamedTuple):
+    """Commands of one account that travel and are answered together: one call."""
+
+    commands: Sequence[Command]
+    deadline_s: float
+    answer: "asyncio.Future[list[Outcome]]"
+
+    @property
+    def account(self) -> str:
+        return self.commands[0].account
+
+    def given_up(self) -> bool:
+        return self.answer.cancelled() or time.monotonic() >= self.deadline_s
+
+
+class _Check(NamedTuple):
+    """Asks the thread whether a change could be stored now."""
+
+    answer: "asyncio.Future[StoreUnavailable | None]"
+
+
+class Engine:
+    """
+    Args:
+        store: where the batches go.
+        clock: read once for each batch, and told when what was decided is stored.
+        max_pending: how many commands may wait; more are refused as Overloaded.
+        on_commit: told on the event loop the newest sequence of each account that has new events.
+        on_broken: told on the event loop, once, when the store can no longer be trusted.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        clock: Clock,
+        *,
+        max_pending: int,
+        on_commit: Callable[[Mapping[str, int]], None],
+        on_broken: Callable[[StoreBroken], None],
+    ) -> None:
+        self._store = store
+        self._clock = clock
+        self._max_pending = max_pending
+        self._on_commit = on_commit
+        self._on_broken = on_broken
+        self._pending = 0
+        self._broken: StoreBroken | None = None
+        self._loop = asyncio.get_running_loop()
+        self._busy = BusyAccounts()
+        self._gathered: list[_Group] = []
+        self._checking: asyncio.Future[StoreUnavailable | None] | None = None
+        self._stored_s = -math.inf  # on time.monotonic()
+        self._queue: queue.SimpleQueue[list[_Group] | _Check | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="writer", daemon=True)
+        self._thread.start()
+
+    @property
+    def pending(self) -> int:
+        """How many commands wait or are being committed."""
+        return self._pending
+
+    def submit(
+        self, commands: Sequence[Command], deadline_s: float = float("inf")
+    ) -> "asyncio.Future[list[Outcome]]":
+        """Queues commands to be committed in one transaction, in order.
+
+        Args:
+            commands: at least one, all of one account.
+            deadline_s: on time.monotonic(); a group that is not yet taken by then is not started.
+
+        Returns:
+            a future of one outcome for each command. Cancelling it gives the group up if it has
+            not been taken.
+
+        Raises:
+            Overloaded: too many commands are waiting.
+            StoreUnavailable: the store is broken.
+        """
+        if self._broken is not None:
+            raise StoreUnavailable("the store has failed; nothing was changed")
+        if self._pending + len(commands) > self._max_pending:
+            raise Overloaded("too many changes are waiting to be stored")
+        self._pending += len(commands)
+        answer: asyncio.Future[list[Outcome]] = self._loop.create_future()
+        if not self._gathered:
+            self._loop.call_soon(self._hand_over)
+        self._gathered.append(_Group(commands, deadline_s, answer))
+        return answer
+
+    async def check(self, timeout_s: float) -> None:
+        """Proves that a change could be stored now.
+
+        Args:
+            timeout_s: how long the store may take, with what is being committed before.
+
+        Raises:
+            StoreUnavailable: it could not.
+            TimeoutError: there is no answer yet; the next check waits for the same one.
+        """
+        if time.monotonic() - self._stored_s < RECENT_S:
+            return
+        if self._checking is None:
+            self._checking = self._loop.create_future()
+            self._queue.put(_Check(self._checking))
+        refusal = await asyncio.wait_for(asyncio.shield(self._checking), timeout_s)
+        if refusal is not None:
+            raise refusal
+
+    async def stop(self) -> None:
+        """Finishes everything that was submitted, then ends the thread."""
+        self._hand_over()
+        self._queue.put(None)
+        await asyncio.to_thread(self._thread.join)
+
+    def _hand_over(self) -> None:
+        """Gives the thread what came in this turn of the loop, and wakes it once for all."""
+        if self._gathered:
+            self._queue.put(self._gathered)
+            self._gathered = []
+
+    def _run(self) -> None:
+        try:
+            self._write()
+        except BaseException as error:
+            # Without this thread no call would ever be answered.
+            log.critical("fault", thread="writer", exc_info=error)
+            self._break(StoreBroken("the writer has failed", outcome_unknown=True))
+
+    def _write(self) -> None:
+        while True:
+            following: list[_Group] | _Check | None = self._queue.get()
+            groups: list[_Group] = []
+            size = 0
+            while following is not None:
+                if isinstance(following, _Check):
+                    self._answer(following)
+                else:
+                    groups += following
+                    size += _commands(following)
+                if size >= MAX_BATCH_COMMANDS:
+                    break
+                try:
+                    following = self._queue.get_nowait()
+                except queue.Empty:
+                    break
+            if groups:
+                self._take(groups)
+            if following is None and self._is_done():
+                return
+
+    def _is_done(self) -> bool:
+        """Whether nothing was put back, once nothing else is to come."""
+        if self._queue.empty():
+            return True
+        self._queue.put(None)
+        return False
+
+    def _answer(self, check: _Check) -> None:
+        refusal: StoreUnavailable | None = None
+        try:
+            if self._broken is not None:
+                raise StoreUnavailable("the store has failed") from self._broken
+            self._store.check()
+        except StoreBroken as error:
+            refusal = self._break(error)
+        except StoreUnavailable as error:
+            refusal = error
+        except Exception as error:
+            log.exception("check_failed")
+            refusal = StoreUnavailable("the check has failed")
+            refusal.__cause__ = error
+        self._loop.call_soon_threadsafe(self._checked, check, refusal)
+
+    def _checked(self, check: _Check, refusal: StoreUnavailable | None) -> None:
+        self._checking = None
+        if not check.answer.done():
+            check.answer.set_result(refusal)
+
+    def _take(self, groups: list[_Group]) -> None:
+        taken: list[_Group] = []
+        given_up: list[_Group] = []
+        for group in groups:
+            (given_up if group.given_up() else taken).append(group)
+        if given_up:
+            self._loop.call_soon_threadsafe(self._drop, given_up)
+        if taken:
+            self._commit(taken)
+
+    def _commit(self, groups: list[_Group]) -> None:
+        commands = [command for group in groups for command in group.commands]
+        sequences: Mapping[str, int] = {}
+        outcomes: list[Outcome]
+        try:
+            if self._broken is not None:
+                raise StoreUnavailable("the store has failed; nothing was changed")
+            now = self._clock.now()
+            outcomes, sequences, busy = self._store.commit(commands, now.us, now.due_us)
+            if sequences:
+                self._stored_s = time.monotonic()
+                self._clock.keep(now.us)
+            self._busy.update((group.account for group in groups), busy)
+            if busy:
+                groups, outcomes = self._put_back(groups, outcomes, busy)
+        except StoreBroken as error:
+            outcomes = [self._break(error)] * len(commands)
+        except Refusal as refusal:
+            log.error("store_unavailable", error=str(refusal), cause=cause_of(refusal))
+            outcomes = [refusal] * len(commands)
+        except Exception:
+            if len(groups) > 1:
+                # A fault in one command must not spoil its neighbours: each call by itself, then.
+                for group in groups:
+                    self._commit([group])
+                return
+            log.exception("commit_failed")
+            outcomes = [InternalFault()] * len(commands)
+        self._loop.call_soon_threadsafe(self._deliver, groups, outcomes, sequences)
+
+    def _put_back(
+        self, groups: list[_Group], outcomes: list[Outcome], busy: Collection[str]
+    ) -> tuple[list[_Group], list[Outcome]]:
+        """Has the calls of busy accounts tried again, as long as it is worth waiting.
+
+        Returns:
+            the others, with their outcomes.
+        """
+        waiting: list[_Group] = []
+        answered: list[_Group] = []
+        told: list[Outcome] = []
+        start = 0
+        for group in groups:
+            end = start + len(group.commands)
+            if group.account in busy and self._busy.worth_waiting(group.account, group.deadline_s):
+                waiting.append(group)
+            else:
+                answered.append(group)
+                told += outcomes[start:end]
+            start = end
+        if waiting:
+            if self._queue.empty():
+                time.sleep(PAUSE_S)
+            self._queue.put(waiting)
+        return answered, told
+
+    def _break(self, error: StoreBroken) -> StoreUnavailable:
+        self._broken = error
+        log.critical("store_broken", error=str(error), outcome_unknown=error.outcome_unknown)
+        self._loop.call_soon_threadsafe(self._on_broken, error)
+        if error.outcome_unknown:
+            return StoreUnavailable(
+                "the store has failed; whether the change was stored is not known",
+                outcome_unknown=True,
+            )
+        return StoreUnavailable("the store has failed; nothing was changed")
+
+    def _deliver(
+        self, groups: list[_Group], outcomes: list[Outcome], sequences: Mapping[str, int]
+    ) -> None:
+        self._pending -= len(outcomes)
+        start = 0
+        for group in groups:
+            end = start + len(group.commands)
+            if not group.answer.done():
+                group.answer.set_result(outcomes[start:end])
+            start = end
+        if sequences:
+            self._on_commit(sequences)
+
+    def _drop(self, groups: list[_Group]) -> None:
+        for group in groups:
+            self._pending -= len(group.commands)
+            if not group.answer.done():
+                group.answer.set_exception(
+                    TimeoutError("the deadline passed before it was started")
+                )
+
+
+def _commands(groups: list[_Group]) -> int:
+    return sum(len(group.commands) for group in groups)

@@ -1,0 +1,302 @@
+"""The callers file: who may call, for which account, with which credentials.
+
+    [callers.onboarding]
+    account = "acme"
+    permissions = ["register", "read", "cancel"]
+    spiffe_id = "spiffe://example.org/onboarding"
+    token_sha256 = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
+    rate = 2000     # calls a second, instead of --rate; 0 means no limit
+    burst = 5000    # calls at once after a pause, instead of --burst
+
+All mistakes of a file are told at once, each with its line. What stands where a credential belongs
+is never told: who takes the one for the other puts the token itself there.
+"""
+
+import re
+import sys
+import tomllib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from idpass_server.api.identity import Caller, Callers, Permission
+from idpass_server.config import NAME
+from idpass_server.hosting import files
+from idpass_server.rules.commands import SWEEPER
+
+KEYS: Final = ("account", "permissions", "spiffe_id", "token_sha256", "rate", "burst")
+MAX_SPIFFE_ID_CHARACTERS: Final = 2_048
+
+# https://github.com/spiffe/spiffe/blob/main/standards/SPIFFE-ID.md
+SPIFFE_ID: Final = re.compile(r"spiffe://[a-z0-9._-]{1,255}(/(?!\.{1,2}(/|$))[A-Za-z0-9._-]+)*")
+_DIGEST: Final = re.compile(r"[0-9a-fA-F]{64}")
+_SYNTAX_LINE: Final = re.compile(r" \(at line (\d+), column \d+\)$")
+
+AccountExists = Callable[[str], bool]
+
+
+class Mistake(NamedTuple):
+    line: int
+    """Counted from 1; 0 where it is about the file as a whole."""
+    reason: str
+
+
+class BadCallers(Exception):
+    """The file cannot be used: a line for each mistake."""
+
+    def __init__(self, path: Path, mistakes: list[Mistake]) -> None:
+        self.mistakes = mistakes
+        self.lines = [
+            f"{path}:{mistake.line}: {mistake.reason}"
+            if mistake.line
+            else f"{path}: {mistake.reason}"
+            for mistake in mistakes
+        ]
+        super().__init__("\n".join(self.lines))
+
+
+def read(path: Path, account_exists: AccountExists) -> Callers:
+    """
+    Args:
+        path: of the file.
+        account_exists: whether there is an account of a name.
+
+    Raises:
+        BadCallers: it cannot be read, can be written by others, or has mistakes.
+    """
+    return parse(path, content(path), account_exists)
+
+
+def content(path: Path) -> bytes:
+    """Raises: BadCallers: the file cannot be read, or can be written by others."""
+    try:
+        return files.read(path)[0]
+    except OSError as error:
+        raise BadCallers(path, [Mistake(0, f"cannot be read ({error.strerror})")]) from error
+    except files.WritableByOthers as error:
+        raise BadCallers(path, [Mistake(0, str(error))]) from error
+
+
+def parse(path: Path, content: bytes, account_exists: AccountExists) -> Callers:
+    """
+    Args:
+        path: of the file, for its mistakes.
+        content: what it holds.
+        account_exists: whether there is an account of a name.
+
+    Raises:
+        BadCallers: it has mistakes.
+    """
+    try:
+        text = content.decode()
+        table = tomllib.loads(text)
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise BadCallers(path, [Mistake(line, "is not UTF-8")]) from error
+    except tomllib.TOMLDecodeError as error:
+        raise BadCallers(path, [_syntax_mistake(str(error), text)]) from error
+    reader = _Reader(text, account_exists)
+    callers = reader.read(table)
+    if reader.mistakes:
+        raise BadCallers(path, sorted(reader.mistakes))
+    return callers
+
+
+def _syntax_mistake(message: str, text: str) -> Mistake:
+    match = _SYNTAX_LINE.search(message)
+    line = int(match[1]) if match else text.rstrip().count("\n") + 1  # "at end of document"
+    return Mistake(line, f"is not TOML: {message.partition(' (at ')[0]}")
+
+
+class _Reader:
+    """Takes a parsed file and gathers what is wrong with it."""
+
+    def __init__(self, text: str, account_exists: AccountExists) -> None:
+        self.mistakes: list[Mistake] = []
+        self._lines = _Lines(text)
+        self._account_exists = account_exists
+        self._tokens: dict[bytes, Caller] = {}
+        self._spiffe_ids: dict[bytes, Caller] = {}
+        self._seen: dict[tuple[str, str], tuple[str, int]] = {}
+
+    def read(self, table: dict[str, Any]) -> Callers:
+        for key in table:
+            if key != "callers":
+                line = self._lines.top(key)
+                self._wrong(line, f"unknown key {key!r}; callers are tables [callers.NAME]")
+        callers = table.get("callers", {})
+        if not isinstance(callers, dict):
+            self._wrong(self._lines.top("callers"), "callers are tables [callers.NAME]")
+        elif not callers:
+            self._wrong(0, "has no caller; give each a table [callers.NAME]")
+        else:
+            for name, fields in callers.items():
+                self._caller(name, fields)
+        return Callers(tuple(self._tokens.items()), self._spiffe_ids)
+
+    def _wrong(self, line: int, reason: str) -> None:
+        self.mistakes.append(Mistake(line, reason))
+
+    def _caller(self, name: str, fields: Any) -> None:
+        self._name(name)
+        if not isinstance(fields, dict):
+            self._wrong(self._lines.of(name), f"caller {name!r} is no table [callers.{name}]")
+            return
+        for key in fields:
+            if key not in KEYS:
+                line = self._lines.of(name, key)
+                self._wrong(line, f"unknown key {key!r}; there are {', '.join(KEYS)}")
+        caller = Caller(
+            name,
+            self._account(name, fields),
+            self._permissions(name, fields),
+            self._number(name, fields, "rate", 0),
+            self._number(name, fields, "burst", 1, whole=True),
+        )
+        self._credentials(caller, fields)
+
+    def _name(self, name: str) -> None:
+        line = self._lines.of(name)
+        if not NAME.fullmatch(name):
+            self._wrong(
+                line,
+                f"caller {name!r} is not 1 to 63 of a-z, 0-9 and -, with a letter or digit at "
+                "both ends",
+            )
+        if name == SWEEPER:
+            self._wrong(line, f"the name {name!r} is the service's own; take another")
+
+    def _account(self, name: str, fields: dict[str, Any]) -> str:
+        account = fields.get("account")
+        if account is None:
+            self._wrong(self._lines.of(name), f"caller {name!r} has no account")
+        elif not isinstance(account, str):
+            self._wrong(self._lines.of(name, "account"), "account is not a string")
+        elif not self._account_exists(account):
+            reason = f"there is no account {account!r}"
+            if NAME.fullmatch(account):
+                reason += (
+                    f"; make it with: idpass-server account create {account} --slots 100 "
+                    "--fee 'AUD 4.50'"
+                )
+            self._wrong(self._lines.of(name, "account"), reason)
+        return str(account)
+
+    def _permissions(self, name: str, fields: dict[str, Any]) -> frozenset[Permission]:
+        values = fields.get("permissions")
+        if values is None:
+            self._wrong(self._lines.of(name), f"caller {name!r} has no permissions")
+            return frozenset()
+        if not isinstance(values, list) or not values:
+            reason = f"permissions is not a list of some of {', '.join(Permission)}"
+            self._wrong(self._lines.of(name, "permissions"), reason)
+            return frozenset()
+        permissions = []
+        for value in values:
+            try:
+                permissions.append(Permission(value))
+            except ValueError:
+                line = self._lines.of(name, "permissions", value)
+                reason = f"unknown permission {value!r}; there are {', '.join(Permission)}"
+                self._wrong(line, reason)
+        return frozenset(permissions)
+
+    def _number(
+        self, name: str, fields: dict[str, Any], key: str, least: int, *, whole: bool = False
+    ) -> Any:
+        if key not in fields:
+            return None
+        value = fields[key]
+        kinds = (int,) if whole else (int, float)
+        if type(value) in kinds and least <= value <= sys.float_info.max:
+            return value
+        kind = "whole number" if whole else "number"
+        self._wrong(self._lines.of(name, key), f"{key} is not a {kind} of {least} or more")
+        return None
+
+    def _credentials(self, caller: Caller, fields: dict[str, Any]) -> None:
+        name = caller.name
+        if not fields.keys() & {"spiffe_id", "token_sha256"}:
+            reason = f"caller {name!r} has no credential: spiffe_id or token_sha256"
+            self._wrong(self._lines.of(name), reason)
+        for line, value in self._values(name, fields, "token_sha256"):
+            if not _DIGEST.fullmatch(value):
+                self._wrong(line, f"token_sha256 is not 64 hex digits but {len(value)} characters")
+            elif self._is_new("token_sha256", value.lower(), name, line):
+                self._tokens[bytes.fromhex(value)] = caller
+        for line, value in self._values(name, fields, "spiffe_id"):
+            if not SPIFFE_ID.fullmatch(value) or len(value) > MAX_SPIFFE_ID_CHARACTERS:
+                self._wrong(line, "spiffe_id is no SPIFFE ID such as spiffe://example.org/billing")
+            elif self._is_new("spiffe_id", value, name, line):
+                self._spiffe_ids[value.encode()] = caller
+
+    def _values(self, name: str, fields: dict[str, Any], key: str) -> Iterator[tuple[int, str]]:
+        """Each string of a key that may hold one or a list of them, with its line."""
+        if key not in fields:
+            return
+        values = fields[key] if isinstance(fields[key], list) else [fields[key]]
+        if not values or not all(isinstance(value, str) for value in values):
+            self._wrong(self._lines.of(name, key), f"{key} is neither a string nor a list of them")
+            return
+        for index, value in enumerate(values):
+            yield self._lines.of(name, key, value, after=values[:index].count(value)), value
+
+    def _is_new(self, key: str, value: str, name: str, line: int) -> bool:
+        if (key, value) in self._seen:
+            other, at = self._seen[key, value]
+            self._wrong(line, f"this {key} is that of caller {other!r} (line {at}) already")
+            return False
+        self._seen[key, value] = (name, line)
+        return True
+
+
+class _Lines:
+    """Where in the text of a TOML file something stands: tomllib does not tell.
+
+    Looks for the header `[callers.NAME]`, then below it, up to the next header, for a line that
+    begins with the key, then from there for the value in quotes. Where something is written in
+    another way (inline tables, dotted keys, escapes) the nearest line that was found is told.
+    """
+
+    def __init__(self, text: str) -> None:
+        self._lines = text.split("\n")  # TOML knows no other ends of lines
+
+    def top(self, key: str) -> int:
+        """The line of a key or a table at the top."""
+        name = _quoted(key)
+        pattern = rf"\s*(\[\[?\s*)?{name}\s*[.=\]]"
+        return self._find(pattern, 0, len(self._lines)) or 1
+
+    def of(self, caller: str, key: str = "", value: object = "", *, after: int = 0) -> int:
+        """The line of a caller, of its key, or of a value of that key.
+
+        Args:
+            after: how many times the value stands there before.
+        """
+        name = _quoted(caller)
+        header = self._find(rf"\s*\[\s*callers\s*\.\s*{name}\s*\]", 0, len(self._lines))
+        if not header:
+            begins = rf"\s*(\[\s*)?(callers\s*\.\s*)?{name}\s*[.=]"
+            return self._find(begins, 0, len(self._lines)) or 1
+        following = self._find(r"\s*\[", header, len(self._lines))
+        end = following - 1 if following else len(self._lines)
+        line = self._find(rf"\s*{_quoted(key)}\s*[.=]", header, end) if key else 0
+        if line and isinstance(value, str) and value:
+            for number in range(line - 1, end):
+                found = len(re.findall(rf"[\"']{re.escape(value)}[\"']", self._lines[number]))
+                if found > after:
+                    return number + 1
+                after -= found
+        return line or header
+
+    def _find(self, pattern: str, start: int, end: int) -> int:
+        """The number of the first line, from index `start` up to `end`, that begins so; or 0."""
+        for number in range(start, end):
+            if re.match(pattern, self._lines[number]):
+                return number + 1
+        return 0
+
+
+def _quoted(key: str) -> str:
+    """A pattern of a key, bare or in quotes."""
+    return rf"[\"']?{re.escape(key)}[\"']?"

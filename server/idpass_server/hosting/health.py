@@ -1,0 +1,112 @@
+"""grpc.health.v1, as other services and load balancers ask for it.
+
+"" and the service's own name say whether a change can be stored now; "liveness" says only that
+the process answers. grpc_health's own servicer is not used: it writes to its watchers while it
+holds a lock, so that one who does not read stops all the others, and the server's way out.
+"""
+
+import asyncio
+from collections import Counter
+from typing import Any, Final
+
+import grpc
+import structlog
+from grpc_health.v1 import health_pb2
+
+from idpass_server.api.wire import SERVICE
+from idpass_server.engine.readiness import Readiness
+from idpass_server.engine.writes import Engine
+from idpass_server.rules.refusals import StoreUnavailable
+from idpass_server.store import cause_of
+
+INTERVAL_S: Final = 1.0
+CHECK_S: Final = 2.0
+"""Time after which a check of the store without an answer counts as failed, seconds."""
+LIVENESS: Final = "liveness"
+MAX_STREAMS: Final = 500
+MAX_STREAMS_PER_CONNECTION: Final = 10
+MAX_STREAM_AGE_S: Final = 3_600.0
+
+SERVING: Final[int] = health_pb2.HealthCheckResponse.SERVING
+NOT_SERVING: Final[int] = health_pb2.HealthCheckResponse.NOT_SERVING
+SERVICE_UNKNOWN: Final[int] = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
+
+log = structlog.get_logger()
+
+
+async def check_store(engine: Engine, readiness: Readiness) -> None:
+    """Reports each second whether a change could be stored, for ever."""
+    while True:
+        readiness.set("store", await _problem(engine))
+        await asyncio.sleep(INTERVAL_S)
+
+
+async def _problem(engine: Engine) -> str | None:
+    try:
+        await engine.check(CHECK_S)
+    except TimeoutError:
+        return f"no answer for {CHECK_S:g} s"
+    except StoreUnavailable as refusal:
+        cause = cause_of(refusal)
+        return f"{refusal}: {cause}" if cause else str(refusal)
+    return None
+
+
+class Health:
+    """The servicer. Args: readiness: what to tell."""
+
+    def __init__(self, readiness: Readiness) -> None:
+        self._readiness = readiness
+        self._open: Counter[str] = Counter()
+
+    async def Check(self, request: Any, context: Any) -> health_pb2.HealthCheckResponse:
+        status = self._status(request.service)
+        if status == SERVICE_UNKNOWN:
+            await context.abort(grpc.StatusCode.NOT_FOUND, "there is no such service here")
+        return health_pb2.HealthCheckResponse(status=status)
+
+    async def List(self, _request: Any, _context: Any) -> health_pb2.HealthListResponse:
+        statuses = {
+            name: health_pb2.HealthCheckResponse(status=self._status(name))
+            for name in ("", SERVICE, LIVENESS)
+        }
+        return health_pb2.HealthListResponse(statuses=statuses)
+
+    async def Watch(self, request: Any, context: Any) -> None:
+        peer = context.peer()  # one connection
+        if self._open.total() >= MAX_STREAMS or self._open[peer] >= MAX_STREAMS_PER_CONNECTION:
+            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many streams are open")
+        self._open[peer] += 1
+        try:
+            # A reader that takes nothing holds up its own write, which ends with the time too.
+            async with asyncio.timeout(MAX_STREAM_AGE_S):
+                await self._tell(request.service, context)
+            reason = "the server is stopping"
+        except TimeoutError:
+            reason = "the stream has had its time; open another"
+        finally:
+            self._open[peer] -= 1
+            if not self._open[peer]:
+                del self._open[peer]
+        await context.abort(grpc.StatusCode.UNAVAILABLE, reason)
+
+    async def _tell(self, name: str, context: Any) -> None:
+        """Writes the status whenever it changes, until the server stops."""
+        told: int | None = None
+        while True:
+            changed = self._readiness.changed()
+            draining = self._readiness.draining
+            status = self._status(name)
+            if status != told:
+                await context.write(health_pb2.HealthCheckResponse(status=status))
+                told = status
+            if draining:
+                return
+            await changed
+
+    def _status(self, name: str) -> int:
+        if name == LIVENESS:
+            return SERVING
+        if name not in {"", SERVICE}:
+            return SERVICE_UNKNOWN
+        return SERVING if self._readiness.ready else NOT_SERVING

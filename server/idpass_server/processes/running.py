@@ -1,0 +1,248 @@
+"""Runs a server, with HTTP beside it where that is asked for, until it is told to stop."""
+
+import asyncio
+import contextlib
+import gc
+import os
+import signal
+import tempfile
+import threading
+from collections.abc import Callable, Coroutine, Iterator
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import structlog
+import uvloop
+
+from idpass_server.config import Settings, loopback
+from idpass_server.engine.clock import ClockWrong
+from idpass_server.hosting.callers import BadCallers
+from idpass_server.hosting.server import CLOSE_S, CannotListen, PartFailed, Ready, Server
+from idpass_server.hosting.tls import BadCertificates
+from idpass_server.processes.descriptors import TooFewDescriptors, provide
+from idpass_server.processes.terminal import Terminal
+from idpass_server.rules.refusals import StoreUnavailable
+from idpass_server.store import CannotOpen, StoreBroken
+from idpass_server.trying.sandbox import Sandbox
+
+if TYPE_CHECKING:
+    from idpass_server.gateway.serving import Gateway
+
+STOP: Final = (signal.SIGTERM, signal.SIGINT)
+CANNOT_SERVE: Final = (
+    *(CannotListen, CannotOpen, ClockWrong, BadCallers, BadCertificates, StoreBroken),
+    *(StoreUnavailable, TooFewDescriptors, PartFailed),
+)
+"""Why a server may not start, or does not go on; the message is for people."""
+EXIT_STORE_BROKEN: Final = 74  # EX_IOERR
+
+HTTP_S: Final = 1.0
+"""Time for HTTP requests in flight before the service stops as well, seconds."""
+WAY_OUT_S: Final = HTTP_S + 2 * CLOSE_S
+"""How much longer than the drain time a stop may take, seconds."""
+EXIT_S: Final = 2.0
+"""Time for the interpreter to end, seconds."""
+
+T = TypeVar("T")
+log = structlog.get_logger()
+
+
+async def serve(settings: Settings, ready: Ready | None = None) -> bool:
+    """Serves until SIGTERM or SIGINT. Returns false if the store broke.
+
+    SIGHUP has the server read its files again, or stops it where its terminal was closed.
+
+    Args:
+        settings: checked already.
+        ready: as Server.start; none in a sandbox.
+
+    Raises:
+        CannotListen, CannotOpen, BadCallers, BadCertificates, StoreBroken: as Server.
+        TooFewDescriptors: the process may not open as many files as its connections need.
+        PartFailed: a part of it ended that should not.
+    """
+    with _way_in(settings) as way_in:
+        return await _serve(settings, way_in, ready)
+
+
+@contextlib.contextmanager
+def _way_in(settings: Settings) -> Iterator[str | None]:
+    """A socket by which the gateway gets to a service that speaks TLS, without a certificate.
+
+    Only this user can open it, and it makes nobody a caller: the tokens that the gateway passes on
+    say who calls.
+    """
+    if settings.http is None or settings.tls_cert is None:
+        yield None
+        return
+    with tempfile.TemporaryDirectory(prefix="idpass-") as folder:  # of mode 0700
+        yield f"unix:{folder}/grpc.sock"
+
+
+async def _serve(settings: Settings, way_in: str | None, ready: Ready | None) -> bool:
+    shared = settings.workers > 1
+    provide(settings.max_connections + (settings.max_http_connections if settings.http else 0))
+    gateway = (
+        _open("--http", settings.http, settings.max_http_connections, reuse_port=shared)
+        if settings.http
+        else None
+    )
+    server = Sandbox(settings) if settings.sandbox else Server(settings, also_on=way_in)
+
+    started, stopping = asyncio.Event(), asyncio.Event()
+
+    terminal = Terminal()
+
+    async def hang_up() -> None:
+        if terminal.is_gone():
+            stopping.set()
+        else:
+            await started.wait()
+            await server.reload()
+
+    _on_stop(stopping.set)
+    _on_hang_up(hang_up)
+    address = await (server.start() if isinstance(server, Sandbox) else server.start(ready))
+    serving = asyncio.create_task(server.wait())
+    http = None
+    try:
+        if gateway is not None:
+            reset = server.reset if isinstance(server, Sandbox) else None
+            gateway.start(way_in or address, reset=reset, drain_s=settings.drain_s)
+            http = asyncio.create_task(gateway.ended())
+        started.set()
+        # What is there now stays: looking at it again and again takes a twentieth of the time.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(20_000, 20, 50)
+        await _first(stopping, serving, http)
+    finally:
+        died = http is not None and http.done()
+        with _last_resort(settings.drain_s + WAY_OUT_S):
+            await _stop(server, serving, gateway)
+    if died:
+        raise PartFailed("stopped, since the HTTP gateway failed; see the log")
+    return serving.result()
+
+
+async def _stop(
+    server: Server | Sandbox, serving: "asyncio.Task[bool]", gateway: "Gateway | None"
+) -> None:
+    """Stops HTTP and the service side by side: neither keeps the other if it hangs."""
+    server.drain()
+    parts: list[asyncio.Task[Any]] = [serving]
+    if gateway is not None:
+        parts.append(asyncio.create_task(gateway.stop()))
+        # Those who are answered over HTTP still need the service for it.
+        await asyncio.wait(parts[1:], timeout=HTTP_S)
+    server.stop()
+    await asyncio.wait(parts)
+
+
+async def serve_http(target: str, http: str) -> None:
+    """Serves HTTP alone, for a service elsewhere on this machine, until SIGTERM or SIGINT.
+
+    Args:
+        target: HOST:PORT of the service.
+        http: HOST:PORT to listen on.
+
+    Raises:
+        BadSetting: one of them is not on this machine.
+        CannotListen: the address cannot be listened on.
+        PartFailed: it ended by itself.
+    """
+    loopback("--target", target, "Run the gateway beside the service")
+    provide(Settings.max_connections)
+    gateway = _open("--http", http, Settings.max_connections)
+    stopping = asyncio.Event()
+    _on_stop(stopping.set)
+    gateway.start(target, drain_s=Settings.drain_s)
+    await _first(stopping, asyncio.create_task(gateway.ended()))
+    with _last_resort(Settings.drain_s + WAY_OUT_S):
+        await gateway.stop()
+    if not stopping.is_set():
+        raise PartFailed("stopped, since the HTTP gateway failed; see the log")
+
+
+def run(serving: Coroutine[Any, Any, T]) -> T:
+    """Runs a server as the last thing that this process does.
+
+    Threads that wait for a disk or a database that does not answer do not keep it.
+    """
+
+    async def to_the_end() -> T:
+        try:
+            return await serving
+        finally:
+            _leave_after(EXIT_S)
+
+    return uvloop.run(to_the_end())
+
+
+async def _first(stopping: asyncio.Event, *parts: "asyncio.Task[Any] | None") -> None:
+    """Returns when it is time to stop: it was asked for, or a part has ended."""
+    asked = asyncio.create_task(stopping.wait())
+    running = [part for part in parts if part is not None]
+    await asyncio.wait([asked, *running], return_when=asyncio.FIRST_COMPLETED)
+    asked.cancel()
+    for part in running:
+        if part.done() and (error := part.exception()) is not None:
+            log.critical("part_failed", exc_info=error)
+
+
+@contextlib.contextmanager
+def _last_resort(seconds: float) -> Iterator[None]:
+    """Ends the process where stopping takes longer: something waits for what never comes."""
+    timer = _leave_after(seconds)
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def _leave_after(seconds: float) -> threading.Timer:
+    def leave() -> None:
+        try:
+            log.critical("stop_blocked", seconds=seconds)
+        finally:  # nor does a log that cannot be written keep it
+            os._exit(EXIT_STORE_BROKEN)
+
+    timer = threading.Timer(seconds, leave)
+    timer.daemon = True
+    timer.start()
+    return timer
+
+
+def _open(option: str, http: str, connections: int, *, reuse_port: bool = False) -> "Gateway":
+    host, port = loopback(option, http)
+    try:
+        from idpass_server.gateway.connections import Limits  # noqa: PLC0415 an extra may be missing
+        from idpass_server.gateway.serving import Gateway  # noqa: PLC0415 likewise
+    except ImportError as error:
+        raise CannotListen(
+            f"{option} needs {error.name}, which is missing: pip install 'idpass-server[http]'"
+        ) from error
+    try:
+        limits = Limits(connections=connections)
+        return Gateway(host, port, reuse_port=reuse_port, limits=limits)
+    except OSError as error:
+        raise CannotListen(
+            f"{http} cannot be listened on ({error.strerror}); give another {option} HOST:PORT, "
+            "with port 0 for any free one"
+        ) from error
+
+
+def _on_stop(act: Callable[[], None]) -> None:
+    for number in STOP:
+        asyncio.get_running_loop().add_signal_handler(number, act)
+
+
+def _on_hang_up(act: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    loop = asyncio.get_running_loop()
+    tasks: set[asyncio.Task[None]] = set()
+
+    def begin() -> None:
+        task = loop.create_task(act())
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+
+    loop.add_signal_handler(signal.SIGHUP, begin)

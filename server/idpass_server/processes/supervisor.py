@@ -1,0 +1,318 @@
+"""`serve --workers N`: a supervisor, and N processes that share its addresses.
+
+The supervisor serves nothing itself. It reserves the addresses, starts the workers, lets them
+serve once all are ready, replaces one that dies, and ends them all together.
+
+* Sockets with SO_REUSEPORT share a port, and the kernel spreads the connections over those that
+  listen. It would as gladly let in another server by mistake, so the supervisor takes the address
+  for itself first, and holds it without ever listening.
+* Workers are programs of their own, never forks: gRPC does not survive one.
+* They are sessions of their own, so that Ctrl-C in a terminal is the supervisor's to pass on.
+"""
+
+import asyncio
+import contextlib
+import dataclasses
+import faulthandler
+import json
+import signal
+import socket
+import sys
+from asyncio.subprocess import Process
+from typing import Final
+
+import structlog
+
+from idpass_server.config import Settings, address
+from idpass_server.engine.readiness import DRAINING
+from idpass_server.hosting.pages import probe
+from idpass_server.hosting.server import CannotListen, serve_pages
+from idpass_server.processes.running import STOP, WAY_OUT_S
+from idpass_server.processes.terminal import Terminal
+from idpass_server.processes.worker import CHECKS, EXIT_MAY_NOT_SERVE, GO, READY, Start
+
+SETTLED_S: Final = 1.0
+"""A worker that dies sooner may do so again and again; the next one is started later each time."""
+BACKOFF_S: Final = (0.0, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+TRIES: Final = 5
+"""Workers in a row that may not serve the database's schema before the service ends."""
+SILENT_S: Final = 5.0
+"""Time without a word from a worker after which it counts as hung, seconds."""
+KILL_S: Final = WAY_OUT_S + 2.0
+"""How much longer than the drain time a worker may take to end, seconds."""
+
+log = structlog.get_logger()
+
+
+class CannotStart(Exception):
+    """A worker cannot serve; the message is what it said."""
+
+
+async def serve(settings: Settings, log_level: str) -> bool:
+    """Serves until SIGTERM or SIGINT. Returns false if a worker did not end and was killed.
+
+    Raises:
+        CannotListen: an address is in use, or not of this machine.
+        CannotStart: a worker could not begin to serve, and so none does.
+    """
+    with contextlib.ExitStack() as reserved:
+        settings = dataclasses.replace(
+            settings,
+            listen=_reserve("--listen", settings.listen, reserved),
+            http=_reserve("--http", settings.http, reserved) if settings.http else None,
+        )
+        supervisor = _Supervisor(settings, log_level)
+        if settings.probe is not None:
+            pages = reserved.enter_context(probe(supervisor.checks))
+            await serve_pages("probe", settings.probe, pages)
+        return await supervisor.run()
+
+
+class _Worker:
+    """Args: link: to its standard input."""
+
+    def __init__(self, number: int, process: Process, link: asyncio.StreamWriter) -> None:
+        self.number = number
+        self.process = process
+        self.link = link
+        self.ready_s: float | None = None
+        self.checks: dict[str, str | None] = {}
+        self.heard_s = 0.0
+
+    def signal(self, number: int) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            self.process.send_signal(number)
+
+    def let_serve(self) -> None:
+        self.link.write(GO)
+        log.info("worker_started", worker=self.number, pid=self.process.pid)
+
+
+class _Supervisor:
+    """Args: settings: with the addresses that are reserved."""
+
+    def __init__(self, settings: Settings, log_level: str) -> None:
+        self._settings = settings
+        self._log_level = log_level
+        self._workers: dict[int, _Worker] = {}
+        self._serving = False
+        self._draining = asyncio.Event()
+        self._failure: str | None = None
+        self._may_not_serve = 0
+        self._killed = False
+
+    async def run(self) -> bool:
+        loop = asyncio.get_running_loop()
+        for number in STOP:
+            loop.add_signal_handler(number, self._drain)
+        loop.add_signal_handler(signal.SIGHUP, self._hang_up, Terminal())
+        # Our own stacks, then those of the workers: what is registered first is called last.
+        faulthandler.unregister(signal.SIGUSR1)
+        loop.add_signal_handler(signal.SIGUSR1, self._signal, signal.SIGUSR1)
+        faulthandler.register(signal.SIGUSR1, file=2, chain=True)
+        await asyncio.gather(*map(self._keep, range(self._settings.workers)))
+        if self._failure is not None:
+            raise CannotStart(self._failure)
+        log.info("stopped")
+        return not self._killed
+
+    async def _keep(self, number: int) -> None:
+        """Keeps one worker running."""
+        deaths = 0
+        while not self._draining.is_set():
+            try:
+                lived_s = await self._run(number)
+            except OSError as error:
+                lived_s = 0.0
+                self._tell_of_no_start(number, error)
+            deaths = 0 if lived_s >= SETTLED_S else min(deaths + 1, len(BACKOFF_S))
+            if deaths:
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._draining.wait(), BACKOFF_S[deaths - 1])
+
+    async def _run(self, number: int) -> float:
+        """Runs one worker to its end. Returns for how many seconds it served."""
+        loop = asyncio.get_running_loop()
+        ours, theirs = socket.socketpair()
+        with theirs:
+            reader, link = await asyncio.open_connection(sock=ours)
+            try:
+                process = await asyncio.create_subprocess_exec(
+                    *(sys.executable, "-P", "-m", "idpass_server.processes.worker"),
+                    stdin=theirs.fileno(),
+                    start_new_session=True,
+                )
+            except OSError:
+                link.close()
+                raise
+        worker = self._workers[number] = _Worker(number, process, link)
+        link.write(Start(number, self._settings_of(number), self._log_level).line())
+        if self._draining.is_set():  # meanwhile
+            self._end(worker)
+        said = b""
+        with contextlib.suppress(ConnectionError):
+            said = await reader.readline()
+            if said == READY:
+                worker.ready_s = loop.time()
+                self._may_not_serve = 0
+                self._admit(worker)
+                said = await self._listen(worker, reader)
+        await process.wait()
+        link.close()
+        del self._workers[number]
+        lived_s = 0.0 if worker.ready_s is None else loop.time() - worker.ready_s
+        self._tell_of_end(worker, said.decode().strip())
+        return lived_s
+
+    async def _listen(self, worker: _Worker, reader: asyncio.StreamReader) -> bytes:
+        """Hears a worker's checks to its end. Returns what else it said."""
+        said = b""
+        while line := await reader.readline():
+            if line.startswith(CHECKS):
+                worker.checks = json.loads(line.removeprefix(CHECKS))
+                worker.heard_s = asyncio.get_running_loop().time()
+            else:
+                said += line
+        return said
+
+    def checks(self) -> dict[str, str | None]:
+        """As Readiness.checks, for all workers together: each of those that live is to be ready."""
+        now_s = asyncio.get_running_loop().time()
+        serving = [each for each in self._workers.values() if each.checks]
+        problems: dict[str, list[str]] = {"workers": [], DRAINING: []}
+        if not serving:
+            problems["workers"].append("none serves")
+        if self._draining.is_set():
+            problems[DRAINING].append("the server is stopping")
+        for worker in serving:
+            if now_s - worker.heard_s > SILENT_S:
+                problems["workers"].append(f"worker {worker.number} has said nothing for long")
+            for name, problem in worker.checks.items():
+                found = problems.setdefault(name, [])
+                if problem is not None:
+                    found.append(f"worker {worker.number}: {problem}")
+        return {name: "; ".join(found) or None for name, found in problems.items()}
+
+    def _settings_of(self, number: int) -> Settings:
+        """Each worker has the figures of its own calls, and so a port for them."""
+        settings = dataclasses.replace(self._settings, probe=None)
+        if settings.metrics is None:
+            return settings
+        host, port = address(settings.metrics)
+        shown = f"[{host}]" if ":" in host else host
+        return dataclasses.replace(settings, metrics=f"{shown}:{port + number if port else 0}")
+
+    def _admit(self, worker: _Worker) -> None:
+        if self._serving:
+            worker.let_serve()
+            return
+        ready = [each for each in self._workers.values() if each.ready_s is not None]
+        if len(ready) == self._settings.workers and not self._draining.is_set():
+            self._serving = True
+            for each in ready:
+                each.let_serve()
+            log.info("serving", listen=self._settings.listen, workers=len(ready))
+
+    def _tell_of_no_start(self, number: int, error: OSError) -> None:
+        """The system has no room for a process, or the program is being replaced."""
+        if self._draining.is_set():
+            return
+        if self._serving:
+            log.error("worker_not_started", worker=number, error=str(error))
+            return
+        self._failure = f"worker {number} cannot be started: {error}"
+        self._drain()
+
+    def _tell_of_end(self, worker: _Worker, said: str) -> None:
+        if self._draining.is_set():
+            return
+        code = worker.process.returncode or 0
+        how = {"signal": signal.Signals(-code).name} if code < 0 else {"exit_code": code}
+        if code == EXIT_MAY_NOT_SERVE:
+            self._may_not_serve += 1
+        if self._serving and code == 0:
+            log.info("worker_stopped", worker=worker.number, pid=worker.process.pid)
+            return
+        if self._serving:
+            told = {"error": said} if said else {}
+            log.error("worker_died", worker=worker.number, pid=worker.process.pid, **how, **told)
+        if self._serving and self._may_not_serve < TRIES:
+            return
+        ended = " ".join(map(str, *how.items()))
+        self._failure = said or f"worker {worker.number} ended before it could serve ({ended})"
+        self._drain()
+
+    def _drain(self) -> None:
+        if self._draining.is_set():
+            return
+        self._draining.set()
+        if self._failure is None:
+            log.info("draining", seconds=self._settings.drain_s)
+        for worker in self._workers.values():
+            self._end(worker)
+        asyncio.get_running_loop().call_later(self._settings.drain_s + KILL_S, self._kill)
+
+    def _end(self, worker: _Worker) -> None:
+        worker.signal(signal.SIGTERM)
+        worker.link.write_eof()
+
+    def _kill(self) -> None:
+        for worker in self._workers.values():
+            log.error("worker_killed", worker=worker.number, pid=worker.process.pid)
+            self._killed = True
+            worker.signal(signal.SIGKILL)
+
+    def _hang_up(self, terminal: Terminal) -> None:
+        if terminal.is_gone():
+            self._drain()
+        else:
+            self._signal(signal.SIGHUP)
+
+    def _signal(self, number: int) -> None:
+        for worker in self._workers.values():
+            worker.signal(number)
+
+
+def _reserve(option: str, text: str, reserved: contextlib.ExitStack) -> str:
+    """Takes an address so that this process's workers can listen on it, and nobody else.
+
+    Returns:
+        the address, with the port that was taken if it was 0.
+
+    Raises:
+        CannotListen: another process has it.
+    """
+    host, port = address(text)
+    try:
+        for family, *_, place in socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        ):
+            # `localhost` has several; they have one port.
+            port = reserved.enter_context(_hold(family, (place[0], port))).getsockname()[1]
+    except OSError as error:
+        raise CannotListen(
+            f"{text} cannot be listened on ({error.strerror}); is another program using it? Give "
+            f"another {option} HOST:PORT, with port 0 for any free one"
+        ) from error
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _hold(family: int, place: tuple[object, int]) -> socket.socket:
+    """A socket that shares its address with others that mean to share it, but never listens."""
+    # SO_REUSEADDR lets connections be that still linger from a server before; whoever listens,
+    # or holds the address without that option, is noticed.
+    with socket.socket(family) as alone:
+        alone.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        alone.bind(place)
+        alone.listen()
+        alone.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        held = socket.socket(family)
+        try:
+            held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            held.bind(alone.getsockname())
+            held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
+        except BaseException:
+            held.close()
+            raise
+    return held

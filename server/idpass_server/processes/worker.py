@@ -1,0 +1,97 @@
+"""A worker: one of the processes that `serve --workers N` keeps running (see `workers`).
+
+Its standard input is a socket to the supervisor. What to serve comes in; "ready" goes out when
+everything is open; "go" comes in when all workers are ready, and not before does it answer calls.
+Should the supervisor end, however it ends, the socket does so too, and the worker finishes what
+is in flight and ends by itself.
+"""
+
+import asyncio
+import base64
+import contextlib
+import json
+import pickle
+import signal
+import socket
+import sys
+from typing import Final, NamedTuple, Self
+
+from idpass_server import logs
+from idpass_server.config import Settings
+from idpass_server.engine.readiness import Readiness
+from idpass_server.processes import running
+from idpass_server.store.schema import SchemaOutdated, SchemaTooNew
+
+READY: Final = b"ready\n"
+GO: Final = b"go\n"
+CHECKS: Final = b"checks "
+REPORT_S: Final = 1.0
+EXIT_MAY_NOT_SERVE: Final = 78  # EX_CONFIG: trying again is of no use
+MAY_NOT_SERVE: Final = (SchemaOutdated, SchemaTooNew)
+
+
+class Start(NamedTuple):
+    """What a worker is told first. Args: number: among the workers, from 0."""
+
+    number: int
+    settings: Settings
+    log_level: str
+
+    def line(self) -> bytes:
+        return base64.b64encode(pickle.dumps(self)) + b"\n"
+
+    @classmethod
+    def of(cls, line: bytes) -> Self:
+        start: Self = pickle.loads(base64.b64decode(line))  # noqa: S301 from the supervisor only
+        return start
+
+
+class _Unwanted(Exception):
+    """The supervisor ended before this worker served anything."""
+
+
+async def _work() -> int:
+    reader, writer = await asyncio.open_connection(sock=socket.socket(fileno=0))
+    start = Start.of(await reader.readline())
+    logs.configure(start.log_level, worker=start.number)
+    tasks: list[asyncio.Task[None]] = []
+
+    async def end_with_the_supervisor() -> None:
+        with contextlib.suppress(OSError):  # it may have ended while it was told something
+            await reader.read()
+        signal.raise_signal(signal.SIGTERM)
+
+    async def report(readiness: Readiness) -> None:
+        while not writer.is_closing():
+            changed = readiness.changed()
+            writer.write(CHECKS + json.dumps(readiness.checks()).encode() + b"\n")
+            await asyncio.wait([changed], timeout=REPORT_S)
+
+    async def ready(readiness: Readiness) -> None:
+        writer.write(READY)
+        if await reader.readline() != GO:
+            raise _Unwanted
+        tasks.append(asyncio.create_task(end_with_the_supervisor()))
+        tasks.append(asyncio.create_task(report(readiness)))
+
+    try:
+        healthy = await running.serve(start.settings, ready)
+    except _Unwanted:
+        return 0
+    except running.CANNOT_SERVE as error:
+        writer.write(str(error).encode())
+        writer.close()
+        await writer.wait_closed()
+        return EXIT_MAY_NOT_SERVE if isinstance(error, MAY_NOT_SERVE) else 1
+    return 0 if healthy else running.EXIT_STORE_BROKEN
+
+
+def main() -> None:
+    # Passed on by the supervisor at any time; until they are handled they are not to end a worker.
+    for number in (signal.SIGHUP, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
+    sys.exit(running.run(_work()))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,183 @@
+"""The commands of one transaction, decided one after the other on the same state in memory.
+
+A store loads what `Needs` asks for, runs the batch and writes what it changed. Pure like
+`domain`: a store can be swapped without a rule moving.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from idpass_server.rules import domain
+from idpass_server.rules.commands import (
+    Advanced,
+    Cancel,
+    Cancelled,
+    Command,
+    Expire,
+    Outcome,
+    Register,
+    Registered,
+)
+from idpass_server.rules.domain import Decision
+from idpass_server.rules.records import Account, Event, Pass
+from idpass_server.rules.refusals import NoFreeSlot, PassNotFound, Refusal, RequestIdReused
+
+Key = tuple[str, str]
+"""An account and a name within it: a pass id or a request_id."""
+
+
+class Needs(NamedTuple):
+    """What a store must load before the commands can be decided."""
+
+    accounts: list[str]  # sorted: the order in which to lock them
+    passes: list[Key]
+    receipts: list[Key]
+
+    @classmethod
+    def of(cls, commands: Iterable[Command]) -> "Needs":
+        accounts: set[str] = set()
+        passes: dict[Key, None] = {}
+        receipts: dict[Key, None] = {}
+        for command in commands:
+            accounts.add(command.account)
+            if command.subject:
+                passes[command.account, command.subject] = None
+            if command.request_id:
+                receipts[command.account, command.request_id] = None
+        return cls(sorted(accounts), list(passes), list(receipts))
+
+
+def short_of_slots(accounts: Iterable[Account], commands: Iterable[Command]) -> dict[str, int]:
+    """The accounts in which overdue passes may have to give way, with how many slots are wanted."""
+    wanted = Counter(
+        command.account
+        for command in commands
+        if isinstance(command, Register) and not command.supersedes
+    )
+    return {
+        account.name: wanted[account.name]
+        for account in accounts
+        if account.name in wanted
+        and account.slots_in_use + wanted[account.name] > account.slot_limit
+    }
+
+
+class Batch:
+    """The state of one transaction, from loading to saving.
+
+    Args:
+        accounts: those of the commands.
+        passes: those that the commands and the receipts name, where they exist.
+        receipts: events that bear one of the commands' request_ids.
+        preceding: the events just before the receipts of registrations. A registration that
+            superseded a pass wrote that pass's cancellation there.
+        overdue: passes of accounts short of slots that may be let expire to make room.
+    """
+
+    def __init__(
+        self,
+        accounts: Iterable[Account],
+        passes: Iterable[Pass],
+        receipts: Iterable[Event] = (),
+        preceding: Iterable[Event] = (),
+        overdue: Iterable[Pass] = (),
+    ) -> None:
+        self.accounts = {account.name: account for account in accounts}
+        self.events: list[Event] = []
+        self.created: dict[Key, Pass] = {}
+        self.changed: dict[Key, Pass] = {}
+        self.rung: list[Pass] = []  # whose timers have done their work
+        self._passes = {(p.account, p.id): p for p in passes}
+        self._receipts = {(e.account, str(e.request_id)): e for e in receipts}
+        self._preceding = {(e.account, e.sequence): e for e in preceding}
+        self._overdue: dict[str, list[Key]] = {}
+        for late in overdue:
+            self._passes.setdefault((late.account, late.id), late)
+            self._overdue.setdefault(late.account, []).append((late.account, late.id))
+
+    def run(
+        self, commands: Sequence[Command], now_us: int, due_us: int | None = None
+    ) -> list[Outcome]:
+        """Decides every command in order.
+
+        Args:
+            commands: to be decided.
+            now_us: when. No event comes before an earlier one of the same pass, though another
+                host's clock may have been ahead.
+            due_us: passes with an expire_time up to this are overdue; None means up to `now_us`.
+
+        Returns:
+            an outcome for each command.
+        """
+        due_us = now_us if due_us is None else due_us
+        now_us = max([now_us, *(p.update_time_us for p in self._passes.values())])
+        return [self._run_one(command, now_us, due_us) for command in commands]
+
+    def changed_accounts(self) -> list[Account]:
+        return [self.accounts[name] for name in dict.fromkeys(e.account for e in self.events)]
+
+    def _run_one(self, command: Command, now_us: int, due_us: int) -> Outcome:
+        id_pass = None
+        if command.subject:
+            id_pass = self._passes.get((command.account, command.subject))
+            if id_pass is None:
+                return PassNotFound(command.subject)
+        receipt = self._receipts.get((command.account, command.request_id or ""))
+        if receipt is not None:
+            return self._replay(receipt, command)
+        account = self.accounts[command.account]
+        dry_run = isinstance(command, Cancel) and command.validate_only
+        if id_pass is not None and id_pass.overdue(due_us):
+            expired = domain.expire(account, id_pass, command.reference, now_us)
+            if not dry_run:
+                self._apply(expired)
+            account, id_pass = expired.account, expired.changes[0].id_pass
+        decision = domain.decide(account, id_pass, command, now_us)
+        if isinstance(decision, NoFreeSlot) and self._make_room(account, command, now_us, due_us):
+            decision = domain.decide(self.accounts[account.name], id_pass, command, now_us)
+        if isinstance(decision, Refusal):
+            return decision
+        if not dry_run:
+            self._apply(decision)
+        if isinstance(command, Expire) and id_pass is not None and id_pass.end_time_us is not None:
+            self.rung.append(id_pass)
+        return decision.answer
+
+    def _make_room(self, account: Account, command: Command, now_us: int, due_us: int) -> bool:
+        """Lets an overdue pass expire that the sweeper has not reached; true if one gave way."""
+        waiting = self._overdue.get(account.name, [])
+        while waiting:
+            id_pass = self._passes[waiting.pop()]
+            if id_pass.overdue(due_us):
+                self._apply(domain.expire(account, id_pass, command.reference, now_us))
+                return True
+        return False
+
+    def _apply(self, decision: Decision) -> None:
+        self.accounts[decision.account.name] = decision.account
+        for id_pass, event in decision.changes:
+            key = (id_pass.account, id_pass.id)
+            self._passes[key] = id_pass
+            if event.from_status is None or key in self.created:
+                self.created[key] = id_pass
+            else:
+                self.changed[key] = id_pass
+            self.events.append(event)
+            if event.request_id:
+                self._receipts[event.account, event.request_id] = event
+            self._preceding[event.account, event.sequence] = event
+
+    def _replay(self, receipt: Event, command: Command) -> Outcome:
+        """The first answer again, told from its receipt."""
+        if isinstance(command, Expire) or command.digest() != receipt.request_digest:
+            return RequestIdReused(str(receipt.request_id))
+        if isinstance(command, Cancel):
+            return Cancelled(receipt, replayed=True)
+        id_pass = domain.as_of(receipt, self._passes[receipt.account, receipt.id_pass_id])
+        if not isinstance(command, Register):
+            return Advanced(id_pass, receipt.reference, replayed=True)
+        superseded = None
+        if id_pass.supersedes:
+            superseded = Cancelled(self._preceding[receipt.account, receipt.sequence - 1])
+        return Registered(id_pass, superseded, receipt.reference, replayed=True)

@@ -1,0 +1,319 @@
+"""What may become of a pass: the rules, as data and pure functions.
+
+Everything that decides a status, a refund, a slot or a sequence number lives here and in
+`batch`, which applies these decisions one after the other. Nothing here does I/O, reads a
+clock or knows of protobuf, gRPC or SQL: time is an argument.
+"""
+
+from collections.abc import Mapping
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Final, NamedTuple
+
+from idpass_server.rules.commands import (
+    Advance,
+    Advanced,
+    Answer,
+    Cancel,
+    Cancelled,
+    Command,
+    Expire,
+    Register,
+    Registered,
+    Settled,
+)
+from idpass_server.rules.records import Account, Event, Pass, Reason, Status
+from idpass_server.rules.refusals import (
+    NoFreeSlot,
+    PassChanged,
+    PassEnded,
+    RefundNotAvailable,
+    Refusal,
+    TransitionNotAllowed,
+)
+
+DAY_US: Final = 24 * 60 * 60 * 1_000_000
+
+
+class Fee(StrEnum):
+    """What a transition does with the fee."""
+
+    KEPT = "kept"
+    REFUNDED = "refunded"
+
+
+# The whole lifecycle. A status that is no key is terminal; every terminal status frees the slot.
+TRANSITIONS: Final[Mapping[str, Mapping[Status, Fee]]] = MappingProxyType(
+    {
+        Status.NEW: {
+            Status.OPENED: Fee.KEPT,
+            Status.EXPIRED: Fee.KEPT,
+            Status.CANCELLED: Fee.REFUNDED,
+        },
+        Status.OPENED: {
+            Status.IN_PROGRESS: Fee.KEPT,
+            Status.EXPIRED: Fee.KEPT,
+            Status.CANCELLED: Fee.REFUNDED,
+        },
+        Status.IN_PROGRESS: {
+            Status.COMPLETE: Fee.KEPT,
+            Status.FAILED: Fee.KEPT,
+            Status.EXPIRED: Fee.KEPT,
+            Status.CANCELLED: Fee.KEPT,
+        },
+    }
+)
+
+IN_FLIGHT: Final = frozenset(TRANSITIONS)
+
+
+class Change(NamedTuple):
+    """A pass as it is now to be stored, and the event that made it so."""
+
+    id_pass: Pass
+    event: Event
+
+
+class Decision(NamedTuple):
+    account: Account
+    changes: tuple[Change, ...]
+    answer: Answer
+
+
+def decide(
+    account: Account, id_pass: Pass | None, command: Command, now_us: int
+) -> Decision | Refusal:
+    """What `command` does.
+
+    Args:
+        account: the account of the command.
+        id_pass: the pass named by `command.subject`; not overdue at `now_us` (see `expire`).
+        command: what is asked. Its fields are valid and its pass exists.
+        now_us: the moment of the decision.
+
+    Returns:
+        the account and passes as they are to be stored, with the answer; or a refusal, which
+        changes nothing.
+    """
+    if id_pass is None:
+        if not isinstance(command, Register):
+            raise ValueError(f"{type(command).__name__} needs a pass")
+        return _register(account, command, now_us)
+    if id_pass.end_time_us is not None:
+        return (
+            Decision(account, (), Settled()) if isinstance(command, Expire) else PassEnded(id_pass)
+        )
+    match command:
+        case Cancel():
+            return _cancel(account, id_pass, command, now_us)
+        case Advance():
+            return _advance(account, id_pass, command, now_us)
+        case Register():
+            return _supersede(account, id_pass, command, now_us)
+        case Expire():
+            return Decision(account, (), Settled())
+
+
+def expire(account: Account, id_pass: Pass, reference: str, now_us: int) -> Decision:
+    """Ends an overdue pass. It ended at its expire_time, however late that is noticed."""
+    return _move(
+        account,
+        id_pass,
+        Status.EXPIRED,
+        now_us,
+        Expire(account.name, reference, id_pass.id),
+        end_time_us=id_pass.expire_time_us,
+    )
+
+
+def _cancel(account: Account, id_pass: Pass, command: Cancel, now_us: int) -> Decision | Refusal:
+    if command.expected_status and command.expected_status != id_pass.status:
+        return PassChanged(id_pass, command.expected_status)
+    fee = TRANSITIONS[id_pass.status][Status.CANCELLED]
+    if command.require_refund and fee is not Fee.REFUNDED:
+        return RefundNotAvailable(id_pass)
+    return _move(
+        account,
+        id_pass,
+        Status.CANCELLED,
+        now_us,
+        command,
+        request_digest=command.digest() if command.request_id else None,
+        reason=command.reason,
+        note=command.note,
+    )
+
+
+def _advance(account: Account, id_pass: Pass, command: Advance, now_us: int) -> Decision | Refusal:
+    if command.expected_status and command.expected_status != id_pass.status:
+        return PassChanged(id_pass, command.expected_status)
+    allowed = TRANSITIONS[id_pass.status]
+    if command.to_status not in allowed:
+        return TransitionNotAllowed(id_pass, command.to_status, tuple(allowed))
+    return _move(
+        account,
+        id_pass,
+        command.to_status,
+        now_us,
+        command,
+        request_digest=command.digest() if command.request_id else None,
+    )
+
+
+def _register(account: Account, command: Register, now_us: int) -> Decision | Refusal:
+    if account.slots_in_use >= account.slot_limit:
+        return NoFreeSlot(account.name, account.slot_limit)
+    return _create(account, command, now_us)
+
+
+def _supersede(account: Account, prior: Pass, command: Register, now_us: int) -> Decision:
+    """The new pass takes the prior's slot, so that it needs no free one."""
+    cancelled = _move(
+        account,
+        prior,
+        Status.CANCELLED,
+        now_us,
+        command._replace(request_id=None),
+        reason=Reason.SUPERSEDED,
+        superseded_by=command.id,
+    )
+    created = _create(cancelled.account, command, now_us)
+    superseded = Cancelled(cancelled.changes[0].event)
+    return Decision(
+        created.account,
+        cancelled.changes + created.changes,
+        Registered(created.changes[0].id_pass, superseded, command.reference),
+    )
+
+
+def _create(account: Account, command: Register, now_us: int) -> Decision:
+    id_pass = Pass(
+        account=account.name,
+        id=command.id,
+        status=Status.NEW,
+        currency=account.currency,
+        fee_micros=account.fee_micros,
+        fee_refunded=0,
+        applicant_reference=command.applicant_reference,
+        supersedes=command.supersedes,
+        superseded_by=None,
+        create_time_us=now_us,
+        update_time_us=now_us,
+        expire_time_us=now_us + command.link_validity_days * DAY_US,
+        consent_time_us=None,
+        end_time_us=None,
+        cancel_reason=None,
+        cancel_note=None,
+        caller=command.caller,
+        event_sequence=account.last_sequence + 1,
+    )
+    event = Event(
+        account=account.name,
+        sequence=account.last_sequence + 1,
+        id_pass_id=command.id,
+        from_status=None,
+        to_status=Status.NEW,
+        event_time_us=now_us,
+        caller=command.caller,
+        request_id=command.request_id,
+        request_digest=command.digest() if command.request_id else None,
+        reference=command.reference,
+        currency=account.currency,
+        charge_micros=account.fee_micros,
+        refund_micros=None,
+        reason=Reason.UNSPECIFIED,
+        previous_sequence=None,
+    )
+    account = account._replace(
+        slots_in_use=account.slots_in_use + 1,
+        charged_micros=account.charged_micros + account.fee_micros,
+        last_sequence=event.sequence,
+    )
+    return Decision(
+        account, (Change(id_pass, event),), Registered(id_pass, None, command.reference)
+    )
+
+
+def _move(
+    account: Account,
+    id_pass: Pass,
+    to_status: Status,
+    now_us: int,
+    command: Command,
+    *,
+    end_time_us: int | None = None,
+    request_digest: str | None = None,
+    reason: Reason = Reason.UNSPECIFIED,
+    note: str = "",
+    superseded_by: str | None = None,
+) -> Decision:
+    """Follows one arrow of the table, with all that hangs on it: refund, slot, totals, event."""
+    refunded = TRANSITIONS[id_pass.status][to_status] is Fee.REFUNDED
+    ended = to_status not in TRANSITIONS
+    cancelled = to_status is Status.CANCELLED
+    refund_micros = id_pass.fee_micros if refunded else None
+    event = Event(
+        account=account.name,
+        sequence=account.last_sequence + 1,
+        id_pass_id=id_pass.id,
+        from_status=id_pass.status,
+        to_status=to_status,
+        event_time_us=now_us,
+        caller=command.caller,
+        request_id=command.request_id,
+        request_digest=request_digest,
+        reference=command.reference,
+        currency=id_pass.currency,
+        charge_micros=None,
+        refund_micros=refund_micros,
+        reason=reason,
+        previous_sequence=id_pass.event_sequence,
+    )
+    moved = id_pass._replace(
+        status=to_status,
+        fee_refunded=int(refunded),
+        superseded_by=superseded_by,
+        update_time_us=now_us,
+        consent_time_us=now_us if to_status is Status.IN_PROGRESS else id_pass.consent_time_us,
+        end_time_us=(now_us if end_time_us is None else end_time_us) if ended else None,
+        cancel_reason=reason if cancelled else None,
+        cancel_note=note if cancelled else None,
+        caller=command.caller,
+        event_sequence=event.sequence,
+    )
+    account = account._replace(
+        slots_in_use=account.slots_in_use - ended,
+        refunded_micros=account.refunded_micros + (refund_micros or 0),
+        last_sequence=event.sequence,
+    )
+    answer: Answer
+    match command:
+        case Expire():
+            answer = Settled()
+        case Advance():
+            answer = Advanced(moved, command.reference)
+        case _:
+            answer = Cancelled(event)
+    return Decision(account, (Change(moved, event),), answer)
+
+
+def as_of(event: Event, id_pass: Pass) -> Pass:
+    """The pass as it was right after `event`, from the pass as it is now.
+
+    Needs no history: no status is ever entered twice, so either nothing has happened since or
+    everything that changes with the status is known from the event.
+    """
+    if id_pass.status == event.to_status:
+        return id_pass
+    in_progress = event.to_status == Status.IN_PROGRESS
+    return id_pass._replace(
+        status=event.to_status,
+        fee_refunded=0,
+        superseded_by=None,
+        update_time_us=event.event_time_us,
+        consent_time_us=event.event_time_us if in_progress else None,
+        end_time_us=None,
+        cancel_reason=None,
+        cancel_note=None,
+        caller=event.caller,
+    )

@@ -1,0 +1,90 @@
+"""Several hosts in a URL: which of them to leave alone when more than one takes changes.
+
+A primary that was replaced and still lives, cut off from what promotes and demotes, would be
+served from as if nothing had happened. Each promotion begins a new timeline, with a higher number:
+a host that takes changes on a lower one than another is superseded, and is not connected to until
+it has a higher one itself.
+"""
+
+import threading
+from contextlib import closing
+from typing import Any, Final
+
+import psycopg
+import structlog
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from idpass_server.store.postgres.link import Connection, Database
+
+LOOK_S: Final = 5.0
+CONNECT_S: Final = "2"
+_TIMELINE: Final = "SELECT left(pg_walfile_name(pg_current_wal_lsn()), 8)"
+
+log = structlog.get_logger()
+
+
+class Lookout:
+    """Looks at all hosts every LOOK_S, where there are several. Args: database: to be led."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._conninfo = database.conninfo
+        self._places = _places(conninfo_to_dict(database.conninfo))
+        self._highest = ""
+        self._superseded: set[int] = set()
+        self._closing = threading.Event()
+        if len(self._places) > 1:
+            threading.Thread(target=self._run, name="lookout", daemon=True).start()
+
+    def close(self) -> None:
+        self._closing.set()
+
+    def _run(self) -> None:
+        while not self._closing.wait(LOOK_S):
+            try:
+                self._look()
+            except Exception:
+                log.exception("lookout_failed")
+
+    def _look(self) -> None:
+        seen = [self._timeline(place) for place in self._places]
+        self._highest = max(self._highest, *seen)
+        superseded = {
+            number
+            for number, timeline in enumerate(seen)
+            if (timeline < self._highest if timeline else number in self._superseded)
+        }
+        if superseded == self._superseded:
+            return
+        self._superseded = superseded
+        rest = [place for number, place in enumerate(self._places) if number not in superseded]
+        left = [_shown(self._places[number]) for number in superseded]
+        log.error("several_primaries", left_alone=left, served_from=[*map(_shown, rest)])
+        joined = {name: ",".join(place[name] for place in rest) for name in rest[0]}
+        self._database.choose(make_conninfo(self._conninfo, **joined))
+
+    def _timeline(self, place: dict[str, str]) -> str:
+        """In hexadecimal; empty for a host that takes no changes now."""
+        only = make_conninfo(self._conninfo, **place, connect_timeout=CONNECT_S)
+        try:
+            with closing(Connection.connect(only, autocommit=True)) as connection:
+                (timeline,) = connection.execute(_TIMELINE, prepare=False).fetchone() or ("",)
+        except psycopg.Error:
+            return ""
+        return str(timeline)
+
+
+def _places(given: dict[str, Any]) -> list[dict[str, str]]:
+    """The hosts of a conninfo, each alone."""
+    lists = {
+        name: str(given[name]).split(",") for name in ("host", "hostaddr", "port") if name in given
+    }
+    count = max((len(values) for values in lists.values()), default=1)
+    return [
+        {name: values[number if len(values) > 1 else 0] for name, values in lists.items()}
+        for number in range(count)
+    ]
+
+
+def _shown(place: dict[str, str]) -> str:
+    return f"{place.get('host') or place.get('hostaddr')}:{place.get('port', '')}"

@@ -1,0 +1,242 @@
+"""The store for many processes on many hosts: a PostgreSQL database.
+
+`postgres_writer` commits, on whichever thread calls `commit`; every reading thread has a
+connection of its own; `postgres_news` carries word of events from process to process.
+"""
+
+import math
+import threading
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from typing import Any, Final
+
+import psycopg
+
+from idpass_server.ids import new_uuid
+from idpass_server.rules.commands import Command
+from idpass_server.rules.records import Account, Event, Money, Pass
+from idpass_server.store import LIST_SCAN_ROWS, CannotOpen, Committed, ListQuery, Page, Tell
+from idpass_server.store.postgres import schema as postgres_schema
+from idpass_server.store.postgres import sql
+from idpass_server.store.postgres.errors import cannot_connect
+from idpass_server.store.postgres.hosts import Lookout
+from idpass_server.store.postgres.link import Connection, Database, Link
+from idpass_server.store.postgres.news import Announcer, Listener
+from idpass_server.store.postgres.session import OPERATING
+from idpass_server.store.postgres.writer import LOCK_WAIT_S, Writer
+from idpass_server.store.schema import Plan, plan
+from idpass_server.urls import shown_url
+
+SWEEP_LEASE_US: Final = 5_000_000
+READ_TIMEOUT: Final = "4s"
+"""Time for a reading statement; shorter than the time that callers usually wait, 5 s."""
+READ_PATIENCE_S: Final = 4.5
+"""Time for a server to answer a reading statement, or to say that it took too long, seconds."""
+CLOCKS_APART_US: Final = 60_000_000
+"""Difference of hosts' clocks beyond which one is wrong: its lease binds nobody, microseconds."""
+
+Parameters = Sequence[object] | Mapping[str, object]
+
+
+class PostgresStore:
+    """
+    Args:
+        url: postgresql://… as libpq takes it; with several hosts the one that can be written to
+            is found.
+
+    Raises:
+        CannotOpen: the database is out of reach, or its schema is not that of this program.
+    """
+
+    failed_checkpoints = 0
+
+    def __init__(self, url: str) -> None:
+        self._database = Database(url)
+        self._link = self._database.link(lock_timeout=f"{LOCK_WAIT_S}s")
+        self._writer = Writer(self._link)
+        self._local = threading.local()
+        self._readers: list[Link] = []
+        self._readers_lock = threading.Lock()
+        self._announcer: Announcer | None = None
+        self._listener: Listener | None = None
+        self._lookout: Lookout | None = None
+        self._holder = new_uuid()
+        self._lease_until_us = 0
+        try:
+            postgres_schema.check(self._link.connection(), shown_url(url))
+        except BaseException as error:
+            self._link.close()
+            if isinstance(error, psycopg.Error):
+                raise CannotOpen(cannot_connect(url, error)) from error
+            raise
+
+    def close(self) -> None:
+        for thread in (self._announcer, self._listener, self._lookout):
+            if thread is not None:
+                thread.close()
+        for reader in self._readers:
+            reader.close()
+        self._link.close()
+
+    # -- writing
+
+    def commit(
+        self, commands: Sequence[Command], now_us: int, due_us: int | None = None
+    ) -> Committed:
+        committed = self._writer.commit(commands, now_us, due_us)
+        if self._announcer is not None and committed.last_sequences:
+            self._announcer.announce(committed.last_sequences)
+        return committed
+
+    def check(self) -> None:
+        self._writer.check()
+
+    # -- accounts, for the operator
+
+    def create_account(self, account: Account) -> bool:
+        return self._changed(sql.INSERT_ACCOUNT, account)
+
+    def set_account(self, name: str, *, slot_limit: int | None, fee: Money | None) -> bool:
+        currency, fee_micros = fee or (None, None)
+        return self._changed(
+            sql.SET_ACCOUNT,
+            {
+                "name": name,
+                "slot_limit": slot_limit,
+                "currency": currency,
+                "fee_micros": fee_micros,
+            },
+        )
+
+    def _changed(self, statement: str, parameters: Parameters) -> bool:
+        return self._reader.run(lambda it: bool(it.execute(statement, parameters).rowcount))
+
+    # -- reading
+
+    def get_pass(self, account: str, pass_id: str) -> Pass | None:
+        row = self._one(sql.SELECT_PASS, (account, pass_id))
+        return Pass._make(row) if row else None
+
+    def get_account(self, name: str) -> Account | None:
+        row = self._one(sql.SELECT_ACCOUNT, (name,))
+        return Account._make(row) if row else None
+
+    def list_passes(self, query: ListQuery) -> Page:
+        parameters = query._asdict() | {"scan": LIST_SCAN_ROWS}
+        parameters["statuses"] = list(query.statuses) or None
+        start = "AND id < %(before_id)s" if query.before_id else ""
+        passes = [Pass._make(row) for row in self._all(sql.LIST.format(start=start), parameters)]
+        if len(passes) > query.limit:
+            del passes[query.limit :]
+            return Page(passes, passes[-1].id)
+        last_scanned = self._one(sql.LAST_SCANNED.format(start=start), parameters)
+        return Page(passes, last_scanned[0] if last_scanned else None)
+
+    def events(
+        self, account: str, after_sequence: int, limit: int, pass_id: str | None = None
+    ) -> list[Event]:
+        if pass_id is None:
+            rows = self._all(sql.SELECT_EVENTS, (account, after_sequence, limit))
+        else:
+            values = {"account": account, "after_sequence": after_sequence, "limit": limit}
+            rows = self._all(sql.HISTORY, values | {"id": pass_id})
+        return list(map(Event._make, rows))
+
+    def newest_event_time_us(self) -> int | None:
+        newest: int | None = self._one(sql.NEWEST_EVENT_TIME, ())[0]
+        return newest
+
+    def due(self, due_us: int, limit: int, account: str | None = None) -> list[Pass]:
+        values = {"due_us": due_us, "limit": limit, "account": account}
+        rows = self._all(sql.DUE if account is None else sql.DUE_OF_ACCOUNT, values)
+        return list(map(Pass._make, rows))
+
+    def claim_sweep(self, now_us: int) -> bool:
+        if now_us < self._lease_until_us - SWEEP_LEASE_US // 2:
+            return True
+        until_us = now_us + SWEEP_LEASE_US
+        values = {
+            "holder": self._holder,
+            "until_us": until_us,
+            "now_us": now_us,
+            "too_far_us": until_us + CLOCKS_APART_US,
+        }
+        claimed = self._changed(sql.LEASE, values)
+        self._lease_until_us = until_us if claimed else 0
+        return claimed
+
+    def listen(self, watched: Callable[[], Collection[str]], tell: Tell) -> None:
+        self._announcer = Announcer(self._database.link())
+        self._lookout = Lookout(self._database)
+        self._listener = Listener(self._database.link(), watched, tell)
+
+    def _one(self, statement: str, parameters: Parameters) -> Any:
+        return self._reader.run(lambda it: it.execute(statement, parameters).fetchone())
+
+    def _all(self, statement: str, parameters: Parameters) -> list[Any]:
+        return self._reader.run(lambda it: it.execute(statement, parameters).fetchall())
+
+    @property
+    def _reader(self) -> Link:
+        """This thread's own connection."""
+        reader: Link | None = getattr(self._local, "reader", None)
+        if reader is None:
+            reader = self._local.reader = self._database.link(
+                READ_PATIENCE_S, statement_timeout=READ_TIMEOUT
+            )
+            with self._readers_lock:
+                self._readers.append(reader)
+        return reader
+
+
+def migrate(url: str) -> list[str]:
+    """Brings a database's schema up to date; see `postgres_schema.migrate`.
+
+    Raises:
+        CannotOpen: it is out of reach, newer than this program, or not fit for it.
+    """
+    with _operating(Database(url)) as connection:
+        return postgres_schema.migrate(connection)
+
+
+def planned(url: str) -> Plan:
+    """What `migrate` would do; changes nothing.
+
+    Raises:
+        SchemaTooNew: see there.
+        CannotOpen: it is out of reach.
+    """
+    with _operating(Database(url, read_only=True)) as connection:
+        return plan(postgres_schema.schema(), postgres_schema.found(connection))
+
+
+@contextmanager
+def connected(url: str, *, read_only: bool = False) -> Iterator[Connection]:
+    """A connection for the work of operators, whose plans are the database's own.
+
+    Args:
+        read_only: a server that takes no changes will do.
+
+    Raises:
+        CannotOpen: it is out of reach or gets lost, or its schema is not that of this program.
+    """
+    with _operating(Database(url, read_only=read_only)) as connection:
+        postgres_schema.check(connection, shown_url(url))
+        yield connection
+
+
+@contextmanager
+def _operating(database: Database) -> Iterator[Connection]:
+    try:
+        with closing(database.connect(OPERATING, math.inf)) as connection:
+            yield connection
+    except psycopg.Error as error:
+        raise CannotOpen(cannot_connect(database.url, error)) from error
+
+
+@contextmanager
+def reading(url: str) -> Iterator[Connection]:
+    """A connection in a read transaction that sees one moment of the database; as `connected`."""
+    with connected(url, read_only=True) as connection:
+        connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        yield connection

