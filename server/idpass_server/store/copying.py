@@ -14,8 +14,8 @@ from typing import Any, Final, NamedTuple
 from idpass_server.rules.records import Account, Event, Pass
 from idpass_server.store import CannotOpen
 from idpass_server.store.postgres.link import Connection
-from idpass_server.store.postgres.sql import TIMER
 from idpass_server.store.postgres.store import connected
+from idpass_server.store.rows import TIMER
 from idpass_server.store.sqlite.file import connect
 from idpass_server.store.sqlite.store import SqliteStore
 

@@ -10,7 +10,8 @@ from idpass_server.config import BadSetting, sqlite_path
 from idpass_server.store import CannotOpen, Store
 from idpass_server.store.audit import Audit, audit
 from idpass_server.store.schema import Plan
-from idpass_server.store.sqlite import file as sqlite_file
+from idpass_server.store.sqlite.migrating import planned
+from idpass_server.store.sqlite.opening import Damaged, reading
 from idpass_server.store.sqlite.store import SqliteStore
 
 WAL_TOLD_BYTES: Final = 64 * 2**20
@@ -76,7 +77,7 @@ def plan_store(url: str) -> Plan:
     """
     path = sqlite_path(url)
     if path is not None:
-        return sqlite_file.planned(path)
+        return planned(path)
     plan: Plan = _postgres().planned(url)
     return plan
 
@@ -93,7 +94,7 @@ def reading_store(url: str, *, quick: bool = False) -> AbstractContextManager[An
     """
     path = sqlite_path(url)
     if path is not None:
-        return sqlite_file.reading(path, quick=quick)
+        return reading(path, quick=quick)
     connected: AbstractContextManager[Any] = _postgres().reading(url)
     return connected
 
@@ -115,7 +116,7 @@ def audit_store(
     try:
         with reading_store(url, quick=quick) as connection:
             found = audit(connection, quick=quick, begin=begin)
-    except sqlite_file.Damaged as damage:
+    except Damaged as damage:
         return Audit(damage.lines, [], {})
     grown = _wal_bytes(url) - before
     if grown > WAL_TOLD_BYTES:
