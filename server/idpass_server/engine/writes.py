@@ -1,12 +1,12 @@
-"""One path for every write: commands wait in a queue and are committed together.
+"""The one path of every write: commands wait in a queue and are committed in batches.
 
-A thread of its own takes whatever is waiting and gives it to the store as one transaction.
-There is no timer: while one batch is being committed the next one gathers, so that a lone call
-waits for nothing and a crowd shares its fdatasync. The event loop never waits for the disk.
+The writer thread takes whatever waits and gives it to the store as one transaction. No timer is
+involved: while one batch is committed the next one gathers, so that a lone call waits for nothing
+and a crowd shares one fdatasync. The event loop never waits for the disk.
 
-A call that has not been taken into a batch can still be given up (its deadline passed, its
-caller left) and is then not started; once taken it is finished, whoever may have left. What the
-store did not get to, since an account is busy, is as if it had not been taken.
+Until a call is taken into a batch it can be abandoned (its deadline has passed, or its caller has
+left), and is then not started; once taken it is finished, even if its caller leaves. A call that
+the store did not run because its account is busy counts as not taken.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ import math
 import queue
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
 import structlog
@@ -26,14 +26,21 @@ from idpass_server.rules.refusals import InternalFault, Overloaded, Refusal, Sto
 from idpass_server.store import Store, StoreBroken, cause_of
 
 MAX_BATCH_COMMANDS: Final = 1_000
+"""Number of commands from which a batch takes no further call."""
 RECENT_S: Final = 1.0
-"""Age of a commit that still proves that changes can be stored, seconds."""
+"""Largest age of a commit that still proves that changes can be stored, seconds."""
 
 log = structlog.get_logger()
 
 
 class _Group(NamedTuple):
-    """Commands of one account that travel and are answered together: one call."""
+    """The commands of one call, which are committed and answered together.
+
+    Attributes:
+        commands: at least one, all of one account.
+        deadline_s: of the call, on time.monotonic().
+        answer: gets one outcome for each command.
+    """
 
     commands: Sequence[Command]
     deadline_s: float
@@ -43,24 +50,32 @@ class _Group(NamedTuple):
     def account(self) -> str:
         return self.commands[0].account
 
-    def given_up(self) -> bool:
+    def abandoned(self) -> bool:
         return self.answer.cancelled() or time.monotonic() >= self.deadline_s
 
 
 class _Check(NamedTuple):
-    """Asks the thread whether a change could be stored now."""
+    """Asks the writer thread whether a change could be stored now.
+
+    Attributes:
+        answer: gets the refusal, or None.
+    """
 
     answer: "asyncio.Future[StoreUnavailable | None]"
 
 
 class Engine:
-    """
+    """Commits commands in batches, on its writer thread.
+
+    Create it on the event loop.
+
     Args:
-        store: where the batches go.
-        clock: read once for each batch, and told when what was decided is stored.
-        max_pending: how many commands may wait; more are refused as Overloaded.
-        on_commit: told on the event loop the newest sequence of each account that has new events.
-        on_broken: told on the event loop, once, when the store can no longer be trusted.
+        store: commits the batches.
+        clock: read once per batch, and kept from going below what is stored.
+        max_pending: largest number of commands that wait; more are refused as Overloaded.
+        on_commit: called on the event loop with the newest sequence of each account that has new
+            events.
+        on_broken: called on the event loop, once, when the store can no longer be trusted.
     """
 
     def __init__(
@@ -90,25 +105,25 @@ class Engine:
 
     @property
     def pending(self) -> int:
-        """How many commands wait or are being committed."""
+        """Number of commands that wait or are being committed."""
         return self._pending
 
     def submit(
         self, commands: Sequence[Command], deadline_s: float = float("inf")
     ) -> "asyncio.Future[list[Outcome]]":
-        """Queues commands to be committed in one transaction, in order.
+        """Queues the commands of one call, to be committed in order in one transaction.
 
         Args:
             commands: at least one, all of one account.
-            deadline_s: on time.monotonic(); a group that is not yet taken by then is not started.
+            deadline_s: on time.monotonic(); commands not taken by then are not started.
 
         Returns:
-            a future of one outcome for each command. Cancelling it gives the group up if it has
-            not been taken.
+            a future of one outcome for each command. Cancelling it abandons commands that have not
+            been taken; TimeoutError says that they were not started.
 
         Raises:
             Overloaded: too many commands are waiting.
-            StoreUnavailable: the store is broken.
+            StoreUnavailable: the store can no longer be trusted.
         """
         if self._broken is not None:
             raise StoreUnavailable("the store has failed; nothing was changed")
@@ -125,11 +140,11 @@ class Engine:
         """Proves that a change could be stored now.
 
         Args:
-            timeout_s: how long the store may take, with what is being committed before.
+            timeout_s: time for the store to answer, including commits that come first, seconds.
 
         Raises:
             StoreUnavailable: it could not.
-            TimeoutError: there is no answer yet; the next check waits for the same one.
+            TimeoutError: there is no answer yet; the next check waits for the same answer.
         """
         if time.monotonic() - self._stored_s < RECENT_S:
             return
@@ -141,13 +156,13 @@ class Engine:
             raise refusal
 
     async def stop(self) -> None:
-        """Finishes everything that was submitted, then ends the thread."""
+        """Finishes everything that was submitted, then ends the writer thread."""
         self._hand_over()
         self._queue.put(None)
         await asyncio.to_thread(self._thread.join)
 
     def _hand_over(self) -> None:
-        """Gives the thread what came in this turn of the loop, and wakes it once for all."""
+        """Passes what came in this turn of the event loop to the writer, waking it once."""
         if self._gathered:
             self._queue.put(self._gathered)
             self._gathered = []
@@ -156,7 +171,7 @@ class Engine:
         try:
             self._write()
         except BaseException as error:
-            # Without this thread no call would ever be answered.
+            # Without the writer thread no call would ever be answered.
             log.critical("fault", thread="writer", exc_info=error)
             self._break(StoreBroken("the writer has failed", outcome_unknown=True))
 
@@ -170,7 +185,7 @@ class Engine:
                     self._answer(following)
                 else:
                     groups += following
-                    size += _commands(following)
+                    size += _size(following)
                 if size >= MAX_BATCH_COMMANDS:
                     break
                 try:
@@ -183,7 +198,7 @@ class Engine:
                 return
 
     def _is_done(self) -> bool:
-        """Whether nothing was put back, once nothing else is to come."""
+        """Whether the queue has been emptied, after the last submission."""
         if self._queue.empty():
             return True
         self._queue.put(None)
@@ -212,11 +227,11 @@ class Engine:
 
     def _take(self, groups: list[_Group]) -> None:
         taken: list[_Group] = []
-        given_up: list[_Group] = []
+        abandoned: list[_Group] = []
         for group in groups:
-            (given_up if group.given_up() else taken).append(group)
-        if given_up:
-            self._loop.call_soon_threadsafe(self._drop, given_up)
+            (abandoned if group.abandoned() else taken).append(group)
+        if abandoned:
+            self._loop.call_soon_threadsafe(self._drop, abandoned)
         if taken:
             self._commit(taken)
 
@@ -242,7 +257,7 @@ class Engine:
             outcomes = [refusal] * len(commands)
         except Exception:
             if len(groups) > 1:
-                # A fault in one command must not spoil its neighbours: each call by itself, then.
+                # A bug met by one command must not fail its neighbours: run each call by itself.
                 for group in groups:
                     self._commit([group])
                 return
@@ -253,28 +268,25 @@ class Engine:
     def _put_back(
         self, groups: list[_Group], outcomes: list[Outcome], busy: Collection[str]
     ) -> tuple[list[_Group], list[Outcome]]:
-        """Has the calls of busy accounts tried again, as long as it is worth waiting.
+        """Queues calls of busy accounts again, as long as waiting is worthwhile.
 
         Returns:
-            the others, with their outcomes.
+            the other calls, with their outcomes.
         """
         waiting: list[_Group] = []
         answered: list[_Group] = []
-        told: list[Outcome] = []
-        start = 0
-        for group in groups:
-            end = start + len(group.commands)
+        answers: list[Outcome] = []
+        for group, own in _by_group(groups, outcomes):
             if group.account in busy and self._busy.worth_waiting(group.account, group.deadline_s):
                 waiting.append(group)
             else:
                 answered.append(group)
-                told += outcomes[start:end]
-            start = end
+                answers += own
         if waiting:
             if self._queue.empty():
                 time.sleep(PAUSE_S)
             self._queue.put(waiting)
-        return answered, told
+        return answered, answers
 
     def _break(self, error: StoreBroken) -> StoreUnavailable:
         self._broken = error
@@ -291,12 +303,9 @@ class Engine:
         self, groups: list[_Group], outcomes: list[Outcome], sequences: Mapping[str, int]
     ) -> None:
         self._pending -= len(outcomes)
-        start = 0
-        for group in groups:
-            end = start + len(group.commands)
+        for group, own in _by_group(groups, outcomes):
             if not group.answer.done():
-                group.answer.set_result(outcomes[start:end])
-            start = end
+                group.answer.set_result(own)
         if sequences:
             self._on_commit(sequences)
 
@@ -309,5 +318,16 @@ class Engine:
                 )
 
 
-def _commands(groups: list[_Group]) -> int:
+def _size(groups: list[_Group]) -> int:
     return sum(len(group.commands) for group in groups)
+
+
+def _by_group(
+    groups: list[_Group], outcomes: list[Outcome]
+) -> Iterator[tuple[_Group, list[Outcome]]]:
+    """Each group with the outcomes of its commands."""
+    start = 0
+    for group in groups:
+        end = start + len(group.commands)
+        yield group, outcomes[start:end]
+        start = end

@@ -2,7 +2,7 @@
 
 Everything that decides a status, a refund, a slot or a sequence number is here and in `batch`,
 which applies these decisions in order. Nothing here does I/O, reads a clock, or knows protobuf,
-gRPC or SQL: time is an argument.
+gRPC or SQL: time is an argument. The module is long because the rules are read as a whole.
 """
 
 from collections.abc import Mapping
