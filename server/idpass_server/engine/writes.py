@@ -14,13 +14,14 @@ import math
 import queue
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from typing import Final, NamedTuple
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Final
 
 import structlog
 
 from idpass_server.engine.busy import PAUSE_S, BusyAccounts
 from idpass_server.engine.clock import Clock
+from idpass_server.engine.submissions import Check, Submission, by_submission, count
 from idpass_server.rules.commands import Command, Outcome
 from idpass_server.rules.refusals import InternalFault, Overloaded, Refusal, StoreUnavailable
 from idpass_server.store import Store, StoreBroken, cause_of
@@ -31,37 +32,6 @@ RECENT_S: Final = 1.0
 """Largest age of a commit that still proves that changes can be stored, seconds."""
 
 log = structlog.get_logger()
-
-
-class _Group(NamedTuple):
-    """The commands of one call, which are committed and answered together.
-
-    Attributes:
-        commands: at least one, all of one account.
-        deadline_s: of the call, on time.monotonic().
-        answer: gets one outcome for each command.
-    """
-
-    commands: Sequence[Command]
-    deadline_s: float
-    answer: "asyncio.Future[list[Outcome]]"
-
-    @property
-    def account(self) -> str:
-        return self.commands[0].account
-
-    def abandoned(self) -> bool:
-        return self.answer.cancelled() or time.monotonic() >= self.deadline_s
-
-
-class _Check(NamedTuple):
-    """Asks the writer thread whether a change could be stored now.
-
-    Attributes:
-        answer: gets the refusal, or None.
-    """
-
-    answer: "asyncio.Future[StoreUnavailable | None]"
 
 
 class Engine:
@@ -96,10 +66,10 @@ class Engine:
         self._broken: StoreBroken | None = None
         self._loop = asyncio.get_running_loop()
         self._busy = BusyAccounts()
-        self._gathered: list[_Group] = []
+        self._gathered: list[Submission] = []
         self._checking: asyncio.Future[StoreUnavailable | None] | None = None
         self._stored_s = -math.inf  # on time.monotonic()
-        self._queue: queue.SimpleQueue[list[_Group] | _Check | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[list[Submission] | Check | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="writer", daemon=True)
         self._thread.start()
 
@@ -133,7 +103,7 @@ class Engine:
         answer: asyncio.Future[list[Outcome]] = self._loop.create_future()
         if not self._gathered:
             self._loop.call_soon(self._hand_over)
-        self._gathered.append(_Group(commands, deadline_s, answer))
+        self._gathered.append(Submission(commands, deadline_s, answer))
         return answer
 
     async def check(self, timeout_s: float) -> None:
@@ -150,7 +120,7 @@ class Engine:
             return
         if self._checking is None:
             self._checking = self._loop.create_future()
-            self._queue.put(_Check(self._checking))
+            self._queue.put(Check(self._checking))
         refusal = await asyncio.wait_for(asyncio.shield(self._checking), timeout_s)
         if refusal is not None:
             raise refusal
@@ -177,23 +147,23 @@ class Engine:
 
     def _write(self) -> None:
         while True:
-            following: list[_Group] | _Check | None = self._queue.get()
-            groups: list[_Group] = []
-            size = 0
+            following: list[Submission] | Check | None = self._queue.get()
+            submissions: list[Submission] = []
+            commands = 0
             while following is not None:
-                if isinstance(following, _Check):
+                if isinstance(following, Check):
                     self._answer(following)
                 else:
-                    groups += following
-                    size += _size(following)
-                if size >= MAX_BATCH_COMMANDS:
+                    submissions += following
+                    commands += count(following)
+                if commands >= MAX_BATCH_COMMANDS:
                     break
                 try:
                     following = self._queue.get_nowait()
                 except queue.Empty:
                     break
-            if groups:
-                self._take(groups)
+            if submissions:
+                self._take(submissions)
             if following is None and self._is_done():
                 return
 
@@ -204,7 +174,7 @@ class Engine:
         self._queue.put(None)
         return False
 
-    def _answer(self, check: _Check) -> None:
+    def _answer(self, check: Check) -> None:
         refusal: StoreUnavailable | None = None
         try:
             if self._broken is not None:
@@ -220,23 +190,23 @@ class Engine:
             refusal.__cause__ = error
         self._loop.call_soon_threadsafe(self._checked, check, refusal)
 
-    def _checked(self, check: _Check, refusal: StoreUnavailable | None) -> None:
+    def _checked(self, check: Check, refusal: StoreUnavailable | None) -> None:
         self._checking = None
         if not check.answer.done():
             check.answer.set_result(refusal)
 
-    def _take(self, groups: list[_Group]) -> None:
-        taken: list[_Group] = []
-        abandoned: list[_Group] = []
-        for group in groups:
-            (abandoned if group.abandoned() else taken).append(group)
+    def _take(self, submissions: list[Submission]) -> None:
+        taken: list[Submission] = []
+        abandoned: list[Submission] = []
+        for submission in submissions:
+            (abandoned if submission.abandoned() else taken).append(submission)
         if abandoned:
             self._loop.call_soon_threadsafe(self._drop, abandoned)
         if taken:
             self._commit(taken)
 
-    def _commit(self, groups: list[_Group]) -> None:
-        commands = [command for group in groups for command in group.commands]
+    def _commit(self, submissions: list[Submission]) -> None:
+        commands = [command for submission in submissions for command in submission.commands]
         sequences: Mapping[str, int] = {}
         outcomes: list[Outcome]
         try:
@@ -247,40 +217,42 @@ class Engine:
             if sequences:
                 self._stored_s = time.monotonic()
                 self._clock.keep(now.us)
-            self._busy.update((group.account for group in groups), busy)
+            self._busy.update((submission.account for submission in submissions), busy)
             if busy:
-                groups, outcomes = self._put_back(groups, outcomes, busy)
+                submissions, outcomes = self._put_back(submissions, outcomes, busy)
         except StoreBroken as error:
             outcomes = [self._break(error)] * len(commands)
         except Refusal as refusal:
             log.error("store_unavailable", error=str(refusal), cause=cause_of(refusal))
             outcomes = [refusal] * len(commands)
         except Exception:
-            if len(groups) > 1:
+            if len(submissions) > 1:
                 # A bug met by one command must not fail its neighbours: run each call by itself.
-                for group in groups:
-                    self._commit([group])
+                for submission in submissions:
+                    self._commit([submission])
                 return
             log.exception("commit_failed")
             outcomes = [InternalFault()] * len(commands)
-        self._loop.call_soon_threadsafe(self._deliver, groups, outcomes, sequences)
+        self._loop.call_soon_threadsafe(self._deliver, submissions, outcomes, sequences)
 
     def _put_back(
-        self, groups: list[_Group], outcomes: list[Outcome], busy: Collection[str]
-    ) -> tuple[list[_Group], list[Outcome]]:
+        self, submissions: list[Submission], outcomes: list[Outcome], busy: Collection[str]
+    ) -> tuple[list[Submission], list[Outcome]]:
         """Queues calls of busy accounts again, as long as waiting is worthwhile.
 
         Returns:
             the other calls, with their outcomes.
         """
-        waiting: list[_Group] = []
-        answered: list[_Group] = []
+        waiting: list[Submission] = []
+        answered: list[Submission] = []
         answers: list[Outcome] = []
-        for group, own in _by_group(groups, outcomes):
-            if group.account in busy and self._busy.worth_waiting(group.account, group.deadline_s):
-                waiting.append(group)
+        for submission, own in by_submission(submissions, outcomes):
+            if submission.account in busy and self._busy.worth_waiting(
+                submission.account, submission.deadline_s
+            ):
+                waiting.append(submission)
             else:
-                answered.append(group)
+                answered.append(submission)
                 answers += own
         if waiting:
             if self._queue.empty():
@@ -300,34 +272,19 @@ class Engine:
         return StoreUnavailable("the store has failed; nothing was changed")
 
     def _deliver(
-        self, groups: list[_Group], outcomes: list[Outcome], sequences: Mapping[str, int]
+        self, submissions: list[Submission], outcomes: list[Outcome], sequences: Mapping[str, int]
     ) -> None:
         self._pending -= len(outcomes)
-        for group, own in _by_group(groups, outcomes):
-            if not group.answer.done():
-                group.answer.set_result(own)
+        for submission, own in by_submission(submissions, outcomes):
+            if not submission.answer.done():
+                submission.answer.set_result(own)
         if sequences:
             self._on_commit(sequences)
 
-    def _drop(self, groups: list[_Group]) -> None:
-        for group in groups:
-            self._pending -= len(group.commands)
-            if not group.answer.done():
-                group.answer.set_exception(
+    def _drop(self, submissions: list[Submission]) -> None:
+        for submission in submissions:
+            self._pending -= len(submission.commands)
+            if not submission.answer.done():
+                submission.answer.set_exception(
                     TimeoutError("the deadline passed before it was started")
                 )
-
-
-def _size(groups: list[_Group]) -> int:
-    return sum(len(group.commands) for group in groups)
-
-
-def _by_group(
-    groups: list[_Group], outcomes: list[Outcome]
-) -> Iterator[tuple[_Group, list[Outcome]]]:
-    """Each group with the outcomes of its commands."""
-    start = 0
-    for group in groups:
-        end = start + len(group.commands)
-        yield group, outcomes[start:end]
-        start = end

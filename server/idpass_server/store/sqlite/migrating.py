@@ -10,13 +10,8 @@ import structlog
 from idpass_server.store import CannotOpen, schema
 from idpass_server.store.sqlite import schema as sqlite_schema
 from idpass_server.store.sqlite.file import cannot_open, connect, sqlite3
-from idpass_server.store.sqlite.hold import (
-    Names,
-    Taken,
-    create_private,
-    must_exist,
-    sync_folder,
-)
+from idpass_server.store.sqlite.hold import Taken
+from idpass_server.store.sqlite.paths import Names, create_private, must_exist, sync_folder
 from idpass_server.store.sqlite.wal import mark
 
 log = structlog.get_logger()

@@ -7,16 +7,9 @@ from typing import Any, NamedTuple
 
 from idpass_server.store import CannotOpen
 from idpass_server.store.sqlite.file import DAMAGED, cannot_open, connect, sqlite3
-from idpass_server.store.sqlite.hold import (
-    LOCK_WAIT_S,
-    Hold,
-    Identity,
-    Names,
-    Taken,
-    cannot_write,
-    must_exist,
-)
+from idpass_server.store.sqlite.hold import LOCK_WAIT_S, Hold, Identity, Taken
 from idpass_server.store.sqlite.migrating import check_schema, migrate
+from idpass_server.store.sqlite.paths import Names, cannot_write, must_exist
 from idpass_server.store.sqlite.wal import claim, refuse_foreign, settle
 
 
