@@ -60,7 +60,7 @@ DAMAGE = [
     ("UPDATE passes SET caller = 'x' WHERE status = 'complete'", "newest event left it"),
     (
         "UPDATE passes SET event_sequence = event_sequence - 1 WHERE status = 'complete'",
-        "more events than its history",
+        "no pass's chain of events",
     ),
     ("UPDATE passes SET end_time_us = NULL WHERE status = 'complete'", "without an end_time"),
     ("DELETE FROM timers", "has no timer"),

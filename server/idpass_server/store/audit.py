@@ -159,7 +159,7 @@ CHECKS: Final = (
     Check(
         # Each event is its pass's newest, or the previous one of another event. A set difference
         # would be sorted in memory, so sums stand for the sets.
-        "pass has more events than its history",
+        "event is in no pass's chain of events",
         f"""SELECT name FROM accounts LEFT JOIN (
             SELECT account, count(*) AS n, {_sums("sequence", "x")},
                 count(previous_sequence) AS known, {_sums("previous_sequence", "y")}

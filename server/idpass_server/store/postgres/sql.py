@@ -110,16 +110,16 @@ SELECT_EVENTS: Final = (
     f"SELECT {columns(Event)} FROM events WHERE account = %s AND sequence > %s "
     "ORDER BY sequence LIMIT %s"
 )
-HISTORY: Final = f"""
-    WITH RECURSIVE history (sequence) AS (
+PASS_EVENTS: Final = f"""
+    WITH RECURSIVE chain (sequence) AS (
         SELECT event_sequence FROM passes WHERE account = %(account)s AND id = %(id)s
         UNION ALL
-        SELECT events.previous_sequence FROM history
-        JOIN events ON events.account = %(account)s AND events.sequence = history.sequence
+        SELECT events.previous_sequence FROM chain
+        JOIN events ON events.account = %(account)s AND events.sequence = chain.sequence
         WHERE events.previous_sequence > %(after_sequence)s
     )
-    SELECT {columns(Event, "events")} FROM history
-    JOIN events ON events.account = %(account)s AND events.sequence = history.sequence
+    SELECT {columns(Event, "events")} FROM chain
+    JOIN events ON events.account = %(account)s AND events.sequence = chain.sequence
     WHERE events.sequence > %(after_sequence)s
     ORDER BY events.sequence LIMIT %(limit)s"""
 _CANDIDATES: Final = "FROM passes WHERE account = %(account)s {start} ORDER BY id DESC"

@@ -142,7 +142,7 @@ class PostgresStore:
             rows = self._all(sql.SELECT_EVENTS, (account, after_sequence, limit))
         else:
             values = {"account": account, "after_sequence": after_sequence, "limit": limit}
-            rows = self._all(sql.HISTORY, values | {"id": pass_id})
+            rows = self._all(sql.PASS_EVENTS, values | {"id": pass_id})
         return list(map(Event._make, rows))
 
     def newest_event_time_us(self) -> int | None:

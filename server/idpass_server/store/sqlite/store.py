@@ -241,7 +241,7 @@ class SqliteStore:
                 found = self._reader.execute(sql.SELECT_EVENTS, (account, after_sequence, limit))
             else:
                 values = {"account": account, "after_sequence": after_sequence, "limit": limit}
-                found = self._reader.execute(sql.HISTORY, values | {"id": pass_id})
+                found = self._reader.execute(sql.PASS_EVENTS, values | {"id": pass_id})
             return list(map(Event._make, found))
 
     def newest_event_time_us(self) -> int | None:
