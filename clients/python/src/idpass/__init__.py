@@ -50,6 +50,8 @@ if TYPE_CHECKING:
         Violation,
     )
 
+__version__ = "0.1.0"
+
 _HOMES = ("_records", "errors", "client", "aio")
 
 __all__ = [

@@ -7,13 +7,12 @@ import re
 import threading
 import weakref
 from collections.abc import Callable, Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import grpc
 
-from idpass import _reach
+from idpass import __version__, _reach
 
 Pem = str | os.PathLike[str] | bytes
 Token = str | Callable[[], str]
@@ -81,9 +80,7 @@ class Endpoint:
         if local and not secure:
             # Or a proxy from the environment would see what is meant to stay on this machine.
             self._options["grpc.enable_http_proxy"] = 0
-        self._options["grpc.primary_user_agent"] = (
-            f"idpass-client/{metadata.version('idpass-client')}"
-        )
+        self._options["grpc.primary_user_agent"] = f"idpass-client/{__version__}"
         self._options.update(channel_options)
         self._pems = self._read_pems(tls, client_certificate) if secure else None
 

@@ -4,7 +4,6 @@ import contextlib
 import functools
 import io
 import os
-import re
 import signal
 import sys
 from collections.abc import Callable, Iterable
@@ -16,112 +15,17 @@ try:
     import click
     import rich  # noqa: F401 what shows things needs it
 except ImportError:
-    sys.exit("The command line needs click and rich: pip install 'idpass-client[cli]'")
+    sys.exit(
+        "The command line needs click and rich, the extra 'cli' of idpass-client: "
+        "pip install click rich"
+    )
 
-from idpass import _show, _stdio
+from idpass import __version__, _show, _stdio
 from idpass._cleanup import IN_FLIGHT, Cleanup
-from idpass._records import CancelReason, Receipt, Status
+from idpass._cli import EXIT_INTERRUPTED, EXIT_REFUSED, Cli, Command, Duration
+from idpass._records import CancelReason, Status
 from idpass.client import IdPassClient
-from idpass.errors import (
-    DeadlineExceeded,
-    IdPassError,
-    OutcomeUnknown,
-    Overloaded,
-    Unavailable,
-)
-
-EXIT_REFUSED = 1
-EXIT_UNKNOWN = 3
-EXIT_UNREACHABLE = 4
-EXIT_OUTPUT = 5
-EXIT_INTERRUPTED = 130
-
-_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
-Command = Callable[..., Any]
-
-
-class _Duration(click.ParamType[timedelta]):
-    name = "duration"
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> timedelta:
-        if isinstance(value, timedelta):
-            return value
-        match = re.fullmatch(r"(\d{1,5})([smhdw])", value, re.ASCII)
-        if not match:
-            self.fail(f"{value!r} is no duration such as 30m, 12h, 7d or 2w", param, ctx)
-        return timedelta(**{_UNITS[match[2]]: int(match[1])})
-
-
-class _Cli:
-    """What every command works with.
-
-    Args:
-        json: whether to write for scripts.
-
-    Raises:
-        UsageError: standard output is closed.
-    """
-
-    def __init__(self, client: IdPassClient, *, json: bool) -> None:
-        if sys.stdout is None:
-            raise click.UsageError("standard output is closed, and the answer would be lost")
-        self.client = client
-        self.json = json
-        # A table in a file or a pipe is as wide as it needs to be.
-        width = None if sys.stdout.isatty() else 1_000
-        self.out = _stdio.console(sys.stdout, needed=True, width=width)
-        self.err = _stdio.console(sys.stderr or io.StringIO(), needed=False, soft_wrap=True)
-        self._ascii_only = not _stdio.encodes_everything(sys.stdout)
-        self._done = ""
-
-    def tell(self, value: Any, rows: Iterable[_show.Row], done: str = "") -> None:
-        """Args: done: what has been changed, for people who would not learn it otherwise."""
-        self._done = done
-        if self.json:
-            self.tell_json(value)
-        else:
-            _show.rows(self.out, rows)
-
-    def tell_receipt(self, receipt: Receipt, *, checked: bool = False, others: str = "") -> None:
-        """
-        Args:
-            checked: whether that is all that was done.
-            others: what to say of further passes, where the output fails.
-        """
-        line = _show.receipt_line(receipt, checked=checked)
-        self._done = "" if checked else line.plain + others
-        if self.json:
-            self.tell_json(receipt)
-        else:
-            self.out.print(line, soft_wrap=True)
-
-    def tell_json(self, value: Any) -> None:
-        self.out.file.write(_show.as_json(value, ascii_only=self._ascii_only) + "\n")
-        self.out.file.flush()
-
-    def complain(self, error: IdPassError, **context: str) -> int:
-        """Says what went wrong. Returns the exit code for it."""
-        try:
-            if self.json:
-                self.tell_json(context | _show.error_fields(error))
-            else:
-                self.err.print(_show.error_line(error))
-        except _stdio.CannotWrite:
-            self.err.print(_show.error_line(error))
-        if isinstance(error, OutcomeUnknown):
-            return EXIT_UNKNOWN
-        if isinstance(error, (Unavailable, DeadlineExceeded, Overloaded)):
-            return EXIT_UNREACHABLE
-        return EXIT_REFUSED
-
-    def not_told(self, failure: _stdio.CannotWrite) -> int:
-        """Says that the output is lost, and what was done. Returns the exit code for it."""
-        if self._done:
-            self.err.print(f"The output cannot be written ({failure}). Done: {self._done}")
-        elif not failure.reader_left:  # as with `| head`
-            self.err.print(f"The output cannot be written ({failure}).")
-        return EXIT_OUTPUT
-
+from idpass.errors import IdPassError
 
 _FILE = click.Path(exists=True, dir_okay=False)
 
@@ -168,7 +72,7 @@ _FILE = click.Path(exists=True, dir_okay=False)
     metavar="SECONDS",
     help="For each call, with all its retries.",
 )
-@click.version_option(package_name="idpass-client")
+@click.version_option(__version__)
 @click.pass_context
 def main(
     context: click.Context,
@@ -200,7 +104,7 @@ def main(
 
 
 def _command(function: Command) -> Command:
-    """A command of `main`: it is given a _Cli and may return an exit code."""
+    """A command of `main`: it is given a Cli and may return an exit code."""
 
     @main.command(function.__name__.rstrip("_"))
     @click.option("--json", is_flag=True, help="For scripts: one JSON object a line.")
@@ -212,7 +116,7 @@ def _command(function: Command) -> Command:
         except (ValueError, OSError) as error:
             raise click.UsageError(str(error)) from error
         with client:
-            cli = _Cli(client, json=json)
+            cli = Cli(client, json=json)
             try:
                 code = function(cli, **arguments)
             except IdPassError as error:
@@ -246,7 +150,7 @@ def _status_option(choices: Iterable[Status]) -> Callable[[Command], Command]:
 @click.option("--validate-only", is_flag=True, help="Check and answer, but change nothing.")
 @click.option("--request-id", help="For one ID: that of an attempt whose outcome is not known.")
 def cancel(
-    cli: _Cli,
+    cli: Cli,
     ids: tuple[str, ...],
     reason: str,
     validate_only: bool,
@@ -286,7 +190,7 @@ def _lines() -> Iterable[str]:
 
 @_command
 @click.argument("id")
-def get(cli: _Cli, id: str) -> None:  # noqa: A002 the argument's name
+def get(cli: Cli, id: str) -> None:  # noqa: A002 the argument's name
     """Show one pass."""
     id_pass = cli.client.get(id)
     cli.tell(id_pass, _show.pass_rows(id_pass))
@@ -294,10 +198,10 @@ def get(cli: _Cli, id: str) -> None:  # noqa: A002 the argument's name
 
 @_command
 @_status_option(Status)
-@click.option("--idle-for", type=_Duration(), help="Only if unchanged for so long, such as 7d.")
+@click.option("--idle-for", type=Duration(), help="Only if unchanged for so long, such as 7d.")
 @click.option("--limit", type=click.IntRange(min=1), help="At most so many.")
 def list_(
-    cli: _Cli, statuses: tuple[str, ...], idle_for: timedelta | None, limit: int | None
+    cli: Cli, statuses: tuple[str, ...], idle_for: timedelta | None, limit: int | None
 ) -> None:
     """List passes, newest first."""
     passes = islice(cli.client.list(statuses=map(Status, statuses), idle_for=idle_for), limit)
@@ -313,7 +217,7 @@ def list_(
 @click.option(
     "--after", type=click.IntRange(min=0), help="Sequence of the last event seen; 0 for all."
 )
-def watch(cli: _Cli, id: str | None, after: int | None) -> None:  # noqa: A002 likewise
+def watch(cli: Cli, id: str | None, after: int | None) -> None:  # noqa: A002 likewise
     """Show events as they happen; of one pass, its whole history until it ends."""
     if after is None:
         after = 0 if id else cli.client.account().last_sequence
@@ -330,7 +234,7 @@ def watch(cli: _Cli, id: str | None, after: int | None) -> None:  # noqa: A002 l
 @click.option("--supersedes", metavar="ID", help="The pass in flight that the new one replaces.")
 @click.option("--request-id", help="That of an attempt whose outcome is not known.")
 def register(
-    cli: _Cli, days: int, applicant: str, supersedes: str | None, request_id: str | None
+    cli: Cli, days: int, applicant: str, supersedes: str | None, request_id: str | None
 ) -> None:
     """Register a pass."""
     receipt = cli.client.register(
@@ -343,20 +247,20 @@ def register(
 
 
 @_command
-def account(cli: _Cli) -> None:
+def account(cli: Cli) -> None:
     """Show the account that you act for."""
     found = cli.client.account()
     cli.tell(found, _show.account_rows(found))
 
 
 @_command
-@click.option("--idle-for", type=_Duration(), required=True, help="Unchanged for so long: 7d.")
+@click.option("--idle-for", type=Duration(), required=True, help="Unchanged for so long: 7d.")
 @_status_option(IN_FLIGHT)
 @click.option("--note", default="", help="Free text, kept with each pass.")
 @click.option("--dry-run", is_flag=True, help="Show what would be cancelled, and stop.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def cleanup(
-    cli: _Cli,
+    cli: Cli,
     *,
     idle_for: timedelta,
     statuses: tuple[str, ...],
