@@ -39,13 +39,13 @@ _FILE = click.Path(exists=True, dir_okay=False)
     show_envvar=True,
     help="HOST:PORT of the service.",
 )
-@click.option("--tls", is_flag=True, envvar="IDPASS_TLS", show_envvar=True, help="Speak TLS.")
+@click.option("--tls", is_flag=True, envvar="IDPASS_TLS", show_envvar=True, help="Use TLS.")
 @click.option(
     "--ca",
     type=_FILE,
     envvar="IDPASS_CA",
     show_envvar=True,
-    help="Speak TLS and trust the authorities in this PEM file.",
+    help="Use TLS and trust the authorities in this PEM file.",
 )
 @click.option(
     "--cert",
@@ -61,16 +61,14 @@ _FILE = click.Path(exists=True, dir_okay=False)
     show_envvar=True,
     help="Mutual TLS: PEM file of its private key.",
 )
-@click.option(
-    "--allow-plaintext", is_flag=True, help="Speak plain text to another machine as well."
-)
+@click.option("--allow-plaintext", is_flag=True, help="Allow plain text to other machines.")
 @click.option(
     "--timeout",
     type=click.FloatRange(min=0, min_open=True),
     default=5.0,
     show_default=True,
     metavar="SECONDS",
-    help="For each call, with all its retries.",
+    help="Time limit of each call, with all its retries.",
 )
 @click.version_option(__version__)
 @click.pass_context
@@ -83,17 +81,17 @@ def main(
     key: str | None,
     **settings: Any,
 ) -> None:
-    """Cancels ID Passes, and tells about them.
+    """Cancels ID Passes, and shows them.
 
-    A bearer token is read from the environment variable IDPASS_TOKEN only: an option could be
-    seen by everyone on the machine.
+    A bearer token is read from the environment variable IDPASS_TOKEN only: everyone on the
+    machine could see an option.
 
     Exit codes: 0 done; 1 refused, or one of several was; 2 wrong usage; 3 the outcome is not
     known, run it again; 4 the service is out of reach or overloaded; 5 done, but the output
     could not be written; 130 interrupted.
     """
     if (cert is None) != (key is None):
-        raise click.UsageError("--cert and --key belong together")
+        raise click.UsageError("--cert and --key must be given together")
     context.obj = functools.partial(
         IdPassClient,
         tls=ca or tls,
@@ -104,10 +102,10 @@ def main(
 
 
 def _command(function: Command) -> Command:
-    """A command of `main`: it is given a Cli and may return an exit code."""
+    """Makes a function a command of `main`: it is given a Cli and may return an exit code."""
 
     @main.command(function.__name__.rstrip("_"))
-    @click.option("--json", is_flag=True, help="For scripts: one JSON object a line.")
+    @click.option("--json", is_flag=True, help="For scripts: one JSON object per line.")
     @click.pass_obj
     @functools.wraps(function)
     def run(connect: Callable[[], IdPassClient], /, json: bool, **arguments: Any) -> None:
@@ -146,9 +144,11 @@ def _status_option(choices: Iterable[Status]) -> Callable[[Command], Command]:
 @click.argument("ids", metavar="ID...", nargs=-1, required=True)
 @click.option("--reason", type=click.Choice([str(r) for r in CancelReason]), default="unspecified")
 @click.option("--note", default="", help="Free text, kept with the pass.")
-@click.option("--require-refund", is_flag=True, help="Only if the fee comes back.")
+@click.option("--require-refund", is_flag=True, help="Only if the fee is refunded.")
 @click.option("--validate-only", is_flag=True, help="Check and answer, but change nothing.")
-@click.option("--request-id", help="For one ID: that of an attempt whose outcome is not known.")
+@click.option(
+    "--request-id", help="For a single ID: the request id of an attempt whose outcome is unknown."
+)
 def cancel(
     cli: Cli,
     ids: tuple[str, ...],
@@ -157,26 +157,26 @@ def cancel(
     request_id: str | None,
     **options: Any,
 ) -> int:
-    """Cancel passes; the fee comes back if no verification step was taken.
+    """Cancel passes; the fee is refunded if no verification step was taken.
 
     With - for ID, ids are read from standard input, one a line.
     """
     options["reason"] = reason
     given = _lines() if ids == ("-",) else iter(ids)
     if request_id and (len(ids) > 1 or ids == ("-",)):
-        raise click.UsageError("--request-id stands for one ID")
+        raise click.UsageError("--request-id is for a single ID")
     if len(ids) == 1 and ids != ("-",):
         options |= {"validate_only": validate_only, "request_id": request_id}
         cli.tell_receipt(cli.client.cancel(ids[0], **options), checked=validate_only)
         return 0
     if validate_only:
-        raise click.UsageError("--validate-only is for one ID")
+        raise click.UsageError("--validate-only is for a single ID")
     code = 0
-    # Where the service is out of reach, every item's result says so before the error is raised.
+    # If the service is out of reach, every item's result says so before the error is raised.
     with contextlib.suppress(IdPassError):
         for result in cli.client.cancel_many(given, **options):
             if result.receipt:
-                cli.tell_receipt(result.receipt, others="; others may be too, run again to learn")
+                cli.tell_receipt(result.receipt, others="; others may be too, run again to see")
             elif result.error:
                 code = max(code, cli.complain(result.error, id=result.id))
     return code
@@ -184,7 +184,7 @@ def cancel(
 
 def _lines() -> Iterable[str]:
     if isinstance(sys.stdin, io.TextIOWrapper):
-        sys.stdin.reconfigure(errors="replace")  # what is no text is no id either
+        sys.stdin.reconfigure(errors="replace")  # what is not text is not an id either
     return (line.strip() for line in sys.stdin if line.strip())
 
 
@@ -198,8 +198,10 @@ def get(cli: Cli, id: str) -> None:  # noqa: A002 the argument's name
 
 @_command
 @_status_option(Status)
-@click.option("--idle-for", type=Duration(), help="Only if unchanged for so long, such as 7d.")
-@click.option("--limit", type=click.IntRange(min=1), help="At most so many.")
+@click.option(
+    "--idle-for", type=Duration(), help="Only passes unchanged for this long, such as 7d."
+)
+@click.option("--limit", type=click.IntRange(min=1), help="Maximum number of passes.")
 def list_(
     cli: Cli, statuses: tuple[str, ...], idle_for: timedelta | None, limit: int | None
 ) -> None:
@@ -229,10 +231,16 @@ def watch(cli: Cli, id: str | None, after: int | None) -> None:  # noqa: A002 li
 
 
 @_command
-@click.option("--days", type=click.IntRange(1, 14), default=7, show_default=True, help="Validity.")
+@click.option(
+    "--days",
+    type=click.IntRange(1, 14),
+    default=7,
+    show_default=True,
+    help="Days until the link expires.",
+)
 @click.option("--applicant", default="", help="Your own name for the applicant.")
-@click.option("--supersedes", metavar="ID", help="The pass in flight that the new one replaces.")
-@click.option("--request-id", help="That of an attempt whose outcome is not known.")
+@click.option("--supersedes", metavar="ID", help="A pass in flight that the new one replaces.")
+@click.option("--request-id", help="The request id of an attempt whose outcome is unknown.")
 def register(
     cli: Cli, days: int, applicant: str, supersedes: str | None, request_id: str | None
 ) -> None:
@@ -248,17 +256,22 @@ def register(
 
 @_command
 def account(cli: Cli) -> None:
-    """Show the account that you act for."""
+    """Show your account."""
     found = cli.client.account()
     cli.tell(found, _show.account_rows(found))
 
 
 @_command
-@click.option("--idle-for", type=Duration(), required=True, help="Unchanged for so long: 7d.")
+@click.option(
+    "--idle-for",
+    type=Duration(),
+    required=True,
+    help="Cancel passes unchanged for this long, such as 7d.",
+)
 @_status_option(IN_FLIGHT)
 @click.option("--note", default="", help="Free text, kept with each pass.")
 @click.option("--dry-run", is_flag=True, help="Show what would be cancelled, and stop.")
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 def cleanup(
     cli: Cli,
     *,
@@ -268,10 +281,10 @@ def cleanup(
     dry_run: bool,
     yes: bool,
 ) -> int:
-    """Cancel abandoned passes: those in flight in which nothing has moved for a while.
+    """Cancel abandoned passes: those in flight whose status has not changed for a while.
 
-    Ctrl-C stops it after the batches under way; run again, it goes on with the rest. A pass
-    that moves on meanwhile is left alone.
+    Ctrl-C stops it after the batches under way; run again, it continues with the rest. A pass
+    whose status changes meanwhile is left alone.
     """
     work = Cleanup(cli.client, [Status(word) for word in statuses] or IN_FLIGHT, idle_for, note)
     work.survey()
@@ -280,7 +293,7 @@ def cleanup(
         return 0
     if not yes:
         if cli.json or not sys.stdin.isatty():
-            raise click.UsageError("say --yes to cancel without being asked, or --dry-run")
+            raise click.UsageError("give --yes to cancel without confirmation, or --dry-run")
         _show.rows(cli.err, _show.plan_rows(work))
         click.confirm("Cancel them?", abort=True, err=True)
     try:
