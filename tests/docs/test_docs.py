@@ -188,7 +188,15 @@ def test_make_lists_every_target() -> None:
     assert set(phony.split()) == set(re.findall(r"^  make ([a-z-]+)", done.stdout, re.MULTILINE))
 
 
-LEVELS: Final = {"debug", "info", "warning", "error", "critical"}
+LEVELS: Final = {
+    "debug": "debug",
+    "info": "info",
+    "warning": "warning",
+    "error": "error",
+    "exception": "error",
+    "critical": "critical",
+}
+"""The level of a line, by the method of the log that writes it."""
 
 
 def log_events() -> dict[str, set[str]]:
@@ -207,7 +215,7 @@ def log_events() -> dict[str, set[str]]:
                     func=ast.Attribute(value=ast.Name(id="log" | "_log"), attr=level),
                     args=[ast.Constant(value=str(event)), *_],
                 ) if level in LEVELS:
-                    found[event].add(level)
+                    found[event].add(LEVELS[level])
     return found
 
 
