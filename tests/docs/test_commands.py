@@ -20,7 +20,7 @@ from kit.support import Process, cli, process
 
 HERE: Final = "docs/test_commands.py::"
 README: Final = "docs/test_docs.py::"
-TLS: Final = "security/test_dev_certs.py::test_the_readme_shows_how_it_is_tried"
+TLS: Final = "security/test_dev_certs.py::test_the_security_page_shows_how_tls_is_tried"
 
 HOW: Final = {
     "README.md": {

@@ -105,7 +105,9 @@ def call(command: list[str], server: Process, folder: Path) -> subprocess.Comple
     )
 
 
-def test_the_readme_shows_how_it_is_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_security_page_shows_how_tls_is_tried(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     make, serve, register = (
         command("security.md", start)
