@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager
 from types import ModuleType
 from typing import Any, Final
 
+from idpass_server import extras
 from idpass_server.config import BadSetting, sqlite_path
 from idpass_server.store import CannotOpen, Store
 from idpass_server.store.audit import Audit, audit
@@ -188,7 +189,4 @@ def _postgres() -> ModuleType:
     try:
         return importlib.import_module("idpass_server.store.postgres.store")
     except ImportError as error:
-        raise CannotOpen(
-            f"PostgreSQL needs {error.name}, which is missing: "
-            "pip install 'idpass-server[postgresql]'"
-        ) from error
+        raise CannotOpen(extras.missing("PostgreSQL", error, "postgresql")) from error
