@@ -19,6 +19,8 @@ from typing import Final, NamedTuple
 
 import structlog
 
+from idpass_server.failures import OperatorError
+
 SECOND_US: Final = 1_000_000
 JUMP_US: Final = 60 * SECOND_US
 """Largest step of the wall clock that is accepted unconditionally, microseconds."""
@@ -40,7 +42,7 @@ def _libc() -> ctypes.CDLL:
     return ctypes.CDLL(None)
 
 
-class ClockWrong(Exception):
+class ClockWrong(OperatorError):
     """The wall clock is not fit to serve a database by; the message says why and what to do."""
 
 

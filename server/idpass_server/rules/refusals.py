@@ -21,6 +21,7 @@ They hold facts. `api.errors.TABLE` turns them into what a caller sees.
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from idpass_server.failures import OperatorError
 from idpass_server.rules.records import Pass, Status
 
 
@@ -148,7 +149,7 @@ class Overloaded(Refusal):
         self.cause = "server"
 
 
-class StoreUnavailable(Refusal):
+class StoreUnavailable(Refusal, OperatorError):
     """The store cannot answer now.
 
     Args:

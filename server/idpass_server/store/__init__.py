@@ -10,6 +10,7 @@ In here: a Protocol and two implementations, and what works on databases of eith
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Final, NamedTuple, Protocol
 
+from idpass_server.failures import OperatorError
 from idpass_server.rules.batch import Batch
 from idpass_server.rules.commands import Command, Outcome
 from idpass_server.rules.records import Account, Event, Money, Pass
@@ -75,11 +76,11 @@ class Page(NamedTuple):
     next_before_id: str | None
 
 
-class CannotOpen(Exception):
+class CannotOpen(OperatorError):
     """The database cannot be served; the message says why and what to do."""
 
 
-class StoreBroken(Exception):
+class StoreBroken(OperatorError):
     """The store can no longer be trusted, and the process must go down rather than guess.
 
     Args:
