@@ -137,13 +137,13 @@ def test_a_service_that_never_answers_leaves_the_outcome_unknown_in_time(
 ) -> None:
     client = connect(own_server.address)
     pass_id = client.register().id_pass.id
-    own_server.process.send_signal(signal.SIGSTOP)
+    own_server.signal(signal.SIGSTOP)
     started_s = time.monotonic()
     try:
         with pytest.raises(OutcomeUnknown) as raised:
             client.cancel(pass_id, timeout=0.5)
         assert time.monotonic() - started_s < 4
     finally:
-        own_server.process.send_signal(signal.SIGCONT)
+        own_server.signal(signal.SIGCONT)
     receipt: Any = client.cancel(pass_id, request_id=raised.value.request_id)
     assert receipt.fee_refunded

@@ -13,7 +13,8 @@ import pytest
 from idpass_server.gateway import app
 from idpass_server.trying.sandbox import FEE, SLOTS, STORIES, seed
 from kit.http import EventStream, Http, reason, served
-from kit.support import WAYS, cli, problems
+from kit.support import cli, problems
+from kit.ways import WAYS
 
 STATIC = sorted(app.STATIC.iterdir())
 

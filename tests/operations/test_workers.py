@@ -142,7 +142,8 @@ def test_a_signal_drains_all_workers(database: str, number: int) -> None:
                 assert server.get(pass_id).cancellation.caller
             else:
                 assert isinstance(error, grpc.RpcError)
-                assert error.code() == grpc.StatusCode.UNAVAILABLE
+                # gRPC itself drops with CANCELLED what comes in the moment of hanging up.
+                assert error.code().name in {"UNAVAILABLE", "CANCELLED"}
 
 
 def test_ctrl_c_in_a_terminal_drains_all_workers(database: str) -> None:

@@ -139,13 +139,13 @@ async def test_a_stop_under_load(
     failing_s = failed[-1].sent_s - failed[0].sent_s if failed else 0.0
     title = f"stop under load: {kind}, {rate} calls/s"
     report(
-        request.config,
+        request,
         title,
         f"stop {stopped_s - signalled_s:.2f} s, start {serving_s - stopped_s:.2f} s, "
         f"calls failed for {failing_s:.2f} s",
     )
     for error, count in Counter(each.error for each in failed).most_common():
-        report(request.config, title, f"{count:5} {error}")
+        report(request, title, f"{count:5} {error}")
     # What nobody can know is what gRPC itself dropped in the moment of hanging up.
     assert sum(not each.known for each in failed) <= MAX_UNKNOWN
     assert problems(db) == []

@@ -105,7 +105,7 @@ def test_no_payload_ends_in_a_fault_or_writes_what_is_not_valid(
         took_s = time.monotonic() - start_s
         after = server.account()
         assert server.process.poll() is None
-        assert not [line for line in server.log if line["event"] not in {"serving", "call"}]
+        assert {line.get("level") for line in server.log} == {"info"}
     # A pass registered is the only thing that any of them may have written.
     assert after.last_sequence - before.last_sequence == fuzz.registered
     assert after.slots_in_use - before.slots_in_use == fuzz.registered
@@ -113,5 +113,5 @@ def test_no_payload_ends_in_a_fault_or_writes_what_is_not_valid(
     sent = fuzz.codes.total()
     title = f"Fuzz: {sent:,} payloads in {took_s:.0f} s, seed {SEED}"
     for (method, code), count in sorted(fuzz.codes.items()):
-        report(request.config, title, f"{count:9,} {method} {code}")
+        report(request, title, f"{count:9,} {method} {code}")
     assert sent >= (1_000 if SECONDS else PAYLOADS)

@@ -17,7 +17,10 @@ from idpass.v1 import id_pass_pb2 as pb
 from idpass.v1 import id_pass_service_pb2 as service_pb
 from idpass_server.api.errors import rfc3339
 from kit.guarded import Guarded, caller, rows
-from kit.support import STATUS, WAYS, Calls, refused
+from kit.support import STATUS, Calls, refused
+from kit.ways import WAYS
+
+pytestmark = pytest.mark.both_stores
 
 PROBES = 5_400
 PROBES_IN_A_ROW = 60

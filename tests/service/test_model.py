@@ -24,6 +24,7 @@ from hypothesis.stateful import (
 
 from idpass.v1 import id_pass_pb2 as pb
 from idpass.v1.id_pass_service_pb2 import CancelRequest
+from idpass_server.store.opening import make_store
 from kit.support import DAY_US, STATUS, Service, details_of, problems, set_slots, told
 
 NAME = {number: name for name, number in STATUS.items()}
@@ -323,7 +324,9 @@ class OneAccount(RuleBasedStateMachine):
 @contextlib.contextmanager
 def sqlite_file() -> Iterator[str]:
     with tempfile.TemporaryDirectory() as folder:
-        yield f"sqlite:///{folder}/idpass.db"
+        url = f"sqlite:///{folder}/idpass.db"
+        make_store(url)
+        yield url
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
