@@ -281,11 +281,16 @@ def test_an_interrupted_cleanup_tells_what_it_did_and_can_be_run_again(
     asyncio.run(register_3000())
     command = [*COMMAND, "cleanup", "--idle-for", "0s", "--yes", "--json"]
     env = os.environ | {"IDPASS_ADDRESS": own_server.address}
-    program = subprocess.Popen(interruptible(*command), stdout=subprocess.PIPE, env=env, text=True)
-    with IdPassClient(own_server.address) as client:
-        next(e for e in client.watch(after_sequence=3_000))  # its first batch is done
-    program.send_signal(signal.SIGINT)
-    output, _ = program.communicate(timeout=60)
+    with subprocess.Popen(
+        interruptible(*command), stdout=subprocess.PIPE, env=env, text=True
+    ) as program:
+        try:
+            with IdPassClient(own_server.address) as client:
+                next(e for e in client.watch(after_sequence=3_000))  # its first batch is done
+            program.send_signal(signal.SIGINT)
+            output, _ = program.communicate(timeout=60)
+        finally:
+            program.kill()
     summary = json.loads(output)
     assert program.returncode == 130
     assert summary["interrupted"]

@@ -66,7 +66,8 @@ def supervisor(*options: str) -> Iterator["subprocess.Popen[str]"]:
             children = children_of(running.pid)
             running.kill()
             for child in children:  # which may be stopped
-                os.kill(child, signal.SIGCONT)
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(child, signal.SIGCONT)
 
 
 def end(server: Process) -> None:

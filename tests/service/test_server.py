@@ -205,16 +205,17 @@ def test_the_environment_sets_what_the_options_do(tmp_path: Path) -> None:
     db = tmp_path / "by-environment.db"
     environment = {"IDPASS_DB": f"sqlite:///{db}", "IDPASS_MAX_WATCHERS": "0"}
     command = [sys.executable, "-m", "idpass_server", "serve", "--listen", "127.0.0.1:0"]
-    server = subprocess.Popen(
+    with subprocess.Popen(
         command, env=os.environ | environment, stderr=subprocess.PIPE, text=True
-    )
-    assert server.stderr
-    told = map(json.loads, server.stderr)
-    address = next(line["listen"] for line in told if line["event"] == "serving")
-    with grpc.insecure_channel(address) as channel, pytest.raises(grpc.RpcError) as caught:
-        next(IdPassServiceStub(channel).WatchIdPasses(WatchRequest()))
-    server.kill()
-    server.communicate()
+    ) as server:
+        assert server.stderr
+        try:
+            told = map(json.loads, server.stderr)
+            address = next(line["listen"] for line in told if line["event"] == "serving")
+            with grpc.insecure_channel(address) as channel, pytest.raises(grpc.RpcError) as caught:
+                next(IdPassServiceStub(channel).WatchIdPasses(WatchRequest()))
+        finally:
+            server.kill()
     assert caught.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
     assert db.exists()
 
