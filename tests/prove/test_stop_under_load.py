@@ -22,7 +22,6 @@ from kit.restarting import restart_under_load
 from kit.support import STATUS, Process, problems, process, report, set_slots
 
 BEFORE_S, AFTER_S = 1.0, 2.0
-MAX_UNKNOWN = 5
 KINDS = ["sqlite", "http", "postgresql", "workers"]
 MORE_OPTIONS = {"workers": ("--workers", "2"), "http": ("--http", "127.0.0.1:0")}
 OPTIONS = [("grpc.initial_reconnect_backoff_ms", 50), ("grpc.max_reconnect_backoff_ms", 100)]
@@ -147,6 +146,7 @@ async def test_a_stop_under_load(
     )
     for error, count in Counter(each.error for each in failed).most_common():
         report(request, title, f"{count:5} {error}")
-    # What nobody can know is what gRPC itself dropped in the moment of hanging up.
-    assert sum(not each.known for each in failed) <= MAX_UNKNOWN
+    # What nobody can know is what gRPC itself dropped in the moment of hanging up: the busier the
+    # machine, the more of it.
+    assert {each.error for each in failed if not each.known} <= {"CANCELLED: CANCELLED"}
     assert problems(db) == []
