@@ -6,10 +6,11 @@ BIN := $(VENV)/bin
 GENERATE := .venv-generate
 STUBS := clients/python/src
 PROTOS := $(wildcard protos/idpass/v1/*.proto)
+AT_ONCE := -n 4 --dist loadfile
 PIP := -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test prove fuzz check vulnerabilities format generate options baseline matrix bench bench-postgresql build lock clean
+.PHONY: help setup demo serve test coverage prove fuzz check vulnerabilities format generate options baseline matrix bench bench-postgresql build lock clean
 
 help: ## Show what can be made
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -22,11 +23,18 @@ demo: $(VENV)/runtime ## Cancel a pass in every status, over real gRPC, and show
 serve: $(VENV)/runtime ## Serve mock data on 127.0.0.1:50051, with a page to try it on :8080, or on the next free ports
 	@$(BIN)/idpass-server serve --http 127.0.0.1:8080 --sandbox
 
-test: $(VENV)/dev ## Run all tests
-	$(BIN)/python -m pytest tests --ignore tests/prove
+test: $(VENV)/dev ## Run the suite, side by side by file
+	$(BIN)/python -m pytest $(AT_ONCE) tests
 
-prove: $(VENV)/dev ## Run the long drills: kills, failovers, overload
-	$(BIN)/python -m pytest tests/prove
+coverage: $(VENV)/dev ## Run the suite and show the lines that no test runs, those of subprocesses included
+	@rm -f .coverage .coverage.*
+	$(BIN)/coverage run -m pytest $(AT_ONCE) tests
+	@$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
+
+prove: $(VENV)/dev ## Run the long drills: kills, failovers, abuse, fuzz; for about PROVE_MINUTES, or ten
+	PROVE_MINUTES=$${PROVE_MINUTES:-10} $(BIN)/python -m pytest -n 2 --dist loadfile --timeout 1800 \
+		tests/prove tests/security/test_fuzz.py tests/security/test_isolation.py tests/service/test_model.py
 
 fuzz: $(VENV)/dev ## Send random and mutated requests for ten minutes, or FUZZ_SECONDS
 	FUZZ_SECONDS=$${FUZZ_SECONDS:-600} $(BIN)/python -m pytest tests/security/test_fuzz.py
@@ -82,7 +90,7 @@ lock: ## Pin the newest dependencies with hashes (needs uv)
 			--output-file $$set/requirements.txt $$set/requirements.in || exit 1; done
 
 clean: ## Remove everything that was made here
-	rm -rf $(VENV) $(GENERATE) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(GENERATE) build dist .coverage .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -53,7 +53,7 @@ class _Other(threading.Thread):
 
 @pytest.mark.parametrize("token", ["ann-token", "nobody"])
 def test_the_largest_bodies_beside_another_account(
-    tmp_path: Path, pytestconfig: pytest.Config, token: str
+    tmp_path: Path, request: pytest.FixtureRequest, token: str
 ) -> None:
     file, db = tmp_path / "callers.toml", tmp_path / "idpass.db"
     make_accounts(db, "acme", "beta")
@@ -68,4 +68,4 @@ def test_the_largest_bodies_beside_another_account(
                 assert response.status_code in ({200, 400} if token == "ann-token" else {401})
             longest_ms = other.end() * 1000
             line = f"{longest_ms:6.1f} ms: {name} of {len(body):,} bytes, {token}"
-            report(pytestconfig, "The longest call of another account (goal: 100 ms)", line)
+            report(request, "The longest call of another account (goal: 100 ms)", line)

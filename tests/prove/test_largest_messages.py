@@ -140,7 +140,7 @@ def test_no_request_holds_another_account_up(server: Any, request: pytest.Fixtur
                     with contextlib.suppress(grpc.RpcError):
                         call(body, metadata=bearer(token), timeout=30)
             report(
-                request.config,
+                request,
                 "Largest requests: longest call of another account meanwhile (goal: 100 ms)",
                 f"{prober.longest_s * 1e3:7.1f} ms  {token}  {method} {kind} ({len(body):,} bytes)",
             )

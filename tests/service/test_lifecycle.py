@@ -6,7 +6,8 @@ import grpc
 import pytest
 
 from idpass.v1 import id_pass_pb2 as pb
-from kit.support import DAY_US, STATUS, UNKNOWN_ID, WAYS, Service, refused
+from kit.support import DAY_US, STATUS, UNKNOWN_ID, Service, refused
+from kit.ways import WAYS
 
 
 def test_registering_charges_the_fee_and_takes_a_slot(service: Service) -> None:

@@ -24,6 +24,8 @@ from hypothesis.stateful import (
 
 from idpass.v1 import id_pass_pb2 as pb
 from idpass.v1.id_pass_service_pb2 import CancelRequest
+from idpass_server.store.opening import make_store
+from kit.proving import times
 from kit.support import DAY_US, STATUS, Service, details_of, problems, set_slots, told
 
 NAME = {number: name for name, number in STATUS.items()}
@@ -323,7 +325,9 @@ class OneAccount(RuleBasedStateMachine):
 @contextlib.contextmanager
 def sqlite_file() -> Iterator[str]:
     with tempfile.TemporaryDirectory() as folder:
-        yield f"sqlite:///{folder}/idpass.db"
+        url = f"sqlite:///{folder}/idpass.db"
+        make_store(url)
+        yield url
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
@@ -335,5 +339,7 @@ def test_one_account_is_as_its_model(kind: str, request: pytest.FixtureRequest) 
 
     run_state_machine_as_test(
         OneAccountOfThisKind,
-        settings=settings(max_examples=40, stateful_step_count=40, deadline=None),
+        settings=settings(
+            max_examples=times(every_day=15, a_minute=6), stateful_step_count=40, deadline=None
+        ),
     )

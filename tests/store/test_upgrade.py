@@ -18,7 +18,8 @@ from idpass_server.store.sqlite.file import sqlite3
 from idpass_server.store.sqlite.hold import Taken
 from idpass_server.store.sqlite.schema import migrations
 from kit.paths import ROOT
-from kit.support import Process, cli, problems, process, url_of
+from kit.serving import url_of
+from kit.support import Process, cli, problems, process
 
 RELEASED = "99c2664fdfa02f5942a5cafa729d92c386a4bb2c"
 """The commit of version 0.1.0."""
@@ -44,7 +45,7 @@ def released(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 class Released(Process):
     """A server of version 0.1.0, which had no rate."""
 
-    limits = ()
+    defaults = ("--listen", "127.0.0.1:0")
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import structlog
 import uvloop
 
-from idpass_server import extras
+from idpass_server import extras, logs
 from idpass_server.config import Settings, loopback
 from idpass_server.engine.clock import ClockWrong
 from idpass_server.hosting.callers import BadCallers
@@ -40,8 +40,8 @@ HTTP_S: Final = 1.0
 """Time for HTTP requests in flight before the service stops as well, seconds."""
 WAY_OUT_S: Final = HTTP_S + 2 * CLOSE_S
 """How much longer than the drain time a stop may take, seconds."""
-EXIT_S: Final = 2.0
-"""Time for the interpreter to end, seconds."""
+EXIT_S: Final = logs.FLUSH_S + 2.0
+"""Time for the interpreter to end, whoever reads the log or does not, seconds."""
 
 T = TypeVar("T")
 log = structlog.get_logger()
