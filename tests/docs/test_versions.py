@@ -1,9 +1,6 @@
 """What the two packages say of themselves: one version, and metadata that are true."""
 
-import os
 import re
-import subprocess
-import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -14,6 +11,7 @@ import idpass
 from idpass_server import extras
 from kit.documents import PAGES
 from kit.paths import ROOT
+from kit.shell import Shell
 from kit.support import Service
 
 SERVER = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -39,18 +37,16 @@ def test_the_wheels_that_documents_install_have_the_version() -> None:
         assert set(named) == {idpass.__version__}, page
 
 
-def test_the_readmes_command_line_is_installed_with_the_rest(service: Service) -> None:
-    shown = re.findall(r"`\.venv/bin/(idpass cancel [0-9a-f-]{36})`", PAGES["README.md"])
-    (command,) = [each.split() for each in shown]
-    pass_id = service.register().id_pass.id
-    done = subprocess.run(
-        [Path(sys.executable).with_name(command[0]), command[1], pass_id],
-        env=os.environ | {"IDPASS_ADDRESS": service.address},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.stdout.startswith(f"{pass_id}  cancelled (was new), AUD 4.50 refunded"), done.stderr
+def test_the_readmes_command_line_is_installed_with_the_rest(
+    service: Service, tmp_path: Path
+) -> None:
+    shown = re.findall(r"`\.venv/bin/(idpass [^`]+)`", PAGES["README.md"])
+    assert shown == ["idpass register", "idpass cancel ID"]
+    shell = Shell(tmp_path, env={"IDPASS_ADDRESS": service.address})
+    registered = shell.run(shown[0]).stdout
+    pass_id = re.findall(r"^id +([0-9a-f-]{36})$", registered, re.MULTILINE)[0]
+    told = shell.run(shown[1].replace("ID", pass_id)).stdout
+    assert told.startswith(f"{pass_id}  cancelled (was new), AUD 4.50 refunded")
 
 
 def test_the_version_has_its_dated_chapter_in_the_changelog() -> None:
