@@ -46,6 +46,9 @@ class Account(NamedTuple):
     charged_micros: int
     refunded_micros: int
     last_sequence: int
+    registrations_per_day: int = 0  # the quota; 0 is none
+    registration_day: int = 0  # of the newest registration, in UTC, days since the epoch
+    registrations_of_day: int = 0
 
 
 class Pass(NamedTuple):

@@ -136,7 +136,14 @@ class Store(Protocol):
     def create_account(self, account: Account) -> bool:
         """Stores a new account; false when the name is taken."""
 
-    def set_account(self, name: str, *, slot_limit: int | None, fee: Money | None) -> bool:
+    def set_account(
+        self,
+        name: str,
+        *,
+        slot_limit: int | None,
+        fee: Money | None,
+        registrations_per_day: int | None = None,
+    ) -> bool:
         """Changes what is given; false when the account has events in another currency."""
 
     def close(self) -> None: ...

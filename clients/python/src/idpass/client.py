@@ -257,6 +257,7 @@ class IdPassClient:
 
         Raises:
             NoFreeSlot: every slot of the account is in use.
+            DailyQuotaExhausted: the account has registered what it may in a day.
             NotFound, AlreadyCancelled, Complete, Expired, Failed: of the prior pass.
             OutcomeUnknown: no answer came; call again with the error's request_id.
             IdPassError: anything else; see idpass.errors.

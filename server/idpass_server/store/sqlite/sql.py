@@ -56,7 +56,8 @@ UPDATE_PASSES: Final = """
     FROM jsonb_each(?) WHERE passes.account = value ->> 0 AND passes.id = value ->> 1"""
 UPDATE_ACCOUNTS: Final = """
     UPDATE accounts SET slots_in_use = value ->> 1, charged_micros = value ->> 2,
-        refunded_micros = value ->> 3, last_sequence = value ->> 4
+        refunded_micros = value ->> 3, last_sequence = value ->> 4,
+        registration_day = value ->> 5, registrations_of_day = value ->> 6
     FROM jsonb_each(?) WHERE name = value ->> 0"""
 
 INSERT_ACCOUNT: Final = f"""
@@ -64,7 +65,8 @@ INSERT_ACCOUNT: Final = f"""
     VALUES ({", ".join("?" * len(Account._fields))}) ON CONFLICT DO NOTHING"""
 SET_ACCOUNT: Final = """
     UPDATE accounts SET slot_limit = coalesce(:slot_limit, slot_limit),
-        currency = coalesce(:currency, currency), fee_micros = coalesce(:fee_micros, fee_micros)
+        currency = coalesce(:currency, currency), fee_micros = coalesce(:fee_micros, fee_micros),
+        registrations_per_day = coalesce(:registrations_per_day, registrations_per_day)
     WHERE name = :name AND (last_sequence = 0 OR currency = coalesce(:currency, currency))"""
 
 SELECT_ACCOUNT: Final = f"SELECT {ACCOUNT_COLUMNS} FROM accounts WHERE name = ?"

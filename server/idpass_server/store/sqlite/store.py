@@ -246,7 +246,15 @@ class SqliteStore:
         self._write(
             sql.UPDATE_ACCOUNTS,
             (
-                (a.name, a.slots_in_use, a.charged_micros, a.refunded_micros, a.last_sequence)
+                (
+                    a.name,
+                    a.slots_in_use,
+                    a.charged_micros,
+                    a.refunded_micros,
+                    a.last_sequence,
+                    a.registration_day,
+                    a.registrations_of_day,
+                )
                 for a in batch.changed_accounts()
             ),
         )
@@ -271,13 +279,21 @@ class SqliteStore:
     def create_account(self, account: Account) -> bool:
         return self._changed(sql.INSERT_ACCOUNT, account)
 
-    def set_account(self, name: str, *, slot_limit: int | None, fee: Money | None) -> bool:
+    def set_account(
+        self,
+        name: str,
+        *,
+        slot_limit: int | None,
+        fee: Money | None,
+        registrations_per_day: int | None = None,
+    ) -> bool:
         currency, fee_micros = fee or (None, None)
         values = {
             "name": name,
             "slot_limit": slot_limit,
             "currency": currency,
             "fee_micros": fee_micros,
+            "registrations_per_day": registrations_per_day,
         }
         return self._changed(sql.SET_ACCOUNT, values)
 
