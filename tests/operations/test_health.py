@@ -70,7 +70,7 @@ def test_a_store_that_refuses_turns_health_and_comes_back(service: Service) -> N
     before = set_check(service, refuse)
     assert {next(watch).status for watch in watches.values()} == {NOT_SERVING}
     assert stub(service).Check(request("liveness")).status == SERVING
-    assert service.server.readiness.checks()["store"] == "the disk is full: no space left"
+    assert service.server.readiness.checks()["store"].problem == "the disk is full: no space left"
     set_check(service, before)
     assert {next(watch).status for watch in watches.values()} == {SERVING}
 
@@ -106,7 +106,7 @@ def test_a_database_that_is_away_says_why(postgres_db: str, postgres: Postgres) 
     name = postgres_db.rpartition("/")[2]
     postgres.shut_out(name)
     assert next(watch).status == NOT_SERVING
-    problem = service.server.readiness.checks()["store"]
+    problem = service.server.readiness.checks()["store"].problem
     assert problem is not None
     assert f'database "{name}" is not currently accepting connections' in problem
     postgres.let_in(name)

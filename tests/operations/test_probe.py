@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from idpass_server.engine.readiness import Check
 from idpass_server.hosting import plain_http
 from idpass_server.hosting.pages import probe
 from kit.probing import VERBOSE, get
@@ -51,7 +52,7 @@ def test_a_server_that_serves_is_live_and_ready(server: Process) -> None:
 
 
 async def test_what_cannot_store_is_live_and_not_ready() -> None:
-    checks = {"store": "the database is out of reach: no route", "clock": None}
+    checks = {"store": Check("the database is out of reach: no route"), "clock": Check()}
     with probe(lambda: checks) as pages:
         place = await pages.listen("127.0.0.1", 0)
         live, ready, verbose = await asyncio.gather(
@@ -61,6 +62,17 @@ async def test_what_cannot_store_is_live_and_not_ready() -> None:
     assert ready[:2] == (503, "not ready\n")
     lines = "[-] store: the database is out of reach: no route\n[+] clock: ok\n"
     assert verbose[:2] == (503, lines)
+
+
+async def test_a_warning_is_shown_and_leaves_it_ready() -> None:
+    checks = {"store": Check(), "clock": Check(warning="it has jumped")}
+    with probe(lambda: checks) as pages:
+        place = await pages.listen("127.0.0.1", 0)
+        ready, verbose = await asyncio.gather(
+            *(asyncio.to_thread(get, place, path) for path in ("/readyz", VERBOSE))
+        )
+    assert ready[:2] == (200, "ok\n")
+    assert verbose[:2] == (200, "[+] store: ok\n[!] clock: it has jumped\n")
 
 
 async def test_what_has_not_begun_to_serve_is_not_ready() -> None:

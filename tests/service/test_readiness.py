@@ -2,17 +2,27 @@
 
 import asyncio
 
-from idpass_server.engine.readiness import Readiness
+from idpass_server.engine.readiness import Check, Readiness
 
 
 async def test_ready_means_that_no_check_has_a_problem() -> None:
     readiness = Readiness()
     readiness.set("store", None)
-    readiness.set("clock", "two days ahead")
+    readiness.set("schema", "too old")
     assert not readiness.ready
-    assert readiness.checks() == {"store": None, "clock": "two days ahead"}
-    readiness.set("clock", None)
+    assert readiness.checks() == {"store": Check(), "schema": Check("too old")}
+    readiness.set("schema", None)
     assert readiness.ready
+
+
+async def test_a_warning_leaves_it_ready() -> None:
+    readiness = Readiness()
+    readiness.set("store", None)
+    readiness.warn("clock", "two days ahead")
+    assert readiness.ready
+    assert readiness.checks() == {"store": Check(), "clock": Check(warning="two days ahead")}
+    readiness.warn("clock", None)
+    assert readiness.checks()["clock"] == Check()
 
 
 async def test_a_report_from_another_thread_wakes_all_who_wait() -> None:

@@ -1,4 +1,4 @@
-"""Time's own task: each second, passes past their expire_time that nobody touches expire."""
+"""Expires overdue passes that nobody touches, and watches the clock by which they do."""
 
 import asyncio
 from typing import Final
@@ -11,6 +11,7 @@ from idpass_server.engine.reads import Reads
 from idpass_server.rules.refusals import Refusal
 
 INTERVAL_S: Final = 1.0
+"""Pause between sweeps, seconds."""
 
 log = structlog.get_logger()
 
@@ -18,9 +19,9 @@ log = structlog.get_logger()
 class Sweeper:
     """
     Args:
-        reads: sweeps.
-        clock: is looked at before each sweep.
-        readiness: is told whether the clock can be trusted.
+        reads: does the sweeping.
+        clock: checked before each sweep.
+        readiness: gets a warning while the clock cannot be trusted; changes can be stored then.
     """
 
     def __init__(self, reads: Reads, clock: Clock, readiness: Readiness) -> None:
@@ -29,9 +30,9 @@ class Sweeper:
         self._readiness = readiness
 
     async def run(self) -> None:
-        """Sweeps for ever."""
+        """Sweeps every INTERVAL_S until cancelled."""
         while True:
-            self._readiness.set("clock", self._clock.problem())
+            self._readiness.warn("clock", self._clock.problem())
             try:
                 if await self._reads.claim_sweep():
                     await self._reads.sweep()

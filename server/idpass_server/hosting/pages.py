@@ -1,7 +1,7 @@
 """The pages of plain HTTP: /livez and /readyz for probes, /metrics for Prometheus.
 
-Probes (a Kubernetes kubelet, a load balancer) need no certificate, and learn nothing but how the
-server is.
+Probes (a Kubernetes kubelet, a load balancer) need no certificate, and learn nothing but the
+server's state.
 """
 
 from collections.abc import Callable, Mapping
@@ -11,16 +11,18 @@ from typing import Final
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
+from idpass_server.engine.readiness import Check
 from idpass_server.hosting.plain_http import Answer, PlainHttp, Request
 
-Checks = Callable[[], Mapping[str, str | None]]
+Checks = Callable[[], Mapping[str, Check]]
 _OK: Final = b"ok\n"
 
 
 def probe(checks: Checks) -> PlainHttp:
-    """
+    """Makes the pages /livez and /readyz.
+
     Args:
-        checks: gives the problem of each check, or None, as Readiness.checks does.
+        checks: gives the latest report on each check, as Readiness.checks does.
     """
 
     def livez(_request: Request) -> Answer:
@@ -28,7 +30,7 @@ def probe(checks: Checks) -> PlainHttp:
 
     def readyz(request: Request) -> Answer:
         found = checks()
-        ready = bool(found) and not any(found.values())  # before the start there are none
+        ready = bool(found) and not any(each.problem for each in found.values())  # none: not started
         status = HTTPStatus.OK if ready else HTTPStatus.SERVICE_UNAVAILABLE
         if "verbose" in request.query.split("&"):
             return Answer("".join(map(_line, found.items())).encode(), status)
@@ -38,7 +40,7 @@ def probe(checks: Checks) -> PlainHttp:
 
 
 def metrics(registry: CollectorRegistry) -> PlainHttp:
-    """Args: registry: of what is shown."""
+    """Makes the page /metrics. Args: registry: of the metrics to show."""
 
     def page(request: Request) -> Answer:
         encode, content_type = choose_encoder(request.headers.get("accept", ""))
@@ -47,6 +49,8 @@ def metrics(registry: CollectorRegistry) -> PlainHttp:
     return PlainHttp({"/metrics": page})
 
 
-def _line(check: tuple[str, str | None]) -> str:
-    name, problem = check
-    return f"[+] {name}: ok\n" if problem is None else f"[-] {name}: {problem}\n"
+def _line(named: tuple[str, Check]) -> str:
+    name, check = named
+    if check.problem is not None:
+        return f"[-] {name}: {check.problem}\n"
+    return f"[+] {name}: ok\n" if check.warning is None else f"[!] {name}: {check.warning}\n"

@@ -24,7 +24,7 @@ from typing import Final
 import structlog
 
 from idpass_server.config import Settings, address
-from idpass_server.engine.readiness import DRAINING
+from idpass_server.engine.readiness import DRAINING, Check
 from idpass_server.hosting.pages import probe
 from idpass_server.hosting.server import CannotListen, serve_pages
 from idpass_server.processes.running import STOP, WAY_OUT_S
@@ -76,7 +76,7 @@ class _Worker:
         self.process = process
         self.link = link
         self.ready_s: float | None = None
-        self.checks: dict[str, str | None] = {}
+        self.checks: dict[str, Check] = {}
         self.heard_s = 0.0
 
     def signal(self, number: int) -> None:
@@ -169,29 +169,35 @@ class _Supervisor:
         said = b""
         while line := await reader.readline():
             if line.startswith(CHECKS):
-                worker.checks = json.loads(line.removeprefix(CHECKS))
+                reports = json.loads(line.removeprefix(CHECKS))
+                worker.checks = {name: Check(*report) for name, report in reports.items()}
                 worker.heard_s = asyncio.get_running_loop().time()
             else:
                 said += line
         return said
 
-    def checks(self) -> dict[str, str | None]:
-        """As Readiness.checks, for all workers together: each of those that live is to be ready."""
+    def checks(self) -> dict[str, Check]:
+        """As Readiness.checks, for all workers together: the service is ready while each is."""
         now_s = asyncio.get_running_loop().time()
         serving = [each for each in self._workers.values() if each.checks]
         problems: dict[str, list[str]] = {"workers": [], DRAINING: []}
+        warnings: dict[str, list[str]] = {}
         if not serving:
             problems["workers"].append("none serves")
         if self._draining.is_set():
             problems[DRAINING].append("the server is stopping")
         for worker in serving:
             if now_s - worker.heard_s > SILENT_S:
-                problems["workers"].append(f"worker {worker.number} has said nothing for long")
-            for name, problem in worker.checks.items():
-                found = problems.setdefault(name, [])
-                if problem is not None:
-                    found.append(f"worker {worker.number}: {problem}")
-        return {name: "; ".join(found) or None for name, found in problems.items()}
+                problems["workers"].append(f"worker {worker.number} has not reported")
+            for name, check in worker.checks.items():
+                for found, text in ((problems, check.problem), (warnings, check.warning)):
+                    texts = found.setdefault(name, [])
+                    if text is not None:
+                        texts.append(f"worker {worker.number}: {text}")
+        return {
+            name: Check("; ".join(found) or None, "; ".join(warnings.get(name, [])) or None)
+            for name, found in problems.items()
+        }
 
     def _settings_of(self, number: int) -> Settings:
         """Each worker has the figures of its own calls, and so a port for them."""

@@ -1,0 +1,38 @@
+"""What operators are told: every failure that ends a command with a message and no traceback.
+
+    OperatorError           exit code 1
+    ├── BadSetting          2: an option or argument cannot be used
+    ├── CannotListen        an address cannot be served
+    ├── CannotOpen          a database cannot be used
+    ├── StoreBroken         a database can no longer be trusted
+    ├── ClockWrong          the wall clock is not fit to serve by
+    ├── BadCallers          the callers file cannot be used
+    ├── BadCertificates     TLS cannot be spoken with the files given
+    ├── TooFewDescriptors   the limit of open files is below what connections need
+    ├── CannotMake          development certificates cannot be made
+    ├── CannotStart         a worker process cannot serve
+    └── PartFailed          a part of a running server ended
+
+Each is defined beside what raises it, and derives from OperatorError. `cli.base` turns all of them
+into one line on standard error and an exit code; nothing else does.
+"""
+
+from typing import ClassVar, Final
+
+EXIT_FAILED: Final = 1
+"""Exit code of a command that could not be carried out."""
+EXIT_USAGE: Final = 2
+"""Exit code of a command line that cannot be used."""
+
+
+class OperatorError(Exception):
+    """Base of all failures that an operator can act on.
+
+    The message says what is wrong, which value it is about, and what to do next. It holds no
+    secret: a URL in it has passed through `urls.shown_url`.
+
+    Attributes:
+        exit_code: of the command that it ends.
+    """
+
+    exit_code: ClassVar[int] = EXIT_FAILED
