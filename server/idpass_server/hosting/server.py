@@ -16,7 +16,7 @@ import grpc
 import structlog
 from grpc_health.v1 import health_pb2_grpc
 
-from idpass_server.api import wire
+from idpass_server.api import methods
 from idpass_server.api.calls import Calls
 from idpass_server.api.identity import Callers, EveryoneIsDemo, Identity, KnownCallers
 from idpass_server.api.metrics import Metrics
@@ -189,7 +189,6 @@ class Server:
         )
         metrics.gauge("pending_commands", "Changes waiting", lambda: self._engine.pending)
         return IdPassServicer(
-            calls=calls,
             engine=self._engine,
             reads=self._reads,
             watchers=self._watchers,
@@ -201,7 +200,7 @@ class Server:
         # maximum_concurrent_rpcs is left alone: it costs each call 7 %, and `Calls` and `Watchers`
         # have limits whose refusals say more.
         server = grpc.aio.server(options=options(self._settings))
-        server.add_generic_rpc_handlers((wire.handlers(servicer),))
+        server.add_generic_rpc_handlers((methods.handlers(servicer, self._calls),))
         self._health = Health(self.readiness)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         if self._settings.reflects:
