@@ -132,7 +132,8 @@ class NoFreeSlot(Refusal):
 
 
 class DailyQuotaExhausted(Refusal):
-    """
+    """The account has registered as many passes today as it may.
+
     Args:
         reset_time_us: when the next day begins.
     """
