@@ -178,6 +178,19 @@ def test_every_link_between_documents_leads_somewhere() -> None:
                 assert anchor in map(anchor_of, titles), f"{page.name}: {link}"
 
 
+def test_the_map_leads_to_what_is_looked_for() -> None:
+    found = rows(PAGES["architecture.md"], "looking for | open")
+    assert len(found) >= 6
+    for wanted, places in found:
+        text = ""
+        for name in re.findall(r"`([^`]+)`", places):
+            if "/" in name or name.endswith(".py"):
+                files = [top / name for top in (ROOT, ROOT / "server/idpass_server")]
+                text = next(file for file in files if file.exists()).read_text()
+            else:
+                assert re.search(rf"\b{name.rpartition('.')[2]}\b", text), (wanted, name)
+
+
 def test_make_lists_every_target() -> None:
     done = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True)
     makefile = (ROOT / "Makefile").read_text()
