@@ -277,6 +277,7 @@ def test_a_refusal_after_a_lost_attempt_does_not_hide_that_it_may_have_been_made
         ((CODE.NOT_FOUND, "PASS_NOT_FOUND", {}), idpass.NotFound),
         ((CODE.ABORTED, "PASS_CHANGED", {}), idpass.PassChanged),
         ((CODE.RESOURCE_EXHAUSTED, "NO_FREE_SLOT", {}), idpass.NoFreeSlot),
+        ((CODE.RESOURCE_EXHAUSTED, "DAILY_QUOTA_EXHAUSTED", {}), idpass.DailyQuotaExhausted),
     ],
 )
 def test_a_refusal_that_comes_after_the_receipts_were_looked_at_settles_the_matter(

@@ -327,8 +327,13 @@ def make_accounts(db: Path | str, *names: str) -> None:
 
 def set_slots(db: Path | str, slots: int) -> None:
     """Gives the account `demo` another slot limit, beside the server that may be running."""
+    set_account(db, slot_limit=slots)
+
+
+def set_account(db: Path | str, **changes: Any) -> None:
+    """Changes the account `demo`, beside the server that may be running."""
     store = open_store(url_of(db), exclusive=False)
-    store.set_account("demo", slot_limit=slots, fee=None)
+    store.set_account("demo", **{"slot_limit": None, "fee": None} | changes)
     store.close()
 
 

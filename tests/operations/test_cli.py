@@ -18,6 +18,8 @@ from idpass_server.rules.records import Money
 from kit.serving import interruptible
 from kit.support import Service, cli, process
 
+QUOTA = "--registrations-per-day"
+
 
 def test_demo_shows_every_status_and_exits_zero() -> None:
     done = cli("demo")
@@ -61,7 +63,17 @@ def test_an_account_is_made_shown_and_changed(tmp_path: Path) -> None:
     changed = cli("account", "set", "acme", "--slots", "30", "--fee", "USD 2", *db)
     assert "0 of 30 in use" in changed.stdout
     assert "USD 2.00" in changed.stdout
+    assert "no quota" in changed.stdout
+    changed = cli("account", "set", "acme", "--registrations-per-day", "500", *db)
+    assert "500 a day" in changed.stdout
+    assert "0 of 30 in use" in changed.stdout
     assert cli("account", "show", "acme", *db).stdout == changed.stdout
+    for none in ("none", "0"):
+        cli("account", "set", "acme", "--registrations-per-day", "500", *db)
+        changed = cli("account", "set", "acme", "--registrations-per-day", none, *db)
+        assert "no quota" in changed.stdout
+    made = cli("account", "create", "b", "--slots", "1", "--fee", "EUR 1", QUOTA, "7", *db)
+    assert "7 a day" in made.stdout
     assert "AUD 4.50" in cli("account", "show", "demo", *db).stdout
 
 
@@ -106,6 +118,8 @@ def test_an_account_that_has_charged_keeps_its_currency(service: Service) -> Non
         (["account", "create", "a", "--slots", "-1", "--fee", "AUD 1"], 2, "--slots"),
         (["account", "create", "a", "--slots", "1", "--fee", "4.50"], 2, "such as 'AUD 4.50'"),
         (["account", "set", "demo"], 2, "nothing to change"),
+        (["account", "set", "demo", QUOTA, "-1"], 2, QUOTA),
+        (["account", "set", "demo", QUOTA, "many"], 2, QUOTA),
     ],
 )
 def test_what_cannot_be_done_is_said_in_a_line(

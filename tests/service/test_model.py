@@ -26,7 +26,7 @@ from idpass.v1 import id_pass_pb2 as pb
 from idpass.v1.id_pass_service_pb2 import CancelRequest
 from idpass_server.store.opening import make_store
 from kit.proving import times
-from kit.support import DAY_US, STATUS, Service, details_of, problems, set_slots, told
+from kit.support import DAY_US, STATUS, Service, details_of, problems, set_account, set_slots, told
 
 NAME = {number: name for name, number in STATUS.items()}
 SLOTS = 5
@@ -69,6 +69,11 @@ class Ledger:
     receipts: dict[str, Receipt] = field(default_factory=dict)
     charged: float = 0
     refunded: float = 0
+    registered: dict[int, int] = field(default_factory=dict)  # on each day
+    quota: int = 0
+
+    def quota_is_used_up(self, day: int) -> bool:
+        return 0 < self.quota <= self.registered.get(day, 0)
 
     def in_flight(self) -> int:
         return sum(p.status in NEXT for p in self.passes.values())
@@ -143,6 +148,8 @@ class OneAccount(RuleBasedStateMachine):
         prior = self.ledger.passes[prior_id] if prior_id else None
         if prior and prior.status not in NEXT:
             assert reason == ENDED_REASON[prior.status]
+        elif self.ledger.quota_is_used_up(self._day()):
+            assert reason == "DAILY_QUOTA_EXHAUSTED"
         elif not prior and self.ledger.in_flight() >= SLOTS:
             assert reason == "NO_FREE_SLOT"
         else:
@@ -156,7 +163,16 @@ class OneAccount(RuleBasedStateMachine):
                 "new", self.service.time.now_us + days * DAY_US, supersedes=prior_id or ""
             )
             self.ledger.charged += FEE
+            self.ledger.registered[self._day()] = self.ledger.registered.get(self._day(), 0) + 1
             self._keep(request_id, content, answer)
+
+    def _day(self) -> int:
+        return self.service.time.now_us // DAY_US
+
+    @rule(quota=st.integers(0, 4))
+    def operator_sets_the_quota(self, quota: int) -> None:
+        set_account(self.service.url, registrations_per_day=quota)
+        self.ledger.quota = quota
 
     def _cancel_in_model(self, model: Model, answer: Any) -> None:
         refund = model.status in {"new", "opened"}

@@ -23,7 +23,14 @@ import grpc
 
 from idpass import _reach, _status
 from idpass._calls import Call
-from idpass.errors import IdPassError, NoFreeSlot, OutcomeUnknown, Overloaded, Unavailable
+from idpass.errors import (
+    DailyQuotaExhausted,
+    IdPassError,
+    NoFreeSlot,
+    OutcomeUnknown,
+    Overloaded,
+    Unavailable,
+)
 
 Explain = Callable[[str], str]
 
@@ -191,7 +198,7 @@ class Attempts:
                 self._deadline_s = now_s + delay_s + self._timeout_s
             if 0 <= delay_s < self._deadline_s - now_s:
                 return delay_s
-        elif isinstance(error, NoFreeSlot) or error.code in _SETTLING_CODES:
+        elif isinstance(error, NoFreeSlot | DailyQuotaExhausted) or error.code in _SETTLING_CODES:
             self._throttle.succeeded()
             raise error
         if self._maybe_made:

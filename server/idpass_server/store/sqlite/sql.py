@@ -73,7 +73,8 @@ INSERT_ACCOUNT: Final = f"""
     VALUES ({", ".join("?" * len(Account._fields))}) ON CONFLICT DO NOTHING"""
 SET_ACCOUNT: Final = """
     UPDATE accounts SET slot_limit = coalesce(:slot_limit, slot_limit),
-        currency = coalesce(:currency, currency), fee_micros = coalesce(:fee_micros, fee_micros)
+        currency = coalesce(:currency, currency), fee_micros = coalesce(:fee_micros, fee_micros),
+        registrations_per_day = coalesce(:registrations_per_day, registrations_per_day)
     WHERE name = :name AND (last_sequence = 0 OR currency = coalesce(:currency, currency))"""
 
 SELECT_ACCOUNT: Final = f"SELECT {columns(Account)} FROM accounts WHERE name = ?"
