@@ -196,7 +196,7 @@ def test_nor_does_what_needs_no_token(
                         break
             streams.cancel()
     report(
-        request.config,
+        request,
         "Largest requests: longest call of another account meanwhile (goal: 100 ms)",
         f"{prober.longest_s * 1e3:7.1f} ms  no token  {method} {kind} ({len(bodies[0]):,} bytes)",
     )
