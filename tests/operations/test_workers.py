@@ -18,8 +18,9 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from idpass.v1.id_pass_service_pb2 import CancelRequest
-from idpass_server.config import BadSetting, Settings
-from idpass_server.hosting.server import CannotListen
+from idpass_server.config import Settings
+from idpass_server.failures import BadSetting
+from idpass_server.hosting.listening import CannotListen
 from idpass_server.processes import supervisor as workers
 from kit.postgres import PORTS, Postgres
 from kit.probing import VERBOSE, Answer, get

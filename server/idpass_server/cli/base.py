@@ -9,9 +9,9 @@ from typing import Any, Final, get_args
 
 import click
 
-from idpass_server.config import OPTIONS, BadSetting, Option, Settings
-from idpass_server.processes import running
-from idpass_server.processes import supervisor as workers
+from idpass_server.config import OPTIONS, Settings
+from idpass_server.failures import EXIT_USAGE, OperatorError
+from idpass_server.options import Option
 
 EXIT_OUTPUT: Final = 5
 Command = Callable[..., Any]
@@ -59,9 +59,9 @@ class _Group(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except BadSetting as error:
-            raise click.UsageError(str(error)) from error
-        except (*running.CANNOT_SERVE, workers.CannotStart) as error:
+        except OperatorError as error:
+            if error.exit_code == EXIT_USAGE:
+                raise click.UsageError(str(error)) from error
             raise click.ClickException(str(error)) from error
         except OSError as error:
             if not _output_failed(error):

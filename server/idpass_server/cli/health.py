@@ -19,6 +19,7 @@ _FILE: Final = click.Path(exists=True, dir_okay=False, path_type=Path)
 @main.command("health")
 @click.option(
     "--address",
+    "listen",
     default=Settings.listen,
     show_default=True,
     envvar=OPTIONS["listen"].variable,
@@ -50,7 +51,7 @@ def health_command(
     context: click.Context,
     /,
     *,
-    address: str,
+    listen: str,
     service: str,
     tls_ca: Path | None,
     tls_cert: Path | None,
@@ -69,18 +70,18 @@ def health_command(
     # A proxy from the environment is not what is asked after.
     options: list[tuple[str, Any]] = [("grpc.enable_http_proxy", 0)]
     if tls_ca is None:
-        channel = grpc.insecure_channel(address, options)
+        channel = grpc.insecure_channel(listen, options)
     else:
         pems = [file.read_bytes() if file else None for file in (tls_ca, tls_key, tls_cert)]
         if tls_name:
             options.append(("grpc.ssl_target_name_override", tls_name))
-        channel = grpc.secure_channel(address, grpc.ssl_channel_credentials(*pems), options)
+        channel = grpc.secure_channel(listen, grpc.ssl_channel_credentials(*pems), options)
     request = health_pb2.HealthCheckRequest(service=service)
     with channel:
         try:
             answer = health_pb2_grpc.HealthStub(channel).Check(request, timeout=timeout_s)
         except grpc.RpcError as error:
-            click.echo(f"{address} gives no answer: {error.details()}", err=True)
+            click.echo(f"{listen} gives no answer: {error.details()}", err=True)
             context.exit(UNREACHABLE)
     if answer.status != health_pb2.HealthCheckResponse.SERVING:
         click.echo("not serving", err=True)

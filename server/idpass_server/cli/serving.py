@@ -10,9 +10,9 @@ import uvloop
 
 from idpass_server import logs
 from idpass_server.cli.base import Command, main, option
-from idpass_server.config import OPTIONS, Settings, unknown_variables
-from idpass_server.processes import running
-from idpass_server.processes import supervisor as workers
+from idpass_server.cli.environment import unknown_variables
+from idpass_server.config import OPTIONS, Settings
+from idpass_server.processes import running, supervisor
 from idpass_server.trying.demo import demo
 from idpass_server.trying.sandbox import on_free_ports
 
@@ -41,7 +41,7 @@ def serve(context: click.Context, /, **values: Any) -> None:
     if settings.sandbox:
         settings = on_free_ports(settings)
     if settings.workers > 1:
-        if not asyncio.run(workers.serve(settings, settings.log_level)):
+        if not asyncio.run(supervisor.serve(settings)):
             context.exit(1)
     elif not running.run(running.serve(settings)):
         context.exit(running.EXIT_STORE_BROKEN)

@@ -18,6 +18,8 @@ from typing import Final, NamedTuple
 
 import structlog
 
+from idpass_server.failures import OperatorError
+
 SECOND_US: Final = 1_000_000
 JUMP_US: Final = 60 * SECOND_US
 """Largest step of the running clock that needs no explanation, microseconds."""
@@ -39,7 +41,7 @@ def _libc() -> ctypes.CDLL:
     return ctypes.CDLL(None)
 
 
-class ClockWrong(Exception):
+class ClockWrong(OperatorError):
     """The wall clock is not fit to serve a database by; the message says why and what to do."""
 
 

@@ -1,6 +1,5 @@
 """The ASGI application: the routes of the contract, its OpenAPI document and its pages."""
 
-import ipaddress
 import re
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -15,6 +14,7 @@ from starlette.responses import FileResponse, JSONResponse, RedirectResponse, Re
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
+from idpass_server import addresses
 from idpass_server.gateway import errors, messages
 from idpass_server.gateway.api import Api, Receive, Scope, Send, answer_headers, respond_error
 from idpass_server.gateway.errors import HttpError
@@ -146,11 +146,7 @@ def _is_loopback(value: bytes) -> bool:
     match = _HOST.fullmatch(value)
     if match is None:
         return False
-    host = match[1].decode().lower().strip("[]")
-    try:
-        found = host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+    found = addresses.is_loopback(match[1].decode().lower().strip("[]"))
     if found and len(_HOSTS) < 100:  # noqa: PLR2004 there are few; nobody may fill the memory
         _HOSTS.add(value)
     return found

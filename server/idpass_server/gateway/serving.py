@@ -13,6 +13,7 @@ import httptools  # noqa: F401 uvicorn looks for it only when it serves
 import structlog
 import uvicorn
 
+from idpass_server import addresses
 from idpass_server.gateway.app import App, Reset
 from idpass_server.gateway.connections import Connection, Limits
 
@@ -57,7 +58,7 @@ class Gateway:
             (host, port), family=family, backlog=BACKLOG, reuse_port=reuse_port
         )
         bound = self._socket.getsockname()[1]
-        self.address = f"[{host}]:{bound}" if ":" in host else f"{host}:{bound}"
+        self.address = addresses.join(host, bound)
         self._task: asyncio.Task[None] | None = None
 
     def start(self, target: str, *, reset: Reset | None = None, drain_s: float) -> None:

@@ -21,6 +21,7 @@ from typing import Any, Final, NamedTuple
 
 from idpass_server.api.identity import Caller, Callers, Permission
 from idpass_server.config import NAME
+from idpass_server.failures import OperatorError
 from idpass_server.hosting import files
 from idpass_server.rules.commands import SWEEPER
 
@@ -41,7 +42,7 @@ class Mistake(NamedTuple):
     reason: str
 
 
-class BadCallers(Exception):
+class BadCallers(OperatorError):
     """The file cannot be used: a line for each mistake."""
 
     def __init__(self, path: Path, mistakes: list[Mistake]) -> None:

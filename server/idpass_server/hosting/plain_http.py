@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import Final, NamedTuple, Self
 
+from idpass_server import addresses
+
 MAX_CONNECTIONS: Final = 64
 MAX_HEAD_BYTES: Final = 8 * 1024
 PATIENCE_S: Final = 5.0
@@ -49,7 +51,7 @@ class PlainHttp:
         """
         self._server = await asyncio.start_server(self._connected, host, port, limit=MAX_HEAD_BYTES)
         port = self._server.sockets[0].getsockname()[1]
-        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        return addresses.join(host, port)
 
     def __enter__(self) -> Self:
         return self

@@ -21,6 +21,7 @@ from typing import Any, Final, NamedTuple, NoReturn
 import grpc
 import structlog
 
+from idpass_server.failures import OperatorError
 from idpass_server.hosting import files
 
 TRIAL_S: Final = 10.0
@@ -30,7 +31,7 @@ _ANOTHER_NAME: Final = "Hostname Verification Check failed"  # what comes after 
 log = structlog.get_logger()
 
 
-class BadCertificates(Exception):
+class BadCertificates(OperatorError):
     """A file cannot be used; the message says which and why."""
 
 

@@ -7,11 +7,13 @@ opened for a backup, nor a callers file read again, nor a connection of the othe
 import resource
 from typing import Final
 
+from idpass_server.failures import OperatorError
+
 RESERVE: Final = 128
 """Descriptors for the database, listeners, logs, and files that are read again."""
 
 
-class TooFewDescriptors(Exception):
+class TooFewDescriptors(OperatorError):
     """The process may not open the files that its connections need; the message says what to do."""
 
 

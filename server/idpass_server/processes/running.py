@@ -13,34 +13,27 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import structlog
 import uvloop
 
-from idpass_server.config import Settings, loopback
-from idpass_server.engine.clock import ClockWrong
-from idpass_server.hosting.callers import BadCallers
-from idpass_server.hosting.server import CLOSE_S, CannotListen, PartFailed, Ready, Server
-from idpass_server.hosting.tls import BadCertificates
-from idpass_server.processes.descriptors import TooFewDescriptors, provide
+from idpass_server import logs
+from idpass_server.addresses import split_loopback
+from idpass_server.config import Settings
+from idpass_server.hosting.listening import CannotListen
+from idpass_server.hosting.server import CLOSE_S, PartFailed, Ready, Server
+from idpass_server.processes.descriptors import provide
 from idpass_server.processes.terminal import Terminal
-from idpass_server.rules.refusals import StoreUnavailable
-from idpass_server.store import CannotOpen, StoreBroken
 from idpass_server.trying.sandbox import Sandbox
 
 if TYPE_CHECKING:
     from idpass_server.gateway.serving import Gateway
 
 STOP: Final = (signal.SIGTERM, signal.SIGINT)
-CANNOT_SERVE: Final = (
-    *(CannotListen, CannotOpen, ClockWrong, BadCallers, BadCertificates, StoreBroken),
-    *(StoreUnavailable, TooFewDescriptors, PartFailed),
-)
-"""Why a server may not start, or does not go on; the message is for people."""
 EXIT_STORE_BROKEN: Final = 74  # EX_IOERR
 
 HTTP_S: Final = 1.0
 """Time for HTTP requests in flight before the service stops as well, seconds."""
 WAY_OUT_S: Final = HTTP_S + 2 * CLOSE_S
 """How much longer than the drain time a stop may take, seconds."""
-EXIT_S: Final = 2.0
-"""Time for the interpreter to end, seconds."""
+EXIT_S: Final = logs.FLUSH_S + 2.0
+"""Time for the interpreter to end, the last log lines included, seconds."""
 
 T = TypeVar("T")
 log = structlog.get_logger()
@@ -150,7 +143,7 @@ async def serve_http(target: str, http: str) -> None:
         CannotListen: the address cannot be listened on.
         PartFailed: it ended by itself.
     """
-    loopback("--target", target, "Run the gateway beside the service")
+    split_loopback("--target", target, "Run the gateway beside the service")
     provide(Settings.max_connections)
     gateway = _open("--http", http, Settings.max_connections)
     stopping = asyncio.Event()
@@ -213,7 +206,7 @@ def _leave_after(seconds: float) -> threading.Timer:
 
 
 def _open(option: str, http: str, connections: int, *, reuse_port: bool = False) -> "Gateway":
-    host, port = loopback(option, http)
+    host, port = split_loopback(option, http)
     try:
         from idpass_server.gateway.connections import Limits  # noqa: PLC0415 an extra may be missing
         from idpass_server.gateway.serving import Gateway  # noqa: PLC0415 likewise

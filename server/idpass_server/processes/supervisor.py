@@ -23,11 +23,13 @@ from typing import Final
 
 import structlog
 
-from idpass_server.config import Settings, address
+from idpass_server import addresses
+from idpass_server.config import Settings
 from idpass_server.engine.readiness import DRAINING, Check
+from idpass_server.failures import OperatorError
+from idpass_server.hosting.listening import CannotListen, serve_pages
 from idpass_server.hosting.pages import probe
-from idpass_server.hosting.server import CannotListen, serve_pages
-from idpass_server.processes.running import STOP, WAY_OUT_S
+from idpass_server.processes.running import EXIT_S, STOP, WAY_OUT_S
 from idpass_server.processes.terminal import Terminal
 from idpass_server.processes.worker import CHECKS, EXIT_MAY_NOT_SERVE, GO, READY, Start
 
@@ -38,17 +40,17 @@ TRIES: Final = 5
 """Workers in a row that may not serve the database's schema before the service ends."""
 SILENT_S: Final = 5.0
 """Time without a word from a worker after which it counts as hung, seconds."""
-KILL_S: Final = WAY_OUT_S + 2.0
-"""How much longer than the drain time a worker may take to end, seconds."""
+KILL_S: Final = WAY_OUT_S + EXIT_S
+"""Time beyond the drain time after which a worker that has not ended is killed, seconds."""
 
 log = structlog.get_logger()
 
 
-class CannotStart(Exception):
+class CannotStart(OperatorError):
     """A worker cannot serve; the message is what it said."""
 
 
-async def serve(settings: Settings, log_level: str) -> bool:
+async def serve(settings: Settings) -> bool:
     """Serves until SIGTERM or SIGINT. Returns false if a worker did not end and was killed.
 
     Raises:
@@ -61,7 +63,7 @@ async def serve(settings: Settings, log_level: str) -> bool:
             listen=_reserve("--listen", settings.listen, reserved),
             http=_reserve("--http", settings.http, reserved) if settings.http else None,
         )
-        supervisor = _Supervisor(settings, log_level)
+        supervisor = _Supervisor(settings)
         if settings.probe is not None:
             pages = reserved.enter_context(probe(supervisor.checks))
             await serve_pages("probe", settings.probe, pages)
@@ -91,9 +93,8 @@ class _Worker:
 class _Supervisor:
     """Args: settings: with the addresses that are reserved."""
 
-    def __init__(self, settings: Settings, log_level: str) -> None:
+    def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._log_level = log_level
         self._workers: dict[int, _Worker] = {}
         self._serving = False
         self._draining = asyncio.Event()
@@ -146,7 +147,7 @@ class _Supervisor:
                 link.close()
                 raise
         worker = self._workers[number] = _Worker(number, process, link)
-        link.write(Start(number, self._settings_of(number), self._log_level).line())
+        link.write(Start(number, self._settings_of(number)).line())
         if self._draining.is_set():  # meanwhile
             self._end(worker)
         said = b""
@@ -204,9 +205,9 @@ class _Supervisor:
         settings = dataclasses.replace(self._settings, probe=None)
         if settings.metrics is None:
             return settings
-        host, port = address(settings.metrics)
-        shown = f"[{host}]" if ":" in host else host
-        return dataclasses.replace(settings, metrics=f"{shown}:{port + number if port else 0}")
+        host, port = addresses.split(settings.metrics)
+        metrics = addresses.join(host, port + number if port else 0)
+        return dataclasses.replace(settings, metrics=metrics)
 
     def _admit(self, worker: _Worker) -> None:
         if self._serving:
@@ -288,7 +289,7 @@ def _reserve(option: str, text: str, reserved: contextlib.ExitStack) -> str:
     Raises:
         CannotListen: another process has it.
     """
-    host, port = address(text)
+    host, port = addresses.split(text)
     try:
         for family, *_, place in socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -300,7 +301,7 @@ def _reserve(option: str, text: str, reserved: contextlib.ExitStack) -> str:
             f"{text} cannot be listened on ({error.strerror}); is another program using it? Give "
             f"another {option} HOST:PORT, with port 0 for any free one"
         ) from error
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return addresses.join(host, port)
 
 
 def _hold(family: int, place: tuple[object, int]) -> socket.socket:

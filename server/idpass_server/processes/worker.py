@@ -19,6 +19,7 @@ from typing import Final, NamedTuple, Self
 from idpass_server import logs
 from idpass_server.config import Settings
 from idpass_server.engine.readiness import Readiness
+from idpass_server.failures import OperatorError
 from idpass_server.processes import running
 from idpass_server.store.schema import SchemaOutdated, SchemaTooNew
 
@@ -31,11 +32,15 @@ MAY_NOT_SERVE: Final = (SchemaOutdated, SchemaTooNew)
 
 
 class Start(NamedTuple):
-    """What a worker is told first. Args: number: among the workers, from 0."""
+    """What a worker is told first.
+
+    Args:
+        number: of this worker, from 0.
+        settings: its own, checked by the supervisor.
+    """
 
     number: int
     settings: Settings
-    log_level: str
 
     def line(self) -> bytes:
         return base64.b64encode(pickle.dumps(self)) + b"\n"
@@ -53,7 +58,7 @@ class _Unwanted(Exception):
 async def _work() -> int:
     reader, writer = await asyncio.open_connection(sock=socket.socket(fileno=0))
     start = Start.of(await reader.readline())
-    logs.configure(start.log_level, worker=start.number)
+    logs.configure(start.settings.log_level, worker=start.number)
     tasks: list[asyncio.Task[None]] = []
 
     async def end_with_the_supervisor() -> None:
@@ -78,7 +83,7 @@ async def _work() -> int:
         healthy = await running.serve(start.settings, ready)
     except _Unwanted:
         return 0
-    except running.CANNOT_SERVE as error:
+    except OperatorError as error:
         writer.write(str(error).encode())
         writer.close()
         await writer.wait_closed()

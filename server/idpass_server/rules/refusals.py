@@ -21,6 +21,7 @@ They hold facts. What a caller gets to see of them is the table in `errors`.
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from idpass_server.failures import OperatorError
 from idpass_server.rules.records import Pass, Status
 
 
@@ -121,7 +122,7 @@ class Overloaded(Refusal):
         self.cause = "server"
 
 
-class StoreUnavailable(Refusal):
+class StoreUnavailable(Refusal, OperatorError):
     """The store cannot answer.
 
     Args:

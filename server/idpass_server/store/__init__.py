@@ -7,6 +7,7 @@ thread. It keeps records and makes transactions; every rule is in `domain` and `
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Final, NamedTuple, Protocol
 
+from idpass_server.failures import OperatorError
 from idpass_server.rules.commands import Command, Outcome
 from idpass_server.rules.records import Account, Event, Money, Pass
 
@@ -49,11 +50,11 @@ class Page(NamedTuple):
     """Where the next page begins; None after the last."""
 
 
-class CannotOpen(Exception):
+class CannotOpen(OperatorError):
     """The database cannot be served; the message says why and what to do."""
 
 
-class StoreBroken(Exception):
+class StoreBroken(OperatorError):
     """The store can no longer be trusted, and the process must go down rather than guess.
 
     Args:

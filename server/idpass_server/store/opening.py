@@ -6,12 +6,13 @@ from contextlib import AbstractContextManager
 from types import ModuleType
 from typing import Any, Final
 
-from idpass_server.config import BadSetting, sqlite_path
+from idpass_server.failures import BadSetting
 from idpass_server.store import CannotOpen, Store
 from idpass_server.store.audit import Audit, audit
 from idpass_server.store.schema import Plan
 from idpass_server.store.sqlite import file as sqlite_file
 from idpass_server.store.sqlite.store import SqliteStore
+from idpass_server.urls import sqlite_path
 
 WAL_TOLD_BYTES: Final = 64 * 2**20
 """Growth of the write-ahead log during an audit that operators are told of, bytes."""

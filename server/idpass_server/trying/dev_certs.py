@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from idpass_server.failures import OperatorError
 from idpass_server.hosting.callers import SPIFFE_ID
 
 LOCAL_HOSTS: Final = ("localhost", "127.0.0.1", "::1")
@@ -23,7 +24,7 @@ AUTHORITY: Final = "ID Pass development authority"
 CLOCKS_DIFFER: Final = timedelta(minutes=5)
 
 
-class CannotMake(Exception):
+class CannotMake(OperatorError):
     """The certificates cannot be made; the message says why and what to do."""
 
 
