@@ -1,22 +1,23 @@
-"""Which failed attempts are made again, when, and what is raised in the end. No I/O in here.
+"""Which failed attempts are retried, when, and what is raised in the end. No I/O in here.
 
 gRPC's own retryPolicy is not used: it stops after five attempts however much time is left, and
 it shows only the last attempt's error. A change whose first attempt got lost and whose second
-was refused as Overloaded ("nothing was changed") may well have been made, and only who saw both
-can say so.
+was refused as Overloaded ("nothing was changed") may well have been made, and only code that saw
+both can say so.
 
-Two answers lead to another attempt. UNAVAILABLE: nobody could answer, and the pauses grow. The
-same is meant by CANCELLED without a reason, which gRPC says for a server that has just hung up, or
-has too much to do. And OVERLOADED, by its reason, since other limits end with the same code: the
-server refuses and says after what delay it will not.
+Three outcomes are retried. UNAVAILABLE: no server could answer; backoff is exponential. A bare
+CANCELLED, one without a reason of ours, is treated the same: gRPC sends it before the service sees
+the call, when a server is overloaded, and when a server hangs up; but gRPC also uses it for calls
+that this side cancels, and those are never retried. OVERLOADED, told by its reason because other
+limits share its code: the server refuses and says when to come back.
 
-A change is never sent with wait_for_ready either: when its deadline is over, such a call does not
-tell whether it was sent. What has lost its connection waits for another, and is sent then.
+A change is never sent with wait_for_ready either: when its deadline passes, such a call does not
+tell whether it was sent. A call that has lost its connection waits for a new one before it is sent.
 """
 
 import random
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 import grpc
 
@@ -29,11 +30,17 @@ Explain = Callable[[str], str]
 INITIAL_BACKOFF_S = 0.1
 MAX_BACKOFF_S = 2.0
 MULTIPLIER = 2.0
-# A stream is refused at once. One that lasted this long was open, seconds.
+# A stream that lasts this long was accepted: refusals come at once. Seconds.
 OPEN_S = 1.0
 
-# Refusals that the service decides after it has looked for the request_id's receipt: there was
-# none, and so no earlier attempt made the change.
+DROPPED = (
+    "The server dropped the call without an answer (CANCELLED): it is overloaded, or it was just "
+    "stopping."
+)
+CLOSED = "The client was closed before the call was answered."
+
+# Refusals decided after the service has looked up the request_id: it found no receipt, so no
+# earlier attempt made the change.
 _SETTLING_CODES = frozenset(
     {
         grpc.StatusCode.INVALID_ARGUMENT,
@@ -42,8 +49,7 @@ _SETTLING_CODES = frozenset(
         grpc.StatusCode.ABORTED,
     }
 )
-_UNANSWERED_CODES = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED})
-# What an attempt ends with when its answer, or the request itself, got lost.
+# Codes of an attempt whose request or answer got lost.
 _LOST_CODES = frozenset(
     {
         grpc.StatusCode.UNAVAILABLE,
@@ -58,12 +64,12 @@ _LOST_CODES = frozenset(
 class Throttle:
     """Stops retries while most attempts fail: gRFC A6, with room for more calls.
 
-    Every failure takes a token, every success gives back a tenth; there are retries while more
-    than half of the tokens are there. One broken connection fails every call on it at once, and
-    must not exhaust what is meant for a server in trouble: hence a thousand.
+    Every failure takes a token, every success gives back a tenth; retries are made while more
+    than half of the tokens are left. One broken connection fails every call on it at once, which
+    must not use up the budget for a server in trouble: hence a thousand tokens.
 
-    Overloaded is neither. A server that says when to come back needs no guess of ours, and a
-    caller who is often over its rate must not lose the retries of what gets lost.
+    Overloaded counts as neither. A server that says when to come back leaves nothing to guess,
+    and a caller that is often over its rate must keep its retries for calls that get lost.
     """
 
     MAX_TOKENS = 1_000.0
@@ -83,7 +89,7 @@ class Throttle:
 
 
 class Backoff:
-    """Exponential, with jitter: a crowd that failed together does not come back together."""
+    """Exponential backoff with jitter: calls that failed together do not come back together."""
 
     def __init__(self) -> None:
         self._next_s = INITIAL_BACKOFF_S
@@ -95,15 +101,15 @@ class Backoff:
 
 
 class Attempts:
-    """The attempts of one unary call, inside one total deadline.
+    """The attempts of one unary call, within one overall deadline.
 
-    Made when the first has failed, since most do not.
+    Made only after the first attempt has failed, since most succeed.
 
     Args:
         timeout_s: for all attempts and the pauses between them.
-        started_s: monotonic.
-        explain: says what it means that gRPC could not connect, in gRPC's words.
-        patient: whether the time begins anew after each delay that an overloaded server asks
+        started_s: monotonic time of the first attempt.
+        explain: turns gRPC's words for a failed connection into a message for people.
+        patient: whether the timeout starts over after each delay that an overloaded server asks
             for, however many there are.
 
     Attributes:
@@ -134,38 +140,45 @@ class Attempts:
     def remaining_s(self, now_s: float) -> float:
         return max(self._deadline_s - now_s, 0.0)
 
-    def not_connected(self) -> None:
-        """There was no connection until the end.
+    def gave_up(self, *, closed: bool) -> NoReturn:
+        """No further attempt can be made.
+
+        Args:
+            closed: whether that is because the client was closed, and not for want of a connection.
 
         Raises:
-            IdPassError: what was waited for in vain, or that the outcome is not known.
+            IdPassError: that of the last attempt, or OutcomeUnknown.
         """
-        if self._waited_for:
-            raise self._unknown(self._waited_for) if self._maybe_made else self._waited_for
+        assert self._waited_for  # noqa: S101 only such errors lead to another attempt
+        if self._maybe_made:
+            raise self._unknown(self._waited_for, closed=closed)
+        raise self._waited_for
 
-    def failed(self, rpc_error: Any, now_s: float) -> float:
+    def failed(self, rpc_error: Any, now_s: float, *, closed: bool = False) -> float:
         """Takes note of a failed attempt.
 
         Args:
             rpc_error: a grpc.RpcError, sync or async.
+            now_s: monotonic.
+            closed: whether the client has been closed, which cancels its calls.
 
         Returns:
             the seconds to wait before the next attempt.
 
         Raises:
-            IdPassError: there is to be no other.
+            IdPassError: there is no next attempt.
         """
-        error, sent = _read(rpc_error, self._call.request_id, self._explain)
+        error, sent = _read(rpc_error, self._call.request_id, self._explain, closed=closed)
         if self._call.changes and sent and _may_have_been_made(error):
             self._maybe_made = True
         self.unconnected = error.reason is None
-        if error.code in _UNANSWERED_CODES:
+        if isinstance(error, Unavailable):
             self._waited_for = error
-            may_retry = self._throttle.failed()
+            may_retry = self._throttle.failed() and not closed
             delay_s = _delay_s(error, rpc_error, self._backoff)
             if may_retry and 0 <= delay_s < self._deadline_s - now_s:
                 return delay_s
-        elif isinstance(error, Overloaded):
+        elif isinstance(error, Overloaded) and not closed:
             self._waited_for = error
             delay_s = _delay_s(error, rpc_error, self._backoff)
             if self._patient and delay_s >= 0:
@@ -176,22 +189,22 @@ class Attempts:
             self._throttle.succeeded()
             raise error
         if self._maybe_made:
-            raise self._unknown(error) from rpc_error
+            raise self._unknown(error, closed=closed) from rpc_error
         if error.code is grpc.StatusCode.DEADLINE_EXCEEDED and self._waited_for:
             error = self._waited_for  # says what the time was spent on
         raise error
 
-    def _unknown(self, error: IdPassError) -> OutcomeUnknown:
+    def _unknown(self, error: IdPassError, *, closed: bool) -> OutcomeUnknown:
         again = "Call again"
         if self._call.request_id:
             again += f" with request_id={self._call.request_id!r}"
         last = f"{error.code.name}: {error.message}"
         if self._waited_for and self._waited_for is not error:
             last += f" (before: {self._waited_for.message})"
+        when = "before the client was closed" if closed else f"within {self._timeout_s:g} s"
         return OutcomeUnknown(
-            f"{self._call.method} got no answer within {self._timeout_s:g} s and may or may not "
-            f"have been carried out. {again} to learn which. "
-            f"The last attempt: {last}",
+            f"{self._call.method} got no answer {when} and may or may not have been carried out. "
+            f"{again} to learn which. The last attempt: {last}",
             code=error.code,
             reason=error.reason,
             metadata=error.metadata,
@@ -204,8 +217,8 @@ class Attempts:
 class Reconnects:
     """When a broken stream is opened again.
 
-    An overloaded server is waited for where a stream has been open before. Who is refused from
-    the beginning is to know at once: too many streams may be open, and will be for long.
+    An overloaded server is waited for only once a stream has been open. A watcher refused from
+    the start learns of it at once: there may be too many streams, and for long.
 
     Args:
         patience_s: how long there may be no stream before that is an error.
@@ -228,7 +241,7 @@ class Reconnects:
         return self._waited_for is not None
 
     def remaining_s(self, now_s: float) -> float:
-        """After so long without a connection the stream is to be cancelled."""
+        """How long to go on without a stream."""
         return max(self._give_up_s - now_s, 0.0)
 
     def connected(self) -> None:
@@ -237,11 +250,18 @@ class Reconnects:
             self._waited_for = None
             self._backoff = Backoff()
 
+    def gave_up(self) -> NoReturn:
+        """The stream was cancelled here, because the server did not begin to answer in time.
+
+        Raises:
+            IdPassError: that of the last stream.
+        """
+        assert self._waited_for  # noqa: S101 nothing else has a time limit
+        raise self._waited_for
+
     def failed(self, rpc_error: Any, now_s: float) -> float:
         """As for `Attempts`."""
         error, _ = _read(rpc_error, None, self._explain)
-        if error.code is grpc.StatusCode.CANCELLED and self._waited_for:
-            raise self._waited_for
         overloaded = isinstance(error, Overloaded)
         # The server begins its answer before it counts the streams: one that is refused as
         # Overloaded was connected, and never open.
@@ -249,7 +269,7 @@ class Reconnects:
             self._was_open = True
             self._give_up_s = now_s + self._patience_s
         self._connected = False
-        if error.code is grpc.StatusCode.UNAVAILABLE or (overloaded and self._was_open):
+        if isinstance(error, Unavailable) or (overloaded and self._was_open):
             self._waited_for = error
             delay_s = _delay_s(error, rpc_error, self._backoff)
             if 0 <= delay_s < self._give_up_s - now_s:
@@ -257,12 +277,24 @@ class Reconnects:
         raise error
 
 
-def _read(rpc_error: Any, request_id: str | None, explain: Explain) -> tuple[IdPassError, bool]:
-    """What is raised for a failed attempt, and whether that may have been sent."""
+def _read(
+    rpc_error: Any, request_id: str | None, explain: Explain, *, closed: bool = False
+) -> tuple[IdPassError, bool]:
+    """What is raised for a failed attempt, and whether that may have been sent.
+
+    Args:
+        closed: whether the client has been closed: CANCELLED then comes from this side.
+    """
     error = _status.from_rpc_error(rpc_error, request_id)
     sent = not _reach.never_sent(rpc_error)
     if not sent:
         error = Unavailable(explain(error.message), code=error.code, request_id=request_id)
+    elif error.code is grpc.StatusCode.CANCELLED and error.reason is None:
+        if closed:
+            error = IdPassError(CLOSED, code=error.code, request_id=request_id)
+        else:
+            said = f" It said: {rpc_error.details()}" if rpc_error.details() else ""
+            error = Unavailable(DROPPED + said, code=error.code, request_id=request_id)
     error.__cause__ = rpc_error
     return error, sent
 
@@ -274,10 +306,10 @@ def _may_have_been_made(error: IdPassError) -> bool:
 
 
 def _delay_s(error: IdPassError, rpc_error: Any, backoff: Backoff) -> float:
-    """How long to wait before another attempt; negative for no other.
+    """Seconds to wait before another attempt; negative for no other.
 
-    The server's own delay is kept. Whoever was refused as Overloaded waits a little longer, and
-    longer each time: all of them were told of the same moment, and some would be refused again.
+    A delay that the server asks for is kept. After Overloaded a growing backoff comes on top: all
+    refused callers were given the same moment, and some would be refused again.
     """
     pushback_s = _pushback_s(rpc_error)
     if not isinstance(error, Overloaded):
@@ -287,7 +319,7 @@ def _delay_s(error: IdPassError, rpc_error: Any, backoff: Backoff) -> float:
 
 
 def _pushback_s(rpc_error: Any) -> float | None:
-    """What the server says of when to retry; negative for not at all (gRFC A6)."""
+    """Seconds after which the server allows a retry; negative for never (gRFC A6)."""
     for key, value in rpc_error.trailing_metadata() or ():
         if key == "grpc-retry-pushback-ms":
             try:

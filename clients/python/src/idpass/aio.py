@@ -302,14 +302,15 @@ class AsyncIdPassClient:
         timeout_s = remaining_s = self._timeout_s if timeout is None else timeout
         started_s = time.monotonic()
         attempts: Attempts | None = None
-        stub = self._stub()
+        self._stub()  # or the channel of another event loop would be waited for
         while True:
-            if attempts is not None and attempts.unconnected:
-                if not await connect_aio(self._channel, remaining_s):
-                    self._stub()  # raises where the client was closed meanwhile
-                    attempts.not_connected()
+            if attempts is not None:
+                if self._channel.closed or (
+                    attempts.unconnected and not await connect_aio(self._channel, remaining_s)
+                ):
+                    attempts.gave_up(closed=self._channel.closed)
                 remaining_s = attempts.remaining_s(time.monotonic())
-            sent: Any = getattr(stub, call.method)(
+            sent: Any = getattr(self._stub(), call.method)(
                 call.request, timeout=remaining_s, metadata=self._endpoint.metadata()
             )
             self._open.add(sent)
@@ -334,9 +335,8 @@ class AsyncIdPassClient:
                 self._endpoint.unreached,
                 patient=patient,
             )
-            delay_s = attempts.failed(failure, time.monotonic())
+            delay_s = attempts.failed(failure, time.monotonic(), closed=self._channel.closed)
             await asyncio.sleep(delay_s)
-            stub = self._stub()
             remaining_s = attempts.remaining_s(time.monotonic())
 
     def _ended_by_close(self) -> bool:

@@ -1,4 +1,8 @@
-"""The client for ordinary code; `aio` has the one for asyncio."""
+"""The client for ordinary code; `aio` has the one for asyncio.
+
+Longer than other modules because it is the reference: every method explains its arguments and what
+it raises here, once, and `aio` refers to it. How a call is made and retried is elsewhere.
+"""
 
 import threading
 import time
@@ -7,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from datetime import datetime, timedelta
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import grpc
 
@@ -26,7 +30,8 @@ from idpass._records import (
     Receipt,
     RegisterReceipt,
 )
-from idpass._retry import OPEN_S, Attempts, Reconnects, Throttle
+from idpass._retry import Attempts, Reconnects, Throttle
+from idpass._stream import Stream
 from idpass.errors import IdPassError
 from idpass.v1.id_pass_service_pb2_grpc import IdPassServiceStub
 
@@ -381,7 +386,7 @@ class IdPassClient:
         reconnects = Reconnects(reconnect_for_s, time.monotonic(), self._endpoint.unreached)
         while True:
             call = watching.next_stream()
-            stream = _Stream(
+            stream = Stream(
                 getattr(self._channel.stub(), call.method)(
                     call.request, metadata=self._endpoint.metadata()
                 )
@@ -397,6 +402,8 @@ class IdPassClient:
             except grpc.RpcError as error:
                 if self._channel.closed:
                     return
+                if stream.gave_up and reconnects.waiting:
+                    reconnects.gave_up()
                 if stream.seems_open():
                     reconnects.connected()
                 delay_s = reconnects.failed(error, time.monotonic())
@@ -428,10 +435,11 @@ class IdPassClient:
         started_s = time.monotonic()
         attempts: Attempts | None = None
         while True:
-            if attempts is not None and attempts.unconnected:
-                if not connect(self._channel, remaining_s):
-                    self._channel.stub()  # raises where the client was closed meanwhile
-                    attempts.not_connected()
+            if attempts is not None:
+                if self._channel.closed or (
+                    attempts.unconnected and not connect(self._channel, remaining_s)
+                ):
+                    attempts.gave_up(closed=self._channel.closed)
                 remaining_s = attempts.remaining_s(time.monotonic())
             try:
                 answer = getattr(self._channel.stub(), call.method)(
@@ -446,52 +454,9 @@ class IdPassClient:
                     self._endpoint.unreached,
                     patient=patient,
                 )
-                delay_s = attempts.failed(error, time.monotonic())
+                delay_s = attempts.failed(error, time.monotonic(), closed=self._channel.closed)
             else:
                 self._throttle.succeeded()
                 return call.read(answer)
             (pause or time.sleep)(delay_s)
             remaining_s = attempts.remaining_s(time.monotonic())
-
-
-class _Stream:
-    """A stream of gRPC's, of which instrumentation may have left a generator and nothing else.
-
-    A generator begins its call when it is asked for the first message, does not say whether the
-    server has begun to answer, and cannot be ended by another thread.
-    """
-
-    def __init__(self, call: Any) -> None:
-        self._call = call
-        self._whole = hasattr(call, "initial_metadata")
-        self._made_s = time.monotonic()
-
-    def opened(self, patience_s: float | None) -> bool:
-        """Waits until the server begins to answer. Returns whether the stream is open then.
-
-        Args:
-            patience_s: seconds after which the stream is cancelled; None for no limit.
-        """
-        if not self._whole:
-            return False
-        give_up = threading.Timer(patience_s or 0.0, self._call.cancel)
-        if patience_s is not None:
-            give_up.start()
-        try:
-            self._call.initial_metadata()  # comes at once, however long there are no events
-        finally:
-            give_up.cancel()
-        return bool(self._call.is_active())
-
-    def seems_open(self) -> bool:
-        """Whether the stream must have been open, although it could not tell."""
-        return not self._whole and time.monotonic() - self._made_s > OPEN_S
-
-    def cancel(self) -> None:
-        if self._whole:
-            self._call.cancel()
-        else:
-            self._call.close()
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter(self._call)
