@@ -40,23 +40,23 @@ class Settings:
         "127.0.0.1:50051",
         "HOST:PORT",
         "Address to serve; port 0 takes a free one. Loopback only, unless TLS and --callers are "
-        "given.",
+        "set.",
     )
     tls_cert: str | None = option(
-        "--tls-cert", None, "FILE", "PEM file of the server's certificate chain; turns TLS on."
+        "--tls-cert", None, "FILE", "PEM file of the server's certificate chain; enables TLS."
     )
     tls_key: str | None = option("--tls-key", None, "FILE", "PEM file of the server's private key.")
     tls_client_ca: str | None = option(
         "--tls-client-ca",
         None,
         "FILE",
-        "PEM file of the authorities that issue client certificates; turns mutual TLS on.",
+        "PEM file of the authorities that issue client certificates; enables mutual TLS.",
     )
     max_connection_age_s: float = option(
         "--max-connection-age",
         3_600.0,
         "SECONDS",
-        "Age at which a connection is closed gracefully, so that the client connects anew.",
+        "Age at which a connection is closed gracefully (GOAWAY), so that clients reconnect.",
         least=0.1,
         most=_WEEK_S,
     )
@@ -70,23 +70,26 @@ class Settings:
         "--create",
         False,
         "",
-        "Make the SQLite database where there is none; without a callers file that is always done.",
+        "Create the SQLite database if it is missing; without a callers file this is the default.",
     )
     accept_clock: bool = option(
         "--accept-clock",
         False,
         "",
-        "Start although the clock does not fit the stored events: somebody has checked it.",
+        "Start although the clock does not fit the stored events; check it first.",
     )
     metrics: str | None = option(
-        "--metrics", None, "HOST:PORT", "Address for Prometheus; without it there are no metrics."
+        "--metrics",
+        None,
+        "HOST:PORT",
+        "Address for Prometheus to scrape; without it there are no metrics.",
     )
     metrics_remote: bool = option(
         "--metrics-remote",
         False,
         "",
-        "Allow --metrics on an address that other machines can reach, unencrypted and for whoever "
-        "asks.",
+        "Allow --metrics on an address that other machines can reach, unencrypted and without "
+        "authentication.",
     )
     probe: str | None = option(
         "--probe",
@@ -106,7 +109,7 @@ class Settings:
         "--max-pending",
         20_000,
         "CHANGES",
-        "Changes waiting for the disk; further ones are answered OVERLOADED.",
+        "Changes waiting to be stored; further ones are answered OVERLOADED.",
         least=1_000,
     )
     max_watchers: int = option(
@@ -127,23 +130,27 @@ class Settings:
         "--rate",
         None,
         "CALLS/SECOND",
-        "Rate of each caller that has none of its own in the callers file; each cancellation in a "
-        "batch counts. Calls above it are answered OVERLOADED. 0 means no limit. By default 500, "
-        "and no limit where there is no callers file.",
+        "Rate limit of each caller that has none in the callers file; each cancellation in a batch "
+        "counts. Calls above it are answered OVERLOADED. 0 means no limit. Defaults to 500 with a "
+        "callers file, and to no limit without one.",
         least=0,
     )
     burst: int = option(
-        "--burst", 1_000, "CALLS", "Calls that a caller may make at once after a pause.", least=1
+        "--burst",
+        1_000,
+        "CALLS",
+        "Burst: calls that a caller may make at once after a pause.",
+        least=1,
     )
-    # A batch of 1,000 cancellations with the longest notes and ids fits.
+    # Fits a batch of 1,000 cancellations with the longest notes and ids.
     max_message_bytes: int = option(
-        "--max-message-bytes", 2_500_000, "BYTES", "Size of a request.", least=1_024, most=_MAX_INT
+        "--max-message-bytes", 2_500_000, "BYTES", "Largest request.", least=1_024, most=_MAX_INT
     )
     max_metadata_bytes: int = option(
         "--max-metadata-bytes",
         8 * 1024,
         "BYTES",
-        "Size of a request's metadata, counting 32 bytes for each entry as HTTP/2 does.",
+        "Largest metadata of a request, with 32 bytes of overhead for each entry, as in HTTP/2.",
         least=1_024,
         most=_MAX_INT,
     )
@@ -151,7 +158,7 @@ class Settings:
         "--max-connections",
         500,
         "CONNECTIONS",
-        "Open gRPC connections; further ones are closed at once. HTTP has half as many besides.",
+        "Open gRPC connections; further ones are closed at once. HTTP may have half as many more.",
         least=1,
         most=_MAX_INT,
     )
@@ -159,7 +166,7 @@ class Settings:
         "--max-streams",
         1_000,
         "STREAMS",
-        "Calls and streams open on one connection; further ones wait in the client, or are "
+        "Open calls and streams on one connection; further ones wait in the client, or are "
         "refused.",
         least=1,
         most=_MAX_INT,
@@ -168,7 +175,7 @@ class Settings:
         "--handshake-timeout",
         10.0,
         "SECONDS",
-        "Time for a new connection to agree on TLS and HTTP/2.",
+        "Deadline for a new connection to complete the TLS and HTTP/2 handshakes.",
         least=0.1,
         most=_WEEK_S,
     )
@@ -176,7 +183,7 @@ class Settings:
         "--max-idle",
         300.0,
         "SECONDS",
-        "Time that a connection may stay open without a call.",
+        "Time after which a connection without calls is closed.",
         least=1,
         most=_WEEK_S,
     )
@@ -192,7 +199,7 @@ class Settings:
         "--drain",
         10.0,
         "SECONDS",
-        "Time for calls in flight to finish on SIGTERM or Ctrl-C.",
+        "Drain time: how long calls in flight may take to finish on SIGTERM or Ctrl-C.",
         least=0,
         most=_WEEK_S,
     )
@@ -200,13 +207,13 @@ class Settings:
         "--http",
         None,
         "HOST:PORT",
-        "Address for HTTP/JSON, loopback only; without it there is no HTTP.",
+        "Address for HTTP/JSON, loopback only; without it HTTP is off.",
     )
     workers: int = option(
         "--workers",
         1,
         "PROCESSES",
-        "Processes that serve together, each with the limits above; PostgreSQL only.",
+        "Worker processes that share the addresses, each with the limits above; PostgreSQL only.",
         least=1,
         most=256,
     )
@@ -214,7 +221,7 @@ class Settings:
         "--readers",
         2,
         "THREADS",
-        "Threads that read from the database, each on a connection of its own.",
+        "Threads that read from the database, each with its own connection.",
         least=1,
         most=64,
     )
@@ -222,7 +229,7 @@ class Settings:
         "--sandbox",
         False,
         "",
-        "Serve mock data from a throw-away database instead of --db, and a page to try it on.",
+        "Serve mock data from a throw-away database instead of --db, with a page to try it on.",
     )
     callers: str | None = option(
         "--callers",
@@ -234,8 +241,8 @@ class Settings:
         "--reflection",
         None,
         "",
-        "Enable gRPC server reflection, or disable it with --no-reflection. By default it is "
-        "enabled where there is no callers file.",
+        "Enable gRPC server reflection, or disable it with --no-reflection. Enabled by default "
+        "without a callers file.",
     )
     log_level: str = option(
         "--log-level",
@@ -252,13 +259,17 @@ class Settings:
         if self.http is not None:
             addresses.split_loopback("--http", self.http)
         elif self.sandbox:
-            raise BadSetting("--sandbox is a page: say where with --http, such as 127.0.0.1:8080")
+            raise BadSetting(
+                "--sandbox serves a page: give its address with --http, such as 127.0.0.1:8080"
+            )
         if self.metrics is not None:
             self._check_metrics(self.metrics)
         if self.probe is not None:
             addresses.split(self.probe)
         if self.callers is not None and self.sandbox:
-            raise BadSetting("--callers is not for a --sandbox: its mock data are for everyone")
+            raise BadSetting(
+                "--callers cannot be used with --sandbox, whose mock data are for everyone"
+            )
         if self.workers > 1:
             self._check_workers()
         sqlite_path(self.db)
@@ -266,16 +277,18 @@ class Settings:
     def _check_metrics(self, metrics: str) -> None:
         host, _ = addresses.split(metrics)
         if self.sandbox:
-            raise BadSetting("--metrics is not for a --sandbox: its figures would be of no use")
+            raise BadSetting(
+                "--metrics cannot be used with --sandbox: its figures would be of no use"
+            )
         if not is_loopback(host) and not self.metrics_remote:
             raise BadSetting(
-                f"--metrics {metrics} is refused: other machines can reach it, and whoever asks is "
-                "answered, unencrypted. Give --metrics-remote if that is meant, or use 127.0.0.1"
+                f"--metrics {metrics} is refused: other machines can reach it, unencrypted and "
+                "without authentication. Give --metrics-remote if that is meant, or use 127.0.0.1"
             )
 
     def _check_workers(self) -> None:
         if self.sandbox:
-            raise BadSetting("--workers is not for a --sandbox: one process serves it")
+            raise BadSetting("--workers cannot be used with --sandbox, which one process serves")
         if sqlite_path(self.db) is not None:
             raise BadSetting(
                 f"--workers {self.workers} needs PostgreSQL: one process serves a SQLite file, "
@@ -286,7 +299,7 @@ class Settings:
         _, first = addresses.split(self.metrics)
         if first + self.workers - 1 > addresses.MAX_PORT:
             raise BadSetting(
-                f"--metrics {self.metrics} leaves no ports for {self.workers} workers: each has "
+                f"--metrics {self.metrics} leaves no ports for {self.workers} workers: each needs "
                 "the next one"
             )
 
@@ -303,30 +316,32 @@ class Settings:
         elif self.tls_client_ca is not None and self.http is not None and self.callers is None:
             raise BadSetting(
                 "--tls-client-ca with --http and without --callers is refused: HTTP asks for no "
-                "certificate, so whoever reaches it could do what callers need one for. Give "
-                "--callers, or leave --http out"
+                "certificate, so anyone who reaches it could do what gRPC callers need one for. "
+                "Give --callers, or leave out --http"
             )
         elif self.sandbox:
-            raise BadSetting("--tls-cert is not for a --sandbox, which is for this machine only")
+            raise BadSetting(
+                "--tls-cert cannot be used with --sandbox, which is for this machine only"
+            )
         elif self.callers is None and not is_loopback(host):
             raise BadSetting(
-                f"--listen {self.listen} is refused: it can be reached from other machines, and "
-                "without a callers file everyone may cancel passes. Give --callers"
+                f"--listen {self.listen} is refused: other machines can reach it, and without a "
+                "callers file anyone may cancel passes. Give --callers"
             )
 
     @property
     def creates(self) -> bool:
-        """Whether a missing SQLite database is made: for a trial, or because it was said."""
+        """Whether a missing SQLite database is created: for a trial, or on request."""
         return self.create or self.callers is None
 
     @property
     def max_http_connections(self) -> int:
-        """HTTP connections that may be open beside those of gRPC."""
+        """Limit of open HTTP connections, in addition to those of gRPC."""
         return max(1, self.max_connections // 2)
 
     @property
     def default_rate_per_s(self) -> float:
-        """The rate of a caller that has none of its own; 0 means no limit."""
+        """Rate limit of a caller that has none of its own, calls a second; 0 means no limit."""
         if self.rate_per_s is not None:
             return self.rate_per_s
         return 0.0 if self.callers is None else DEFAULT_RATE_PER_S

@@ -125,7 +125,7 @@ def test_files_outside_the_folder_are_not_served(sandbox: Http) -> None:
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        (("serve", "--sandbox"), "say where with --http"),
+        (("serve", "--sandbox"), "give its address with --http"),
         (
             ("serve", "--sandbox", "--http", "127.0.0.1:0", "--metrics", "127.0.0.1:0"),
             "not for a --sandbox",

@@ -61,7 +61,7 @@ def test_nothing_is_overwritten(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        (("--spiffe-id", "billing"), "'billing' is no SPIFFE ID"),
+        (("--spiffe-id", "billing"), "'billing' is not a SPIFFE ID"),
         (("--spiffe-id", IDS[0], "--spiffe-id", IDS[0]), "two SPIFFE IDs"),
         (("--host", "bücher.example"), "is no host name"),
     ],

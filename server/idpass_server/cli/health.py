@@ -1,4 +1,4 @@
-"""`health`: asks a running server how it is, for containers and scripts."""
+"""`health`: checks a running server, for containers and scripts."""
 
 from pathlib import Path
 from typing import Any, Final
@@ -11,7 +11,9 @@ from idpass_server.cli.base import main
 from idpass_server.config import OPTIONS, Settings
 
 NOT_SERVING: Final = 1
+"""Exit code for a server that answers NOT_SERVING."""
 UNREACHABLE: Final = 4
+"""Exit code for a server that gives no answer."""
 
 _FILE: Final = click.Path(exists=True, dir_okay=False, path_type=Path)
 
@@ -30,21 +32,23 @@ _FILE: Final = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.option(
     "--service",
     default="",
-    help="What to ask after: `liveness` is whether the process answers at all.",
+    help="Health check to ask for; `liveness` only tells whether the process answers.",
 )
 @click.option(
-    "--tls-ca", type=_FILE, help="PEM file of the authority of its certificate; turns TLS on."
+    "--tls-ca",
+    type=_FILE,
+    help="PEM file of the server's authority; turns TLS on.",
 )
 @click.option("--tls-cert", type=_FILE, help="PEM file of a client certificate, for mutual TLS.")
 @click.option("--tls-key", type=_FILE, help="PEM file of its private key.")
-@click.option("--tls-name", help="Name in the server's certificate, where the address has another.")
+@click.option("--tls-name", help="Name in the certificate, if it differs from the address.")
 @click.option(
     "--timeout",
     "timeout_s",
     type=click.FloatRange(0.1, 60),
     default=3.0,
     show_default=True,
-    help="Seconds to wait for an answer.",
+    help="Deadline of the check, seconds.",
 )
 @click.pass_context
 def health_command(
@@ -67,7 +71,7 @@ def health_command(
         raise click.UsageError("--tls-cert and --tls-key belong together: give both")
     if tls_ca is None and (tls_cert or tls_name):
         raise click.UsageError("--tls-cert and --tls-name need --tls-ca")
-    # A proxy from the environment is not what is asked after.
+    # A proxy from the environment would answer in place of the server.
     options: list[tuple[str, Any]] = [("grpc.enable_http_proxy", 0)]
     if tls_ca is None:
         channel = grpc.insecure_channel(listen, options)
