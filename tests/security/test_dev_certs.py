@@ -54,7 +54,7 @@ def test_nothing_is_overwritten(tmp_path: Path) -> None:
     (tmp_path / "client-billing-key.pem").write_text("precious")
     done = cli("dev-certs", ".", "--spiffe-id", IDS[0], cwd=tmp_path)
     assert done.returncode == 1
-    assert "client-billing-key.pem is there already" in done.stderr
+    assert "client-billing-key.pem exists already" in done.stderr
     assert [path.read_text() for path in tmp_path.iterdir()] == ["precious"]
 
 
