@@ -21,7 +21,7 @@ from idpass.v1.id_pass_service_pb2 import CancelRequest
 from idpass_server.config import Settings
 from idpass_server.failures import BadSetting
 from idpass_server.hosting.listening import CannotListen
-from idpass_server.processes import supervisor as workers
+from idpass_server.processes.reserving import reserve
 from kit.postgres import PORTS, Postgres
 from kit.probing import VERBOSE, Answer, get
 from kit.support import Calls, Process, cli, problems, process
@@ -182,9 +182,9 @@ def test_a_second_server_on_the_port_is_refused(server: Process, count: str) -> 
 def test_a_port_is_taken_before_any_worker_listens(database: str) -> None:
     """Two supervisors that start at the same time do not share it."""
     with contextlib.ExitStack() as first, contextlib.ExitStack() as second:
-        place = workers._reserve("--listen", "127.0.0.1:0", first)
+        place = reserve("--listen", "127.0.0.1:0", first)
         with pytest.raises(CannotListen):
-            workers._reserve("--listen", place, second)
+            reserve("--listen", place, second)
         assert cli("serve", "--listen", place, "--db", database).returncode == 1
 
 

@@ -63,7 +63,7 @@ def test_nothing_is_overwritten(tmp_path: Path) -> None:
     [
         (("--spiffe-id", "billing"), "'billing' is not a SPIFFE ID"),
         (("--spiffe-id", IDS[0], "--spiffe-id", IDS[0]), "two SPIFFE IDs"),
-        (("--host", "bücher.example"), "is no host name"),
+        (("--host", "bücher.example"), "is not a host name"),
     ],
 )
 def test_what_cannot_be_made_is_said_in_a_line(
