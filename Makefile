@@ -70,9 +70,9 @@ bench: $(VENV)/bench ## Measure throughput, latency and memory beside others, an
 bench-postgresql: $(VENV)/bench ## Measure throughput and latency on PostgreSQL, beside pgbench
 	$(BIN)/python tests/bench/postgresql.py
 
-build: $(VENV)/dev ## Build the two wheels into dist/
-	$(BIN)/python -m build --quiet --wheel --no-isolation --outdir dist clients/python
-	$(BIN)/python -m build --quiet --wheel --no-isolation --outdir dist .
+build: $(VENV)/dev ## Build both packages into dist/: source archives, and wheels made from them
+	$(BIN)/python -m build --quiet --no-isolation --outdir dist clients/python
+	$(BIN)/python -m build --quiet --no-isolation --outdir dist .
 	@ls dist
 
 lock: ## Pin the newest dependencies with hashes (needs uv)
@@ -92,7 +92,9 @@ $(VENV)/bin/python:
 	@echo "Setting up $(VENV), once"
 	@$(PYTHON) -m venv $(VENV)
 
-$(VENV)/runtime: server/requirements.txt pyproject.toml clients/python/pyproject.toml | $(VENV)/bin/python
+# __init__.py has the version, which installing records.
+$(VENV)/runtime: server/requirements.txt pyproject.toml clients/python/pyproject.toml \
+		clients/python/src/idpass/__init__.py | $(VENV)/bin/python
 	@$(BIN)/python $(PIP) --require-hashes -r server/requirements.txt
 	@$(BIN)/python $(PIP) --no-deps --no-build-isolation --no-index --editable clients/python --editable .
 	@touch $@

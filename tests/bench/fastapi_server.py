@@ -29,8 +29,8 @@ from sqlalchemy.orm import DeclarativeBase, Session
 from sqlite_utils.utils import sqlite3
 
 from bench.serving import say_serving
+from idpass_server.store.sqlite.checkpoints import CHECKPOINT_PAGES
 from idpass_server.store.sqlite.file import connect
-from idpass_server.store.sqlite.store import CHECKPOINT_PAGES
 
 DEMO = "demo"
 

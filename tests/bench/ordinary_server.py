@@ -34,8 +34,8 @@ from idpass.v1.id_pass_service_pb2_grpc import (
 )
 from idpass_server.config import Settings
 from idpass_server.hosting.channel_options import options
+from idpass_server.store.sqlite.checkpoints import CHECKPOINT_PAGES
 from idpass_server.store.sqlite.file import connect
-from idpass_server.store.sqlite.store import CHECKPOINT_PAGES
 
 THREADS: Final = 32
 _STATUS_OF_WORD: Final = {

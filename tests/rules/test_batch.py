@@ -122,10 +122,10 @@ def test_a_pass_that_was_not_found_is_not_there() -> None:
 
 def test_a_timer_has_done_its_work_when_its_pass_has_ended() -> None:
     expire = Expire("acme", "ref", PASS.id)
-    for subject, rung in ((PASS, []), (OVERDUE, [Status.EXPIRED])):
+    for subject, ended in ((PASS, []), (OVERDUE, [Status.EXPIRED])):
         batch = Batch([account()], [subject])
         assert batch.run([expire], NOW_US) == [Settled()]
-        assert [p.status for p in batch.rung] == rung
+        assert [p.status for p in batch.timers_done] == ended
 
 
 def test_accounts_are_needed_in_sorted_order() -> None:

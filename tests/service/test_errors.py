@@ -12,7 +12,7 @@ from google.rpc import code_pb2
 from idpass.v1 import error_reason_pb2
 from idpass.v1 import id_pass_pb2 as pb
 from idpass.v1 import id_pass_service_pb2 as service_pb
-from idpass_server.api import errors, wire
+from idpass_server.api import errors, methods
 from idpass_server.api.servicer import IdPassServicer
 from idpass_server.rules import domain, refusals
 from kit.contract import PASS, ROWS
@@ -183,7 +183,7 @@ def test_at_most_20_violations_are_listed_and_the_others_counted(service: Servic
     error = refused(lambda: service.stub.ListIdPasses(request))
     violations = error.details["BadRequest"].field_violations  # type: ignore[attr-defined]
     assert [v.field for v in violations] == [f"statuses[{n}]" for n in range(20)]
-    listed = error.message.count("is no IdPassStatus")
+    listed = error.message.count("is not an IdPassStatus")
     assert 1 < listed <= 20
     assert error.message.endswith(f"; and {50 - listed} more")
 
@@ -216,12 +216,12 @@ def test_too_much_of_something_is_refused_by_its_amount(
     assert "allowed" in violation.description or "more than 1000" in violation.description
 
 
-def test_gRPC_parses_nothing_before_the_caller_is_known() -> None:
+def test_gRPC_parses_nothing_before_the_caller_is_known(service: Service) -> None:
     class Details:
         method = "/idpass.v1.IdPassService/ListIdPasses"
         invocation_metadata = ()
 
-    handler: Any = wire.handlers(IdPassServicer).service(Details())  # type: ignore[arg-type]
+    handler: Any = methods.handlers(IdPassServicer, service.server._calls).service(Details())  # type: ignore[arg-type]
     assert handler.request_deserializer is None
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from idpass_server.api.call_log import Record
+from idpass_server.api.call_log import CallRecord
 from idpass_server.api.identity import Permission
 from idpass_server.hosting.channel_options import MAX_UNTAKEN
 from kit.http2 import Connection, call, call_headers, message
@@ -85,4 +85,4 @@ def test_a_call_whose_deadline_passed_while_it_waited_is_not_started(service: Se
 
     calls = service.server._calls
     with pytest.raises(TimeoutError, match="before it was started"):
-        calls.admit(Record("GetIdPass"), Permission.READ, 0, Late())
+        calls.admit(CallRecord("GetIdPass"), Permission.READ, 0, Late())

@@ -16,6 +16,7 @@ from idpass_server.store import CannotOpen
 from idpass_server.store.opening import migrate_store
 from idpass_server.store.postgres import schema as postgres_schema
 from idpass_server.store.postgres import session as postgres_session
+from idpass_server.store.postgres import transaction as postgres_transaction
 from idpass_server.store.postgres import writer as postgres_writer
 from idpass_server.store.postgres.store import PostgresStore
 from kit.commit_cutter import CommitCutter, Cut
@@ -80,7 +81,7 @@ def test_a_batch_that_is_decided_anew_meets_what_happened_meanwhile(
 ) -> None:
     pass_id = new_pass(store)
     with closing(PostgresStore(cutter.url)) as other:
-        load = postgres_writer._load
+        load = postgres_transaction.load
         loads = 0
 
         def load_late(*args: object) -> object:
@@ -92,7 +93,7 @@ def test_a_batch_that_is_decided_anew_meets_what_happened_meanwhile(
 
         cutter.cuts.append(Cut.BEFORE)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(postgres_writer, "_load", load_late)
+            patch.setattr(postgres_transaction, "load", load_late)
             (outcome,) = other.commit([cancel(pass_id)], NOW_US).outcomes
     assert isinstance(outcome, PassEnded)
 

@@ -15,7 +15,7 @@ import pytest
 from idpass.v1.id_pass_service_pb2 import CancelRequest
 from idpass_server.rules.refusals import StoreUnavailable
 from idpass_server.store import StoreBroken, opening
-from idpass_server.store.sqlite import store as store_module
+from idpass_server.store.sqlite import checkpoints
 from idpass_server.store.sqlite.file import sqlite3
 from idpass_server.store.sqlite.hold import _FLOCK, _INODE_LOCK
 from idpass_server.store.sqlite.store import SqliteStore
@@ -500,8 +500,8 @@ def test_a_check_writes_to_the_disk(db: Path, monkeypatch: pytest.MonkeyPatch) -
 def test_checkpoints_that_fail_are_counted_and_told_once_the_wal_passes_its_bound(
     db: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store_module, "CHECKPOINT_PAGES", 1)
-    monkeypatch.setattr(store_module, "WAL_CHECK_S", 0.0)
+    monkeypatch.setattr(checkpoints, "CHECKPOINT_PAGES", 1)
+    monkeypatch.setattr(checkpoints, "CHECK_INTERVAL_S", 0.0)
     store = SqliteStore(db)
     store.check()
     reader = sqlite3.connect(db, isolation_level=None)
@@ -511,7 +511,7 @@ def test_checkpoints_that_fail_are_counted_and_told_once_the_wal_passes_its_boun
         store.set_account("demo", slot_limit=slots, fee=None)
     store.check()
     assert store.failed_checkpoints == 1
-    monkeypatch.setattr(store_module, "MAX_WAL_PAGES", 2)
+    monkeypatch.setattr(checkpoints, "MAX_WAL_PAGES", 2)
     with pytest.raises(StoreUnavailable, match="a reader needs"):
         store.check()
     with pytest.raises(StoreUnavailable, match="nothing was changed"):

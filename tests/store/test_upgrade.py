@@ -133,7 +133,7 @@ def test_a_backup_that_cannot_be_written_leaves_the_schema_as_it_was(
     def refuse(path: Path) -> int:
         raise OSError(28, "No space left on device", str(path))
 
-    monkeypatch.setattr("idpass_server.store.sqlite.file.create_private", refuse)
+    monkeypatch.setattr("idpass_server.store.sqlite.migrating.create_private", refuse)
     with pytest.raises(CannotOpen, match="without one the schema is not changed"):
         opening.migrate_store(url_of(db))
     assert schema_of(db) == before

@@ -1,5 +1,5 @@
-"""What a call is: who makes it and whether it may, requests in, answers and errors out.
+"""Calls: identity, admission, requests in, responses and errors out, watching.
 
-In here: everything that knows both gRPC or protobuf and the rules. May import `engine`, `store`
-(its Protocol only), `rules`, and the client's generated messages. No port, no file, no signal.
+In here: everything that knows both the rules and gRPC or protobuf. May import `engine`, `store`
+(the Protocol only), `rules`, and the client's generated messages. No ports, files or signals.
 """

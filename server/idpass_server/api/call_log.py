@@ -1,8 +1,8 @@
-"""The log lines of calls: one each, but for those that are refused as OVERLOADED.
+"""The log lines of calls: one for each, except calls refused as OVERLOADED.
 
-Lines are made many at a time: among the work of calls each took three times as long. The calls
-of a caller over its rate, and those for which there is no room, are only counted, and told once a
-second: a flood is not to fill the disk as well.
+Lines are written in groups: written one by one between calls, each took three times as long. Calls
+over their caller's rate and calls without room are only counted, and logged as totals once a
+second, so that a flood does not fill the disk too.
 """
 
 import asyncio
@@ -18,16 +18,31 @@ from idpass_server.api.rate import Room
 from idpass_server.ids import new_uuid
 
 WITHIN_S: Final = 0.05
-"""Longest time from the end of a call to its line, seconds."""
+"""Longest delay from the end of a call to its line, seconds."""
 
 COUNTED_WITHIN_S: Final = 1.0
-"""Likewise for calls that are only counted."""
+"""Longest delay from the end of a call that is only counted to the line of totals, seconds."""
 
 log = structlog.get_logger()
 
 
-class Record:
-    """What is known of one call, and what the log will say of it."""
+class CallRecord:
+    """What the service keeps about one call from its arrival to its log line.
+
+    Args:
+        method: name of the rpc.
+
+    Attributes:
+        reference: UUID of the call.
+        started_s: when it arrived, on time.monotonic().
+        ended_s: when it ended, on time.monotonic().
+        caller: who makes it; None until that is known.
+        room: where it takes a place; None until it has entered.
+        over_rate: whether its caller was over its rate.
+        overloaded: whether it was refused as OVERLOADED.
+        code: how it ended.
+        reason: of the error it ended with, or None.
+    """
 
     __slots__ = (
         *("caller", "code", "ended_s", "method", "over_rate", "overloaded", "reason", "reference"),
@@ -42,22 +57,25 @@ class Record:
         self.room: Room | None = None
         self.over_rate = False
         self.overloaded = False
-        # Until it is known how it ends: one that just stops was given up by its caller.
+        # A call that ends without an answer was given up by its caller.
         self.code = grpc.StatusCode.CANCELLED
         self.reason: str | None = None
 
     @property
     def caller_name(self) -> str | None:
+        """Name of the caller, if known."""
         return self.caller.name if self.caller else None
 
 
 class CallLog:
+    """Writes the lines of finished calls."""
+
     def __init__(self) -> None:
-        self._finished: list[Record] = []
+        self._finished: list[CallRecord] = []
         self._counted: Counter[tuple[str, str | None]] = Counter()
 
-    def add(self, record: Record) -> None:
-        """Has something written of a finished call, soon."""
+    def add(self, record: CallRecord) -> None:
+        """Schedules the line, or the count, of a finished call."""
         if record.over_rate or record.overloaded:
             if not self._counted:
                 asyncio.get_running_loop().call_later(COUNTED_WITHIN_S, self._write_counted)
@@ -69,7 +87,7 @@ class CallLog:
         self._finished.append(record)
 
     def write(self) -> None:
-        """Writes what is due, now."""
+        """Writes everything that is scheduled, now."""
         self._write_finished()
         self._write_counted()
 

@@ -1,11 +1,12 @@
 """What every call has in common, whatever its method.
 
-Its reference, who makes it and whether that is allowed, the limit on calls in flight, errors,
-the log line, the metrics, and the end of all that when the server stops. `methods` applies it.
+That is its reference, caller and permission, the limits on rates and on calls in flight, errors,
+the log line, metrics, and draining. `methods` applies it.
 """
 
 import asyncio
 import contextlib
+import functools
 import math
 import time
 from collections import Counter
@@ -16,7 +17,7 @@ import grpc
 import structlog
 
 from idpass_server.api import errors
-from idpass_server.api.call_log import CallLog, Record
+from idpass_server.api.call_log import CallLog, CallRecord
 from idpass_server.api.identity import Caller, Identity, Permission
 from idpass_server.api.metrics import Metrics
 from idpass_server.api.rate import Limit, Rate, Room
@@ -30,62 +31,70 @@ from idpass_server.rules.refusals import (
 )
 
 REFERENCE_KEY: Final = "idpass-reference"
-"""Metadata that carries the call's reference: trailing for unary calls, initial for streams."""
+"""Metadata key of the call's reference: trailing for unary calls, initial for streams."""
 
 REFUSING_S: Final = 0.1
-"""Time for callers that try again to hear that the server is stopping, seconds."""
+"""How long a draining server refuses calls before it looks for a lull, seconds. Callers that retry
+learn in that time that nothing was changed."""
 QUIET_S: Final = 0.001
-"""A lull of this length means that all that was received has been taken, seconds."""
+"""Length of a lull after which every received call has been handed over, seconds."""
 FINISHED_S: Final = 0.01
-"""Interval at which calls in flight are looked at while the server stops, seconds."""
+"""Interval between two looks at the calls in flight while the server stops, seconds."""
 NOISY_S: Final = 0.25
-"""Time after which such a lull is no longer waited for, seconds."""
+"""Longest wait for a lull, seconds."""
 
 REFUSALS_PER_S: Final = 100
+"""Refusals for rate that one caller is sent, per second."""
 REFUSALS_AT_ONCE: Final = 20
-"""How often a caller that calls too often is told so."""
+"""Burst of refusals for rate that one caller is sent."""
 
 MAX_HELD: Final = 1_000
-"""So many of one caller's refusals wait for their turn; more go out at once."""
+"""Number of refusals per caller that may wait; further ones go out at once."""
 
 BYTES_PER_CALL: Final = 2_500
-"""Size at which a request counts as a further call: about that of the longest cancellation."""
+"""Size for which a request costs one more token, bytes: about that of the longest cancellation."""
 
 NOBODY: Final = ""
-"""Has the bucket of all who do not say who they are."""
+"""Name under which the rate of unauthenticated calls is counted."""
 
 log = structlog.get_logger()
 
 
-def _once() -> None:
+def _admitted() -> None:
     """A unary call is admitted once; what has begun is finished."""
 
 
 class Call(NamedTuple):
     """What a method knows of its call beside the request.
 
-    Args:
-        counted_as: calls that it has counted as for the caller's rate.
-        still_admitted: raises Unauthenticated or NotPermitted from the moment on at which a stream
-            would not be admitted any more.
+    Attributes:
+        caller: who makes it.
+        reference: UUID of the call.
+        deadline_s: on time.monotonic(); infinite if the call has none.
+        count_as: raises what the call costs to that of a number of calls, in the caller's rate.
+        still_admitted: raises Unauthenticated or NotPermitted if a stream's caller may no longer
+            make the call.
     """
 
     caller: Caller
     reference: str
     deadline_s: float
-    counted_as: int = 1
-    still_admitted: Callable[[], None] = _once
+    count_as: Callable[[int], None]
+    still_admitted: Callable[[], None] = _admitted
 
 
 class Calls:
-    """
+    """All calls of a server.
+
     Args:
-        identity: tells who calls.
-        metrics: counts.
-        max_calls: how many unary calls may be in flight; one more is refused as Overloaded.
-        max_streams_per_account: how many streams may be open on one account.
-        limit: of each caller's rate, unless the caller has its own; one who calls more often is
-            refused as Overloaded.
+        identity: tells who makes a call.
+        metrics: counts calls.
+        max_calls: largest number of unary calls in flight; more are refused as Overloaded.
+        max_streams_per_account: largest number of open streams per account.
+        limit: rate of each caller without its own; calls over it are refused as Overloaded.
+
+    Attributes:
+        log: of the calls that have ended.
     """
 
     def __init__(
@@ -111,15 +120,15 @@ class Calls:
 
     @property
     def in_flight(self) -> int:
-        """Unary calls that were admitted and have not ended."""
+        """Number of unary calls that were admitted and have not ended."""
         return self._room.taken
 
     async def drain(self) -> None:
-        """Refuses what comes from now on; returns at a good moment to hang up.
+        """Refuses new calls; returns at a good moment to close the connections.
 
-        gRPC drops a call that it has received and not handed over when it hangs up, and says
-        CANCELLED, which leaves callers to guess. Hence not at once: those who try again are told
-        first that nothing was changed, and pause. Hence in a lull.
+        When gRPC closes a connection it ends calls that it has received and not yet handed over as
+        CANCELLED, which leaves their callers guessing. So first, callers that retry are told that
+        nothing was changed, and back off; then a lull is waited for.
         """
         self._draining.set()
         await asyncio.sleep(REFUSING_S)
@@ -130,23 +139,27 @@ class Calls:
             await asyncio.sleep(QUIET_S)
 
     async def finished(self) -> None:
-        """Returns when no unary call is in flight."""
+        """Waits until no unary call is in flight."""
         while self.in_flight or self._held.total():  # noqa: ASYNC110 only when the server stops
             await asyncio.sleep(FINISHED_S)
 
-    def admit(self, record: Record, permission: Permission, size: int, context: Any) -> Call:
-        """The only place where it is decided that a caller may call a method.
+    def admit(self, record: CallRecord, permission: Permission, size: int, context: Any) -> Call:
+        """Decides whether a caller may make a call; the only place that does.
 
-        Nothing before it takes longer for a larger request.
+        It takes the same time for a request of any size.
 
         Args:
-            size: of the request, in bytes.
+            record: of the call; gets its caller.
+            permission: what the method requires.
+            size: of the request, bytes.
+            context: gRPC's, of the call.
 
         Raises:
             StoreUnavailable: the server is stopping.
-            Unauthenticated, NotPermitted: it may not.
-            Overloaded: it calls too often.
-            TimeoutError: the deadline has passed while the call waited for its turn.
+            Unauthenticated: the credentials are missing or unknown.
+            NotPermitted: the caller lacks the permission.
+            Overloaded: the caller is over its rate.
+            TimeoutError: the deadline passed before the call was handed over.
         """
         self._begun += 1
         if self._draining.is_set():
@@ -164,21 +177,21 @@ class Calls:
         if permission not in caller.permissions:
             raise NotPermitted(permission)
         remaining_s = context.time_remaining()
-        if remaining_s is None:
-            return Call(caller, record.reference, float("inf"), tokens)
-        if remaining_s <= 0:
+        if remaining_s is not None and remaining_s <= 0:
             raise TimeoutError("the deadline passed before it was started")
-        return Call(caller, record.reference, record.started_s + remaining_s, tokens)
+        deadline_s = math.inf if remaining_s is None else record.started_s + remaining_s
+        count_as = functools.partial(self._count_as, caller, tokens)
+        return Call(caller, record.reference, deadline_s, count_as)
 
-    def count_as(self, calls: int, call: Call) -> None:
-        """Has a call count as so many for its caller's rate, if it does not yet."""
-        self._rate.owe(call.caller.name, calls - call.counted_as, self._limit(call.caller))
+    def _count_as(self, caller: Caller, taken: int, calls: int) -> None:
+        """Charges a caller for a call that costs as much as `calls`, less the tokens taken."""
+        self._rate.owe(caller.name, calls - taken, self._limit(caller))
 
     def _limit(self, caller: Caller) -> Limit:
         return self._rate.limit(caller.rate_per_s, caller.burst)
 
-    def enter(self, record: Record, caller: Caller) -> None:
-        """Counts a unary call in; `finish` counts it out.
+    def enter(self, record: CallRecord, caller: Caller) -> None:
+        """Gives a unary call a place, which `finish` frees.
 
         Raises:
             Overloaded: too many are in flight.
@@ -187,8 +200,8 @@ class Calls:
             raise Overloaded("too many calls are in flight")
         record.room = self._room
 
-    def enter_stream(self, record: Record, caller: Caller) -> None:
-        """As `enter`, for a stream.
+    def enter_stream(self, record: CallRecord, caller: Caller) -> None:
+        """Gives a stream a place, which `finish` frees.
 
         Raises:
             Overloaded: the caller has too many of its account's streams.
@@ -203,8 +216,10 @@ class Calls:
             )
         record.room = room
 
-    def admit_stream(self, record: Record, permission: Permission, size: int, context: Any) -> Call:
-        """As `admit`; and whenever others may call, looks whether this caller still may."""
+    def admit_stream(
+        self, record: CallRecord, permission: Permission, size: int, context: Any
+    ) -> Call:
+        """Admits a stream as `admit` does; its `still_admitted` follows changes of the callers."""
         call = self.admit(record, permission, size, context)
         version = self._identity.version
 
@@ -221,8 +236,8 @@ class Calls:
 
         return call._replace(still_admitted=still_admitted)
 
-    async def abort(self, record: Record, exception: Exception, context: Any) -> NoReturn:
-        """Ends a call with what an exception means for its caller."""
+    async def abort(self, record: CallRecord, exception: Exception, context: Any) -> NoReturn:
+        """Ends a call with the error that an exception means for its caller."""
         if record.over_rate:
             await self._hold(record.caller_name or NOBODY)
             if isinstance(exception, Overloaded) and record.caller:
@@ -244,11 +259,10 @@ class Calls:
         raise AssertionError("abort raises")
 
     async def _hold(self, name: str) -> None:
-        """Lets a caller that calls too often wait for its turn to be refused.
+        """Delays the refusal of a caller that is over its rate.
 
-        Refusing takes most of the time that answering takes. Whoever keeps many calls in flight
-        whatever comes back would keep the server busy with refusals; this way they are as few as
-        its calls.
+        A refusal takes nearly as long as an answer. A caller that keeps many calls in flight, come
+        what may, would keep the server busy with refusals; delayed, they are limited too.
         """
         if self._held[name] >= MAX_HELD:
             return
@@ -261,8 +275,8 @@ class Calls:
         finally:
             self._held[name] -= 1
 
-    def finish(self, record: Record) -> None:
-        """Counts a call out."""
+    def finish(self, record: CallRecord) -> None:
+        """Frees the call's place, and counts and logs it."""
         room, caller = record.room, record.caller
         if room is not None and caller is not None:
             room.leave(caller.name)

@@ -1,8 +1,9 @@
-"""What a caller is told of a refusal: one table from its type to code, reason and details.
+"""Refusals as callers see them: one table from a refusal's type to code, reason and details.
 
 The only place that knows both. Refusals come in as facts; a google.rpc.Status goes out, with an
-ErrorInfo (whose reason a program matches), a RequestInfo (the call's reference) and whatever
-else helps. An exception that is no refusal is a fault: its text never gets here.
+ErrorInfo (programs match its reason), a RequestInfo (the call's reference), and further details
+that help. An exception that is not a refusal is a bug, and its text never gets here. The module is
+long because the table is read as a whole.
 """
 
 import itertools
@@ -37,17 +38,30 @@ from idpass_server.rules.refusals import (
 DOMAIN: Final = "idpass.v1"
 RESOURCE_TYPE: Final = "idpass.v1.IdPass"
 OVERLOADED_RETRY_MS: Final = 200
+"""Shortest retry delay that OVERLOADED suggests, milliseconds."""
 UNAVAILABLE_RETRY_MS: Final = 1_000
+"""Retry delay that STORE_UNAVAILABLE suggests, milliseconds."""
 
-# Clients refuse trailers of more than 8 KB, some proxies of more than 4 KB: what depends on the
-# request is to stay below that, in base64 and beside the message.
+# Clients reject trailers of more than 8 KB, some proxies of more than 4 KB. What depends on the
+# request must stay below that, in base64 and beside the message.
 MAX_VIOLATIONS: Final = 20
+"""Largest number of violations in an error."""
 MAX_VIOLATIONS_BYTES: Final = 1_100
+"""Largest size of an error's violations, serialised, bytes."""
 MAX_MESSAGE_BYTES: Final = 600
+"""Largest size of the part of a message that depends on the request, as gRPC encodes it, bytes."""
 
 
 class Told(NamedTuple):
-    """What is said of one refusal, beside its code."""
+    """A refusal for its caller, without code and reference.
+
+    Attributes:
+        reason: name of an ErrorReason.
+        message: for people.
+        metadata: of the ErrorInfo, for programs.
+        details: further messages, of types in google.rpc.
+        retry_ms: suggested retry delay, milliseconds; None for none.
+    """
 
     reason: str
     message: str
@@ -73,9 +87,9 @@ def _invalid_request(refusal: InvalidRequest) -> Told:
 
 
 def _as_fits(lines: Sequence[str], most: int) -> int:
-    """How many of the lines, the first at least, take no more bytes as a grpc-message.
+    """Number of lines, at least one, that fit into `most` bytes of a grpc-message.
 
-    gRPC sends what is not printable ASCII as %XX.
+    gRPC encodes everything but printable ASCII as %XX.
     """
     sizes = (sum(1 if 0x20 <= byte < 0x7F else 3 for byte in line.encode()) + 2 for line in lines)  # noqa: PLR2004 ASCII
     return max(1, sum(total <= most for total in itertools.accumulate(sizes)))
@@ -148,8 +162,8 @@ def _transition_not_allowed(refusal: TransitionNotAllowed) -> Told:
 def _refund_not_available(refusal: RefundNotAvailable) -> Told:
     id_pass, reason = refusal.id_pass, "REFUND_NOT_AVAILABLE"
     message = (
-        f"ID Pass {id_pass.id} is {id_pass.status}: verification has begun and the fee would not "
-        "come back. Cancel without require_refund to cancel all the same."
+        f"ID Pass {id_pass.id} is {id_pass.status}: verification has begun, so the fee would not "
+        "be refunded. To cancel all the same, leave out require_refund."
     )
     return Told(
         reason,
@@ -164,7 +178,7 @@ def _pass_changed(refusal: PassChanged) -> Told:
     return Told(
         "PASS_CHANGED",
         f"ID Pass {id_pass.id} is {id_pass.status}, not {refusal.expected_status} as expected; "
-        "read it and decide anew.",
+        "read it and decide again.",
         {"id": id_pass.id, "status": str(id_pass.status)},
     )
 
@@ -188,7 +202,7 @@ def _no_free_slot(refusal: NoFreeSlot) -> Told:
 def _store_unavailable(refusal: StoreUnavailable) -> Told:
     message = f"The service cannot answer now: {refusal}."
     if refusal.outcome_unknown:
-        message += " Retry with the same request_id to learn it."
+        message += " Retry with the same request_id to learn the outcome."
     return Told(
         "STORE_UNAVAILABLE",
         message,
@@ -206,9 +220,8 @@ TABLE: Final[Mapping[type[Refusal], tuple[grpc.StatusCode, Callable[[Any], Told]
         grpc.StatusCode.UNAUTHENTICATED,
         lambda _: Told(
             "UNAUTHENTICATED_CALLER",
-            "The call came without known credentials. Send one token of yours as metadata "
-            "'authorization: Bearer TOKEN', or call with your client certificate, which has one "
-            "URI name.",
+            "The call has no credentials, or unknown ones. Send one token as metadata "
+            "'authorization: Bearer TOKEN', or use a client certificate with one URI name.",
         ),
     ),
     NotPermitted: (
@@ -237,13 +250,20 @@ TABLE: Final[Mapping[type[Refusal], tuple[grpc.StatusCode, Callable[[Any], Told]
     StoreUnavailable: (grpc.StatusCode.UNAVAILABLE, _store_unavailable),
     InternalFault: (
         grpc.StatusCode.INTERNAL,
-        lambda _: Told("INTERNAL", "The service has a fault; report the reference of this call."),
+        lambda _: Told("INTERNAL", "The service failed; report the reference of this call."),
     ),
 }
 
 
 class Error(NamedTuple):
-    """A refusal as it goes over the wire."""
+    """A refusal as it goes over the wire.
+
+    Attributes:
+        code: of the call.
+        reason: name of an ErrorReason.
+        status: code, message and details.
+        trailing_metadata: carries the status, and the retry delay for clients of gRPC.
+    """
 
     code: grpc.StatusCode
     reason: str
@@ -252,10 +272,14 @@ class Error(NamedTuple):
 
 
 def tell(refusal: Refusal, reference: str) -> Error:
-    """
+    """Builds the error for a refusal.
+
     Args:
         refusal: of a type in TABLE.
-        reference: of the call that was refused.
+        reference: UUID of the call.
+
+    Raises:
+        KeyError: TABLE lacks the type.
     """
     code, describe = TABLE[type(refusal)]
     told = describe(refusal)
@@ -278,7 +302,7 @@ def tell(refusal: Refusal, reference: str) -> Error:
 
 
 def rfc3339(time_us: int) -> str:
-    """A moment in UTC, without a fraction where there is none."""
+    """Formats a time in microseconds since the epoch, with a fraction only if it has one."""
     moment = datetime.fromtimestamp(time_us // 1_000_000, UTC).replace(
         microsecond=time_us % 1_000_000
     )

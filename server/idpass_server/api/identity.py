@@ -1,7 +1,7 @@
-"""Who calls, for which account, and what the caller may do.
+"""Callers: who they are, which account they act for, and what they may do.
 
 A caller is known by a bearer token, of which only the SHA-256 is kept, or by the URI name in its
-client certificate. A token that is sent decides; without one the certificate does.
+client certificate. If a call carries a token, the certificate is not looked at.
 """
 
 import hashlib
@@ -17,6 +17,8 @@ _BEARER: Final = re.compile(r"bearer +([A-Za-z0-9._~+/-]+=*)", re.IGNORECASE)  #
 
 
 class Permission(StrEnum):
+    """What a caller may do; each rpc requires one."""
+
     REGISTER = "register"
     READ = "read"
     ADVANCE = "advance"
@@ -25,10 +27,14 @@ class Permission(StrEnum):
 
 
 class Caller(NamedTuple):
-    """
-    Args:
-        rate_per_s: calls a second; 0 means that there is no limit, None the server's own.
-        burst: calls at once after a pause, or None for the server's own.
+    """Who makes a call, as the callers file names it.
+
+    Attributes:
+        name: unique in the callers file.
+        account: name of the account that it acts for.
+        permissions: what it may do.
+        rate_per_s: rate limit, calls per second; 0 for no limit, None for the server's default.
+        burst: calls at once after a pause; None for the server's default.
     """
 
     name: str
@@ -39,11 +45,11 @@ class Caller(NamedTuple):
 
 
 class Callers(NamedTuple):
-    """Everyone who may call, by credential.
+    """All callers, by credential.
 
-    Args:
-        by_token: SHA-256 digests of tokens, and whose they are.
-        by_spiffe_id: URI names in certificates, and whose they are.
+    Attributes:
+        by_token: SHA-256 digests of tokens, with their callers.
+        by_spiffe_id: URI names of certificates, with their callers.
     """
 
     by_token: Sequence[tuple[bytes, Caller]]
@@ -51,20 +57,22 @@ class Callers(NamedTuple):
 
     @property
     def total(self) -> int:
-        """How many callers that are."""
+        """Number of callers."""
         return len({caller for _, caller in self.by_token} | set(self.by_spiffe_id.values()))
 
 
 class Identity(Protocol):
+    """Tells who makes a call."""
+
     @property
     def version(self) -> int:
-        """Another number whenever `caller` may answer in another way than before."""
+        """A number that changes whenever `caller` may answer differently than before."""
 
     def caller(self, context: Any) -> Caller:
-        """Tells from a call's context who makes it.
+        """Returns who makes the call with this context.
 
         Raises:
-            Unauthenticated: the credentials are missing or not known.
+            Unauthenticated: the credentials are missing or unknown.
         """
 
 
@@ -72,7 +80,7 @@ DEMO: Final = Caller(name="demo", account="demo", permissions=frozenset(Permissi
 
 
 class EveryoneIsDemo:
-    """The identity of a server without callers file: fit for a loopback address only."""
+    """The identity of a server without a callers file; only for loopback addresses."""
 
     version = 0
 
@@ -84,9 +92,9 @@ class KnownCallers:
     """The identity of a server with a callers file.
 
     Args:
-        callers: who may call, until they are replaced.
-        client_certificates: whether clients are asked for one. Looking for it costs every call
-            1 µs in plain text and 10 µs under TLS, so that it is left out where there is none.
+        callers: until they are replaced.
+        client_certificates: whether the server asks clients for certificates. Looking for one
+            costs every call 1 µs in plain text and 10 µs under TLS.
     """
 
     def __init__(self, callers: Callers, *, client_certificates: bool) -> None:
@@ -95,7 +103,7 @@ class KnownCallers:
         self.version = 0
 
     def replace(self, callers: Callers) -> None:
-        """Puts others in force, from the next call on."""
+        """Replaces the callers, from the next call on."""
         self._callers = callers
         self.version += 1
 
@@ -107,10 +115,9 @@ class KnownCallers:
         return found
 
     def _by_certificate(self, context: Any) -> Caller | None:
-        """Whose the client's certificate is: it has one URI name, or it is nobody's.
+        """Finds the caller whose client certificate this is; it must have exactly one URI name.
 
-        gRPC's own `peer_spiffe_id` is not enough: it is missing where there are two names, which
-        would look as if there were none.
+        gRPC's own `peer_spiffe_id` would not do: it is missing both without a name and with two.
         """
         if not self._client_certificates:
             return None
@@ -121,8 +128,8 @@ class KnownCallers:
         match = _BEARER.fullmatch(values[0]) if len(values) == 1 else None
         if match is None:
             return None
-        # Every digest is compared, each in constant time: how long it takes says nothing of them.
-        # That is 0.05 µs for each; a thousand tokens would be a seventh of a call.
+        # Every digest is compared, in constant time, so that timing reveals nothing. At 0.05 µs
+        # each, a thousand tokens would cost a seventh of a call.
         presented = hashlib.sha256(match[1].encode()).digest()
         found = None
         for digest, caller in self._callers.by_token:

@@ -1,94 +1,107 @@
-"""A servicer's methods as gRPC calls them: each goes through `calls`, from its bytes to its end."""
+"""A servicer's methods as gRPC calls them: from the bytes of a request to the end of the call.
 
-import functools
+A servicer's method takes a request and a `Call`, and returns its response or yields its responses.
+`rpc` marks it with the permission that its callers need; `handlers` surrounds each with what all
+calls have in common (see `calls`).
+"""
+
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, Protocol, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import grpc
 
 from idpass_server.api import wire
-from idpass_server.api.call_log import Record
+from idpass_server.api.call_log import CallRecord
 from idpass_server.api.calls import REFERENCE_KEY, Call, Calls
 from idpass_server.api.identity import Permission
 
-
-class _HasCalls(Protocol):
-    calls: Calls
+Method = TypeVar("Method", bound=Callable[..., Any])
 
 
-Self = TypeVar("Self", bound=_HasCalls)
-Request = TypeVar("Request")
-Response = TypeVar("Response")
+def rpc(permission: Permission) -> Callable[[Method], Method]:
+    """Marks a servicer's method as an rpc for callers with a permission."""
+
+    def mark(method: Method) -> Method:
+        method.permission = permission  # type: ignore[attr-defined]
+        return method
+
+    return mark
 
 
-def unary(
-    permission: Permission,
-) -> Callable[
-    [Callable[[Self, Request, Call], Awaitable[Response]]],
-    Callable[[Self, bytes, Any], Awaitable[Response]],
-]:
-    """Makes the method that gRPC calls, of bytes and context, from one of request and Call."""
+class _Rpc(NamedTuple):
+    """What is fixed for all calls of one method.
 
-    def decorate(
-        method: Callable[[Self, Request, Call], Awaitable[Response]],
-    ) -> Callable[[Self, bytes, Any], Awaitable[Response]]:
-        name = method.__name__
-        read = wire.reader(name)
+    Attributes:
+        name: as in the descriptor.
+        permission: that callers need.
+        read: parses a request.
+    """
 
-        @functools.wraps(method)
-        async def handle(self: Self, body: bytes, context: Any) -> Response:
-            calls = self.calls
-            record = Record(name)
-            try:
-                call = calls.admit(record, permission, len(body), context)
-                calls.enter(record, call.caller)
-                request = read(body)
-                context.set_trailing_metadata(((REFERENCE_KEY, record.reference),))
-                response = await method(self, request, call)
-                record.code = grpc.StatusCode.OK
-                return response  # noqa: TRY300 in one place with what it is the end of
-            except Exception as exception:  # noqa: BLE001 every fault is answered and logged
-                return await calls.abort(record, exception, context)
-            finally:
-                calls.finish(record)
-
-        handle.permission = permission  # type: ignore[attr-defined]
-        return handle
-
-    return decorate
+    name: str
+    permission: Permission
+    read: Callable[[bytes], Any]
 
 
-def stream(
-    permission: Permission,
-) -> Callable[
-    [Callable[[Self, Request, Call], AsyncIterator[Response]]],
-    Callable[[Self, bytes, Any], AsyncIterator[Response]],
-]:
-    """As `unary`, for a method that answers with a stream."""
+def handlers(servicer: object, calls: Calls) -> grpc.GenericRpcHandler:
+    """Makes gRPC's handlers for every rpc of the service.
 
-    def decorate(
-        method: Callable[[Self, Request, Call], AsyncIterator[Response]],
-    ) -> Callable[[Self, bytes, Any], AsyncIterator[Response]]:
-        name = method.__name__
-        read = wire.reader(name)
+    Args:
+        servicer: has a method marked with `rpc` for each.
+        calls: admits, ends and records every call.
 
-        @functools.wraps(method)
-        async def handle(self: Self, body: bytes, context: Any) -> AsyncIterator[Response]:
-            record = Record(name)
-            try:
-                call = self.calls.admit_stream(record, permission, len(body), context)
-                self.calls.enter_stream(record, call.caller)
-                request = read(body)
-                await context.send_initial_metadata(((REFERENCE_KEY, record.reference),))
-                async for response in method(self, request, call):
-                    yield response
-                record.code = grpc.StatusCode.OK
-            except Exception as exception:  # noqa: BLE001 every fault is answered and logged
-                await self.calls.abort(record, exception, context)
-            finally:
-                self.calls.finish(record)
+    Raises:
+        AttributeError: the servicer lacks a method, or its mark.
+    """
+    by_method: dict[str, Any] = {}
+    for descriptor in wire.METHODS:
+        method = getattr(servicer, descriptor.name)
+        each = _Rpc(descriptor.name, method.permission, wire.reader(descriptor))
+        handle = grpc.unary_unary_rpc_method_handler
+        behavior: Callable[..., Any] = _unary(each, method, calls)
+        if descriptor.server_streaming:
+            handle = grpc.unary_stream_rpc_method_handler
+            behavior = _stream(each, method, calls)
+        by_method[each.name] = handle(behavior, response_serializer=wire.writer(descriptor))
+    return grpc.method_handlers_generic_handler(wire.SERVICE, by_method)
 
-        handle.permission = permission  # type: ignore[attr-defined]
-        return handle
 
-    return decorate
+def _unary(
+    rpc: _Rpc, method: Callable[[Any, Call], Awaitable[Any]], calls: Calls
+) -> Callable[[bytes, Any], Awaitable[Any]]:
+    async def handle(body: bytes, context: Any) -> Any:
+        record = CallRecord(rpc.name)
+        try:
+            call = calls.admit(record, rpc.permission, len(body), context)
+            calls.enter(record, call.caller)
+            request = rpc.read(body)
+            context.set_trailing_metadata(((REFERENCE_KEY, record.reference),))
+            response = await method(request, call)
+            record.code = grpc.StatusCode.OK
+            return response  # noqa: TRY300 in one place with what it is the end of
+        except Exception as exception:  # noqa: BLE001 every fault is answered and logged
+            await calls.abort(record, exception, context)
+        finally:
+            calls.finish(record)
+
+    return handle
+
+
+def _stream(
+    rpc: _Rpc, method: Callable[[Any, Call], AsyncIterator[Any]], calls: Calls
+) -> Callable[[bytes, Any], AsyncIterator[Any]]:
+    async def handle(body: bytes, context: Any) -> AsyncIterator[Any]:
+        record = CallRecord(rpc.name)
+        try:
+            call = calls.admit_stream(record, rpc.permission, len(body), context)
+            calls.enter_stream(record, call.caller)
+            request = rpc.read(body)
+            await context.send_initial_metadata(((REFERENCE_KEY, record.reference),))
+            async for response in method(request, call):
+                yield response
+            record.code = grpc.StatusCode.OK
+        except Exception as exception:  # noqa: BLE001 every fault is answered and logged
+            await calls.abort(record, exception, context)
+        finally:
+            calls.finish(record)
+
+    return handle

@@ -1,4 +1,4 @@
-"""What a server counts, for Prometheus."""
+"""Metrics of a server, for Prometheus."""
 
 from collections.abc import Callable
 from typing import Final
@@ -10,6 +10,13 @@ PREFIX: Final = "idpass"
 
 
 class Metrics:
+    """The metrics of one server.
+
+    Attributes:
+        registry: all of them.
+        late_results: counts results that were refused because their pass had been cancelled.
+    """
+
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self._calls = Counter(
@@ -26,6 +33,7 @@ class Metrics:
         )
 
     def call(self, method: str, code: grpc.StatusCode) -> None:
+        """Counts a call that has ended."""
         key = (method, code)
         counter = self._calls_by_key.get(key)
         if counter is None:
@@ -33,5 +41,11 @@ class Metrics:
         counter.inc()
 
     def gauge(self, name: str, help_text: str, value: Callable[[], int]) -> None:
-        """Adds a figure that is read when it is asked for."""
+        """Adds a gauge whose value is read at each scrape.
+
+        Args:
+            name: without the prefix.
+            help_text: for people.
+            value: returns the current value, on any thread.
+        """
         Gauge(f"{PREFIX}_{name}", help_text, registry=self.registry).set_function(value)

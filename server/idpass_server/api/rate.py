@@ -1,30 +1,31 @@
-"""How much of the server one caller may take. Pure: the time is an argument.
+"""Limits on what one caller may take of the server. Pure: time is an argument.
 
-A token bucket for each caller. It holds up to `burst` tokens and fills with `per_s` of them a
-second; a call takes one, and needs one to be there. What costs more than one call (a batch, a large
-request) takes the rest as a debt, so that it is possible at all however large it is; the caller
-then waits until the bucket is above zero again.
+Each caller has a token bucket. It holds up to `burst` tokens and gains `per_s` a second; a call is
+admitted if there is at least one. A call that costs more than one token (a batch, a large request)
+takes the rest as a debt, so that it is possible at any size; the caller's next call waits until the
+debt is paid.
 
-A bucket is one number, the time at which it will be full (this is the "generic cell rate
-algorithm" of ATM networks). One that is full says nothing, and is forgotten.
+A bucket is stored as one number, the time at which it will be full (the generic cell rate algorithm
+of ATM networks). A full bucket carries no information and is forgotten.
 """
 
 from typing import Final, NamedTuple
 
 FORGET_EVERY: Final = 1_000
-"""Buckets at which those that are full are looked for."""
+"""Number of buckets from which full ones are dropped."""
 
 SHARE: Final = 8
-"""Places that one caller may have, in multiples of those that are left free."""
+"""Largest number of places for one caller, as a multiple of the free ones."""
 
 _ROUNDING_S: Final = 1e-6
-"""Added to what a bucket holds, since sums of fractions are not exact."""
+"""Tolerance for sums of fractions, which are not exact, seconds."""
 
 
 class Limit(NamedTuple):
-    """
-    Args:
-        per_s: tokens a second; 0 means that there is no limit.
+    """The rate of a bucket.
+
+    Attributes:
+        per_s: tokens gained per second; 0 for no limit.
         burst: tokens in a full bucket, at least 1.
     """
 
@@ -33,14 +34,15 @@ class Limit(NamedTuple):
 
     @property
     def spare_s(self) -> float:
-        """How far in the future a bucket may be full while it still holds a token."""
+        """Longest time until a bucket is full at which it still holds a token, seconds."""
         return (self.burst - 1) / self.per_s + _ROUNDING_S
 
 
 class Rate:
-    """
+    """The buckets of all callers.
+
     Args:
-        limit: for each caller who has none of its own.
+        limit: of callers without their own.
     """
 
     def __init__(self, limit: Limit) -> None:
@@ -49,7 +51,7 @@ class Rate:
         self._forget_at = FORGET_EVERY
 
     def limit(self, per_s: float | None, burst: int | None) -> Limit:
-        """The limit of a caller with its own rate, its own burst, both or (None) neither."""
+        """The limit of a caller; None for what it does not set itself."""
         if per_s is None and burst is None:
             return self._limit
         return Limit(
@@ -58,7 +60,7 @@ class Rate:
         )
 
     def wait_s(self, caller: str, now_s: float, limit: Limit | None = None) -> float:
-        """The seconds until there is a token; 0: there is one."""
+        """Time until the caller has a token, seconds; 0 if it has one."""
         limit = limit or self._limit
         if not limit.per_s:
             return 0.0
@@ -67,7 +69,7 @@ class Rate:
     def take(
         self, caller: str, now_s: float, limit: Limit | None = None, *, tokens: int = 1
     ) -> bool:
-        """Takes tokens, if one at least is there. Returns false where there is none."""
+        """Takes tokens if there is at least one; returns false if there is none."""
         limit = limit or self._limit
         if not limit.per_s:
             return True
@@ -78,13 +80,13 @@ class Rate:
         return True
 
     def owe(self, caller: str, tokens: int, limit: Limit | None = None) -> None:
-        """Takes more tokens, there or not, from a caller who has just taken one."""
+        """Takes more tokens, as a debt if need be, from a caller that has just taken one."""
         limit = limit or self._limit
         if tokens > 0 and limit.per_s and caller in self._full_at_s:
             self._full_at_s[caller] += tokens / limit.per_s
 
     def reserve(self, caller: str, now_s: float) -> float:
-        """Takes a token, there or not. Returns the seconds until it is there."""
+        """Takes a token, as a debt if need be. Returns the time until it is paid, seconds."""
         wait_s = self.wait_s(caller, now_s)
         full_at_s = max(self._full_at_s.get(caller, now_s), now_s)
         self._put(caller, full_at_s + 1 / self._limit.per_s, now_s)
@@ -100,13 +102,16 @@ class Rate:
 
 
 class Room:
-    """Places of which no caller takes all.
+    """A number of places, of which no caller may take all.
 
-    A caller may have `SHARE` times as many as are left free then: alone nearly all, beside others
-    fewer and fewer, and the next caller still finds one.
+    A caller may hold SHARE times as many as are free: nearly all when it is alone, fewer and fewer
+    beside others, and the next caller still finds one.
 
     Args:
-        places: how many there are.
+        places: number of places.
+
+    Attributes:
+        taken: number of places in use.
     """
 
     def __init__(self, places: int) -> None:
@@ -115,7 +120,7 @@ class Room:
         self.taken = 0
 
     def enter(self, caller: str) -> bool:
-        """Takes a place; `leave` gives it back. Returns false where there is none."""
+        """Takes a place, which `leave` frees; returns false if there is none for this caller."""
         mine = self._of.get(caller, 0)
         if mine >= SHARE * (self._places - self.taken):
             return False
@@ -124,6 +129,7 @@ class Room:
         return True
 
     def leave(self, caller: str) -> None:
+        """Frees a place of the caller."""
         self.taken -= 1
         if self._of[caller] > 1:
             self._of[caller] -= 1

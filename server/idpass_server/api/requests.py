@@ -1,6 +1,7 @@
-"""Requests as commands: validated, all violations at once, and normalised.
+"""Requests as commands: normalised, and validated with all violations reported at once.
 
-What can be said of a request without looking at any pass is said here.
+Everything is checked here that can be checked without looking at a pass. Each function raises
+InvalidRequest for a request that is not valid.
 """
 
 import base64
@@ -22,19 +23,20 @@ from idpass_server.rules.refusals import InvalidRequest, Violation
 from idpass_server.store import ListQuery
 
 MAX_STATUSES: Final = 50
-"""Entries of `statuses`: each status several times, since that was never refused."""
+"""Largest number of entries in `statuses`; there are fewer statuses, but repeats are allowed."""
 MAX_NOTE_CHARACTERS: Final = 500
 MAX_APPLICANT_REFERENCE_CHARACTERS: Final = 128
 MAX_LINK_VALIDITY_DAYS: Final = 14
 MAX_SHOWN_CHARACTERS: Final = 64
+"""Number of characters of a caller's value that a message repeats."""
 UUID_CHARACTERS: Final = 36
 DEFAULT_PAGE_SIZE: Final = 50
 MAX_PAGE_SIZE: Final = 1_000
 
 _UUID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 _REQUEST_ID: Final = re.compile(r"[!-~]{1,128}")
-# Controls (C0, DEL, C1) and what reorders the text around it (bidirectional embeddings, overrides
-# and isolates): they steer terminals, and make a text read as another.
+# Control characters (C0, DEL, C1) steer terminals; bidirectional embeddings, overrides and isolates
+# make one text look like another.
 _STEERS: Final = "a control or bidirectional formatting character"
 _BREAKS: Final = "\t\n\r\u2028\u2029"
 _STEERING: Final = r"\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069"
@@ -50,7 +52,7 @@ _REASON_IN: Final[dict[int, Reason]] = {
 
 
 class _Fields:
-    """Reads a request's fields and gathers what is wrong with them."""
+    """Reads a request's fields and collects their violations."""
 
     def __init__(self) -> None:
         self.violations: list[Violation] = []
@@ -77,11 +79,11 @@ class _Fields:
         return value or None
 
     def text(self, field: str, value: str, max_characters: int) -> str:
-        """Free text: tabs and line breaks are welcome."""
+        """Checks free text, which may have tabs and line breaks."""
         return self._text(field, value, max_characters, _NOT_IN_TEXT)
 
     def line(self, field: str, value: str, max_characters: int) -> str:
-        """A name: text that stays on its line."""
+        """Checks text of one line."""
         return self._text(field, value, max_characters, _NOT_IN_LINE)
 
     def _text(self, field: str, value: str, max_characters: int, forbidden: re.Pattern[str]) -> str:
@@ -94,17 +96,17 @@ class _Fields:
 
     def status(self, field: str, value: int) -> Status | None:
         if value and value not in _STATUS_IN:
-            self.wrong(field, f"{value} is no IdPassStatus")
+            self.wrong(field, f"{value} is not an IdPassStatus")
         return _STATUS_IN.get(value)
 
     def reason(self, field: str, value: int) -> Reason:
         if value not in _REASON_IN:
-            self.wrong(field, f"{value} is no CancelReason")
+            self.wrong(field, f"{value} is not a CancelReason")
         return _REASON_IN.get(value, Reason.UNSPECIFIED)
 
 
 def cancel(request: service_pb.CancelRequest, caller: Caller, reference: str) -> commands.Cancel:
-    """Raises: InvalidRequest."""
+    """Reads a cancellation."""
     fields = _Fields()
     command = commands.Cancel(
         account=caller.account,
@@ -125,7 +127,7 @@ def cancel(request: service_pb.CancelRequest, caller: Caller, reference: str) ->
 def batch_requests(
     request: service_pb.BatchCancelRequest,
 ) -> Sequence[service_pb.CancelRequest]:
-    """Raises: InvalidRequest."""
+    """Checks the number of a batch's items; the items themselves are not looked at."""
     if not 1 <= len(request.requests) <= MAX_BATCH_REQUESTS:
         description = (
             f"has {len(request.requests)} items; 1 to {MAX_BATCH_REQUESTS} are allowed in a batch"
@@ -137,7 +139,7 @@ def batch_requests(
 def register(
     request: service_pb.RegisterRequest, caller: Caller, reference: str
 ) -> commands.Register:
-    """Raises: InvalidRequest."""
+    """Reads a registration, and makes the new pass's id."""
     fields = _Fields()
     days = request.link_validity_days
     if not 0 <= days <= MAX_LINK_VALIDITY_DAYS:
@@ -163,7 +165,7 @@ def register(
 
 
 def advance(request: service_pb.AdvanceRequest, caller: Caller, reference: str) -> commands.Advance:
-    """Raises: InvalidRequest."""
+    """Reads a move."""
     fields = _Fields()
     to_status = fields.status("to_status", request.to_status)
     if request.to_status == pb.ID_PASS_STATUS_UNSPECIFIED:
@@ -184,7 +186,7 @@ def advance(request: service_pb.AdvanceRequest, caller: Caller, reference: str) 
 
 
 def pass_id(request: service_pb.GetRequest) -> str:
-    """Raises: InvalidRequest."""
+    """Reads which pass to get."""
     fields = _Fields()
     normal = fields.uuid("id", request.id)
     fields.check()
@@ -192,7 +194,7 @@ def pass_id(request: service_pb.GetRequest) -> str:
 
 
 def watch(request: service_pb.WatchRequest) -> tuple[int, str | None]:
-    """Returns the sequence to start after and the one pass to watch. Raises: InvalidRequest."""
+    """Reads which sequence to start after, and which pass to watch, if only one."""
     fields = _Fields()
     if request.after_sequence < 0:
         fields.wrong("after_sequence", f"{request.after_sequence} is negative")
@@ -202,7 +204,7 @@ def watch(request: service_pb.WatchRequest) -> tuple[int, str | None]:
 
 
 def list_query(request: service_pb.ListRequest, caller: Caller) -> ListQuery:
-    """Raises: InvalidRequest."""
+    """Reads which passes to list."""
     fields = _Fields()
     if request.page_size < 0:
         fields.wrong("page_size", f"{request.page_size} is negative")
@@ -213,14 +215,14 @@ def list_query(request: service_pb.ListRequest, caller: Caller) -> ListQuery:
     for index, value in enumerate(request.statuses):
         status = fields.status(f"statuses[{index}]", value)
         if value == pb.ID_PASS_STATUS_UNSPECIFIED:
-            fields.wrong(f"statuses[{index}]", "UNSPECIFIED is no status of a pass")
+            fields.wrong(f"statuses[{index}]", "UNSPECIFIED is not a status of a pass")
         if status:
             statuses.add(status)
     idle_before_us = None
     if request.HasField("idle_before"):
         try:
             idle_before_us = request.idle_before.ToMicroseconds()
-            request.idle_before.ToJsonString()  # is the check of its range
+            request.idle_before.ToJsonString()  # checks the range
         except ValueError:
             fields.wrong("idle_before", "is not a valid google.protobuf.Timestamp")
     query = ListQuery(
@@ -243,7 +245,7 @@ def list_query(request: service_pb.ListRequest, caller: Caller) -> ListQuery:
 
 
 def page_token(query: ListQuery, before_id: str) -> str:
-    """A token that is good for this account and filter only."""
+    """Makes a page token that is valid for this account and filter only."""
     content = json.dumps([_filter_digest(query), before_id], separators=(",", ":"))
     return base64.urlsafe_b64encode(content.encode()).decode().rstrip("=")
 
@@ -264,5 +266,5 @@ def _filter_digest(query: ListQuery) -> str:
 
 
 def _shown(value: str) -> str:
-    """A caller's value as it can be said in a message: quoted, and not at any length."""
+    """A caller's value for a message: quoted and shortened."""
     return repr(value[:MAX_SHOWN_CHARACTERS])

@@ -1,4 +1,4 @@
-"""Answers as protobuf messages."""
+"""Answers and records as protobuf messages."""
 
 from collections import Counter
 from collections.abc import Iterable

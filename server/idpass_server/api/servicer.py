@@ -1,11 +1,12 @@
-"""IdPassService: each method takes a request in, makes one call, and puts an answer out.
+"""IdPassService: each method translates a request, asks the engine once, and translates the answer.
 
-`wire` registers the methods with gRPC, of bytes as `methods` makes them; hence no base class of
-the generated code, whose methods take messages.
+`methods` registers them with gRPC and admits their calls. The generated base class is not used: its
+methods would take parsed requests, and requests are parsed after a call is admitted.
 """
 
 import asyncio
 import contextlib
+import math
 from collections.abc import AsyncIterator, Iterable
 from typing import Final, TypeVar
 
@@ -14,9 +15,9 @@ from google.rpc import status_pb2
 from idpass.v1 import id_pass_pb2 as pb
 from idpass.v1 import id_pass_service_pb2 as service_pb
 from idpass_server.api import errors, requests, responses
-from idpass_server.api.calls import Call, Calls
+from idpass_server.api.calls import Call
 from idpass_server.api.identity import Permission
-from idpass_server.api.methods import stream, unary
+from idpass_server.api.methods import rpc
 from idpass_server.api.metrics import Metrics
 from idpass_server.api.watch import Watchers
 from idpass_server.engine.reads import Reads
@@ -25,6 +26,7 @@ from idpass_server.rules.commands import (
     Advance,
     Advanced,
     Answer,
+    Cancel,
     Cancelled,
     Command,
     Outcome,
@@ -36,92 +38,77 @@ from idpass_server.rules.refusals import InvalidRequest, PassEnded, PassNotFound
 Item = TypeVar("Item")
 
 ITEMS_PER_TURN: Final = 100
-"""Items of a batch after which other calls have their turn."""
+"""Number of items of a request after which other calls have their turn."""
 
 PASSES_PER_CALL: Final = 25
-"""So many passes in a page take about as long as another call."""
+"""Number of passes in a page that count as one call: they take about as long."""
 
 
 class IdPassServicer:
-    """
+    """The methods of the service, one for each rpc.
+
     Args:
-        calls: what all calls have in common.
-        engine: takes every change.
-        reads: answers what is asked of the store.
-        watchers: follow the account's events.
+        engine: commits changes.
+        reads: reads the store.
+        watchers: follow an account's events.
         metrics: counts late results.
     """
 
     def __init__(
-        self,
-        *,
-        calls: Calls,
-        engine: Engine,
-        reads: Reads,
-        watchers: Watchers,
-        metrics: Metrics,
+        self, *, engine: Engine, reads: Reads, watchers: Watchers, metrics: Metrics
     ) -> None:
-        self.calls = calls
         self._engine = engine
         self._reads = reads
         self._watchers = watchers
         self._metrics = metrics
 
-    @unary(Permission.CANCEL)
+    @rpc(Permission.CANCEL)
     async def CancelIdPass(
         self, request: service_pb.CancelRequest, call: Call
     ) -> service_pb.CancelResponse:
         command = requests.cancel(request, call.caller, call.reference)
         return responses.cancel_response(_expect(Cancelled, await self._change(command, call)))
 
-    @unary(Permission.CANCEL)
+    @rpc(Permission.CANCEL)
     async def BatchCancelIdPasses(
         self, request: service_pb.BatchCancelRequest, call: Call
     ) -> service_pb.BatchCancelResponse:
-        results: list[Outcome | None] = []
-        commands: list[Command] = []
         items = requests.batch_requests(request)
-        self.calls.count_as(len(items), call)
-        async for item in _in_turns(items):
-            try:
-                commands.append(requests.cancel(item, call.caller, call.reference))
-                results.append(None)
-            except InvalidRequest as refusal:
-                results.append(refusal)
+        call.count_as(len(items))
+        asked = [_cancel_or_refusal(item, call) async for item in _in_turns(items)]
+        commands = [each for each in asked if isinstance(each, Cancel)]
         decided = iter(await self._engine.submit(commands, call.deadline_s) if commands else ())
+        outcomes = [next(decided) if isinstance(each, Cancel) else each for each in asked]
         return responses.batch_cancel_response(
-            [
-                _result(next(decided) if result is None else result, call.reference)
-                async for result in _in_turns(results)
-            ]
+            [_result(outcome, call.reference) async for outcome in _in_turns(outcomes)]
         )
 
-    @unary(Permission.REGISTER)
+    @rpc(Permission.REGISTER)
     async def RegisterIdPass(
         self, request: service_pb.RegisterRequest, call: Call
     ) -> service_pb.RegisterResponse:
         command = requests.register(request, call.caller, call.reference)
         return responses.register_response(_expect(Registered, await self._change(command, call)))
 
-    @unary(Permission.ADVANCE)
+    @rpc(Permission.ADVANCE)
     async def AdvanceIdPass(
         self, request: service_pb.AdvanceRequest, call: Call
     ) -> service_pb.AdvanceResponse:
         command = requests.advance(request, call.caller, call.reference)
         return responses.advance_response(_expect(Advanced, await self._change(command, call)))
 
-    @unary(Permission.READ)
+    @rpc(Permission.READ)
     async def GetIdPass(self, request: service_pb.GetRequest, call: Call) -> service_pb.GetResponse:
         id_pass = await self._pass(call, requests.pass_id(request))
         return service_pb.GetResponse(id_pass=responses.id_pass(id_pass), reference=call.reference)
 
-    @unary(Permission.READ)
+    @rpc(Permission.READ)
     async def ListIdPasses(
         self, request: service_pb.ListRequest, call: Call
     ) -> service_pb.ListResponse:
         query = requests.list_query(request, call.caller)
         page = await self._reads.list_passes(query)
-        self.calls.count_as(-(-len(page.passes) // PASSES_PER_CALL), call)
+        call.count_as(math.ceil(len(page.passes) / PASSES_PER_CALL))
         next_page_token = ""
         if page.next_before_id is not None:
             next_page_token = requests.page_token(query, page.next_before_id)
@@ -129,15 +116,15 @@ class IdPassServicer:
             id_passes=map(responses.id_pass, page.passes), next_page_token=next_page_token
         )
 
-    @unary(Permission.READ)
+    @rpc(Permission.READ)
     async def GetAccount(
         self,
-        request: service_pb.GetAccountRequest,  # noqa: ARG002 there is nothing in it
+        request: service_pb.GetAccountRequest,  # noqa: ARG002 it has no fields
         call: Call,
     ) -> pb.Account:
         return responses.account(await self._account(call))
 
-    @stream(Permission.WATCH)
+    @rpc(Permission.WATCH)
     async def WatchIdPasses(
         self, request: service_pb.WatchRequest, call: Call
     ) -> AsyncIterator[pb.IdPassEvent]:
@@ -155,7 +142,11 @@ class IdPassServicer:
                 yield event
 
     async def _change(self, command: Command, call: Call) -> Answer:
-        """Commits one command; raises what it was refused for."""
+        """Commits one command.
+
+        Raises:
+            Refusal: the outcome, if it is one.
+        """
         (outcome,) = await self._engine.submit([command], call.deadline_s)
         if isinstance(outcome, Refusal):
             if _late_result(command, outcome):
@@ -177,7 +168,7 @@ class IdPassServicer:
 
 
 async def _in_turns(items: Iterable[Item]) -> AsyncIterator[Item]:
-    """The items, with a turn for other calls after every hundred."""
+    """Yields the items, and to other calls after every ITEMS_PER_TURN."""
     for number, item in enumerate(items, start=1):
         yield item
         if number % ITEMS_PER_TURN == 0:
@@ -185,7 +176,7 @@ async def _in_turns(items: Iterable[Item]) -> AsyncIterator[Item]:
 
 
 def _late_result(command: Command, refusal: Refusal) -> bool:
-    """Whether a verification tried to go on after its pass was cancelled."""
+    """Whether a verification went on after its pass was cancelled."""
     return (
         isinstance(command, Advance)
         and isinstance(refusal, PassEnded)
@@ -200,6 +191,13 @@ def _expect(kind: type[Expected], answer: Answer) -> Expected:
     if not isinstance(answer, kind):
         raise TypeError(f"{kind.__name__} expected, not {type(answer).__name__}")
     return answer
+
+
+def _cancel_or_refusal(item: service_pb.CancelRequest, call: Call) -> Cancel | InvalidRequest:
+    try:
+        return requests.cancel(item, call.caller, call.reference)
+    except InvalidRequest as refusal:
+        return refusal
 
 
 def _result(outcome: Outcome, reference: str) -> Cancelled | status_pb2.Status:

@@ -1,13 +1,12 @@
-"""Watching an account's events: every one, once, in order, however slow the watcher.
+"""Watching an account's events: each one once, in order, however slow the watcher.
 
-A watcher is a position in the account's sequence, and reads on from there; the store is its
-queue, so that a slow watcher holds no memory and delays nobody. Watchers at the same position
-share what was read. A position moves only over events that were read: a read that returns
-nothing, as from a standby that lags, is repeated.
+A watcher is a position in the account's sequence and reads on from there. The store is its queue,
+so a slow watcher holds no memory and delays nobody. Watchers at the same position share one read. A
+position only moves past events that were read: an empty read, as from a lagging standby, is
+repeated.
 
-While unary calls are in flight all reads together are paced, so that a watcher that catches up
-from far behind leaves the event loop to the calls. Events are handed to any number of watchers
-for one read; when the calls are done, nobody waits.
+While unary calls are in flight, the reads of all watchers together are rate-limited, so that a
+watcher that catches up from far behind leaves the event loop to the calls.
 """
 
 import asyncio
@@ -24,20 +23,29 @@ from idpass_server.rules import domain
 from idpass_server.rules.refusals import InvalidRequest, Overloaded, StoreUnavailable, Violation
 
 CHUNK_EVENTS: Final = 64
+"""Number of events in one read."""
 SHARED_CHUNKS: Final = 256
+"""Number of chunks kept for watchers at the same position."""
 EVENTS_READ_PER_S_WHILE_BUSY: Final = 5_000
-"""Reads of all watchers while calls are in flight, events a second: more than calls can make."""
+"""Rate limit of all watchers' reads while calls are in flight, events per second; more than calls
+can produce."""
 IDLE_LOOK_S: Final = 0.01
-"""Time between two looks whether calls are still in flight, seconds."""
+"""Interval between two looks whether calls are still in flight, seconds."""
 LAG_RETRY_S: Final = 0.2
-"""Time until events that are known of and could not be read are read again, seconds."""
+"""Delay before known events that could not be read yet are read again, seconds."""
 
 Chunk = list[IdPassEvent]
+"""The events of one read."""
 IN_FLIGHT: Final = frozenset(responses.status(status) for status in domain.TRANSITIONS)
 
 
 class _Stream:
-    """One watcher. Args: position: the sequence up to which it has everything."""
+    """One watcher.
+
+    Args:
+        account: whose events it gets.
+        position: the sequence up to which it has every event.
+    """
 
     __slots__ = ("account", "position")
 
@@ -47,12 +55,13 @@ class _Stream:
 
 
 class Watchers:
-    """
+    """All watchers of a server.
+
     Args:
-        reads: where events are read from.
-        max_watchers: how many streams may be open; one more is refused as Overloaded.
-        max_per_account: how many of them on one account.
-        busy: whether unary calls are in flight.
+        reads: reads events.
+        max_watchers: largest number of open streams; more are refused as Overloaded.
+        max_per_account: largest number of open streams per account.
+        busy: returns whether unary calls are in flight.
     """
 
     def __init__(
@@ -77,33 +86,37 @@ class Watchers:
 
     @property
     def open(self) -> int:
-        """How many streams are open now."""
+        """Number of open streams."""
         return self._open.total()
 
     @property
     def lag_events_max(self) -> int:
-        """How many events the watcher that is furthest behind has yet to be sent."""
-        streams = list(self._streams)  # at once: another thread may ask
+        """Number of events that the watcher furthest behind has yet to get."""
+        streams = list(self._streams)  # a copy, as the metrics thread may call this
         return max((self._latest.get(s.account, 0) - s.position for s in streams), default=0)
 
     def accounts(self) -> list[str]:
-        """The accounts that are being watched."""
+        """Names of the accounts being watched."""
         return list({stream.account for stream in list(self._streams)})
 
     def notify(self, last_sequences: Mapping[str, int]) -> None:
-        """Wakes the watchers of the accounts that have new events; news may come twice."""
+        """Wakes the watchers of accounts with new events. Repeating a notification is a no-op.
+
+        Args:
+            last_sequences: sequence of the newest event, by account.
+        """
         for account, sequence in last_sequences.items():
             if sequence > self._latest.get(account, 0):
                 self._latest[account] = sequence
                 self._wake(account)
 
     def close(self) -> None:
-        """Ends every stream with StoreUnavailable; each can be resumed elsewhere."""
+        """Ends every stream with StoreUnavailable; its caller can resume it elsewhere."""
         self._closing = True
         self.recheck()
 
     def recheck(self) -> None:
-        """Has every stream look whether it may go on."""
+        """Makes every stream check whether it may continue."""
         for account in list(self._news):
             self._wake(account)
 
@@ -115,20 +128,23 @@ class Watchers:
         pass_id: str | None,
         still_admitted: Callable[[], None],
     ) -> AsyncGenerator[IdPassEvent]:
-        """The account's events after a sequence, without end; those of one pass until its last.
+        """Yields an account's events after a sequence, without end, or one pass's until its last.
 
         Args:
-            latest_sequence: the account's newest event, as just read from the store.
-            still_admitted: raises what ends the stream when its caller may no longer watch.
+            account: name of the account.
+            after_sequence: the sequence to start after.
+            latest_sequence: of the account's newest event, as just read from the store.
+            pass_id: only events of this pass; None for all.
+            still_admitted: raises the error that ends the stream once its caller may not watch.
 
         Raises:
-            InvalidRequest: the sequence is ahead of the account's newest.
+            InvalidRequest: `after_sequence` is ahead of the account's newest event.
             Overloaded: too many streams are open.
-            StoreUnavailable: the server is stopping.
+            StoreUnavailable: the server is stopping, or events cannot be read.
         """
         stream = self._enter(account, after_sequence, latest_sequence)
         try:
-            # Others that wait have not heard of it yet, and may not again.
+            # Other watchers may not have heard of this event, and might not until the next.
             self.notify({account: latest_sequence})
             if pass_id is not None:
                 history = await self._history(stream, pass_id)
@@ -159,7 +175,7 @@ class Watchers:
             self._open[account] -= 1
 
     async def _history(self, stream: _Stream, pass_id: str) -> History:
-        """What is there of one pass; read again until it reaches to where the watcher is."""
+        """Reads one pass's events; repeats a read that lags behind the watcher's position."""
         while True:
             self._check_open(stream)
             found = await self._reads.history(
@@ -174,7 +190,7 @@ class Watchers:
             raise StoreUnavailable(f"the server is stopping; resume after {stream.position}")
 
     def _next_news(self, account: str) -> asyncio.Future[None]:
-        """Done when the account has news that it has not now."""
+        """A future that is done at the account's next news."""
         news = self._news.get(account)
         if news is None:
             news = self._news[account] = asyncio.get_running_loop().create_future()
@@ -201,12 +217,12 @@ class Watchers:
             news.set_result(None)
 
     async def _chunk(self, account: str, position: int) -> Chunk:
-        """Events after a position; none if what is known of cannot be read yet."""
+        """Reads the events after a position; none if they are known but cannot be read yet."""
         key = (account, position)
         task = self._chunks.get(key)
         if task is None:
-            # All watchers wake at once; the first one's read serves them all. It may have ended
-            # before what is newest by now, but it starts where it should.
+            # All watchers wake at once, and the first one's read serves them all. It may miss the
+            # newest events, but it starts at the right position.
             task = self._chunks[key] = asyncio.create_task(self._read_chunk(*key))
             task.add_done_callback(functools.partial(self._keep, key))
             if len(self._chunks) > SHARED_CHUNKS:
@@ -214,7 +230,7 @@ class Watchers:
         return await asyncio.shield(task)
 
     def _keep(self, key: tuple[str, int], task: asyncio.Task[Chunk]) -> None:
-        """Lets go of a read that failed or found nothing: the next watcher reads again."""
+        """Drops a read that failed or found nothing, so that the next watcher reads again."""
         found = not task.cancelled() and task.exception() is None and task.result()
         if not found and self._chunks.get(key) is task:
             del self._chunks[key]
@@ -225,10 +241,7 @@ class Watchers:
         return [responses.event(event) for event in events]
 
     async def _turn(self, events: int) -> None:
-        """Waits until events that were read may be handed on; no longer than calls are in flight.
-
-        What is read now makes the next ones wait.
-        """
+        """Delays a read of a number of events to keep the rate, as long as calls are in flight."""
         turn_s = max(self._next_turn_s, time.monotonic())
         self._next_turn_s = turn_s + events / EVENTS_READ_PER_S_WHILE_BUSY
         while (wait_s := turn_s - time.monotonic()) > 0:

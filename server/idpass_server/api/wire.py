@@ -1,16 +1,15 @@
-"""The service as gRPC is to call it: a handler for each method of the descriptor.
+"""Requests from bytes and responses to bytes, for each method of the descriptor.
 
-What the generated code would register, but for one thing: requests come as bytes, and are parsed
-when it is clear who sends them and that they may (see `calls`). Bytes that are no message of the
-method's type are refused like any other request that is not valid; gRPC itself would answer with
-UNKNOWN and the parser's text.
+Requests reach the service as bytes, and are parsed only once their caller is known and permitted
+(see `calls`). Bytes that are not a message of the method's type are refused like any other invalid
+request; gRPC itself would answer UNKNOWN with the parser's text.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-import grpc
-from google.protobuf.message import DecodeError
+from google.protobuf.descriptor import MethodDescriptor
+from google.protobuf.message import DecodeError, Message
 from google.protobuf.message_factory import GetMessageClass
 
 from idpass.v1 import id_pass_service_pb2
@@ -18,44 +17,34 @@ from idpass_server.rules.refusals import InvalidRequest, Violation
 
 _SERVICE: Final = id_pass_service_pb2.DESCRIPTOR.services_by_name["IdPassService"]
 SERVICE: Final = _SERVICE.full_name
+METHODS: Final[Sequence[MethodDescriptor]] = _SERVICE.methods
 
 MAX_BATCH_REQUESTS: Final = 1_000
+"""Largest number of items in a BatchCancelRequest."""
 MAX_OTHER_BYTES: Final = 16 * 1024
-"""Size of a request that is no batch: several times the longest legal one."""
+"""Largest size of any other request, bytes: several times the longest valid one."""
 
-_MOST_FIELDS: Final = {"BatchCancelIdPasses": MAX_BATCH_REQUESTS}
-"""Fields that a request may have at its top, for methods whose requests may be large. Parsing takes
-up to fifty times as much memory as was received, and so they are counted before."""
+_MAX_FIELDS: Final = {"BatchCancelIdPasses": MAX_BATCH_REQUESTS}
+"""Largest number of top-level fields, for methods whose requests may be large. Parsing takes up to
+fifty times as much memory as the bytes received, so fields are counted before."""
 
 _VARINT, _I64, _LEN, _I32 = 0, 1, 2, 5
 _FIXED_BYTES: Final = {_I64: 8, _I32: 4}
 
 
-def handlers(servicer: Any) -> grpc.GenericRpcHandler:
-    """
-    Raises:
-        AttributeError: the servicer lacks a method of the service.
-    """
-    by_method: dict[str, Any] = {}
-    for method in _SERVICE.methods:
-        make = grpc.unary_unary_rpc_method_handler
-        if method.server_streaming:
-            make = grpc.unary_stream_rpc_method_handler
-        by_method[method.name] = make(
-            getattr(servicer, method.name),
-            response_serializer=GetMessageClass(method.output_type).SerializeToString,
-        )
-    return grpc.method_handlers_generic_handler(SERVICE, by_method)
+def writer(method: MethodDescriptor) -> Callable[[Message], bytes]:
+    """Returns what serialises a method's responses."""
+    return GetMessageClass(method.output_type).SerializeToString
 
 
-def reader(method: str) -> Callable[[bytes], Any]:
-    """What makes a method's requests from bytes.
+def reader(method: MethodDescriptor) -> Callable[[bytes], Any]:
+    """Returns what parses a method's requests.
 
-    It raises InvalidRequest where they are too many, or no message of the method's type.
+    It raises InvalidRequest if a request is too large or not a message of the method's type.
     """
-    message = _SERVICE.methods_by_name[method].input_type
+    message = method.input_type
     parse = GetMessageClass(message).FromString
-    most_fields = _MOST_FIELDS.get(method)
+    most_fields = _MAX_FIELDS.get(method.name)
 
     def read(body: bytes) -> Any:
         if len(body) > MAX_OTHER_BYTES:
@@ -66,7 +55,7 @@ def reader(method: str) -> Callable[[bytes], Any]:
         try:
             return parse(body)
         except DecodeError:
-            raise _invalid("", f"its bytes are no message of type {message.full_name}") from None
+            raise _invalid("", f"its bytes are not a message of type {message.full_name}") from None
 
     return read
 
@@ -76,9 +65,9 @@ def _invalid(field: str, description: str) -> InvalidRequest:
 
 
 def _more_fields_than(most: int, body: bytes) -> bool:
-    """Whether a message has more fields at its top. Takes no longer than `most` fields do.
+    """Whether a message has more than `most` top-level fields; stops counting there.
 
-    https://protobuf.dev/programming-guides/encoding. What is malformed is left to the parser.
+    See https://protobuf.dev/programming-guides/encoding. Malformed bytes are left to the parser.
     """
     at, fields = 0, 0
     try:
@@ -99,7 +88,11 @@ def _more_fields_than(most: int, body: bytes) -> bool:
 
 
 def _varint(body: bytes, at: int) -> tuple[int, int]:
-    """A number, and where the next begins. Raises: IndexError: the bytes end before it does."""
+    """Reads a varint. Returns it and the offset behind it.
+
+    Raises:
+        IndexError: the bytes end within it.
+    """
     value = shift = 0
     while (byte := body[at]) & 0x80:
         value |= (byte & 0x7F) << shift

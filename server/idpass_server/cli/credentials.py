@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from idpass_server import extras
 from idpass_server.cli.base import main
 
 
@@ -38,10 +39,7 @@ def dev_certs_command(
     try:
         from idpass_server.trying import dev_certs  # noqa: PLC0415 an extra may be missing
     except ImportError as error:
-        raise click.ClickException(
-            f"dev-certs needs {error.name}, which is missing: "
-            "pip install 'idpass-server[dev-certs]'"
-        ) from error
+        raise click.ClickException(extras.missing("dev-certs", error, "dev-certs")) from error
     click.echo(dev_certs.make(folder, hosts=hosts, spiffe_ids=spiffe_ids, days=days).described())
 
 

@@ -1,7 +1,8 @@
-"""Accounts that somebody else keeps locked in the database: how long their calls wait for them.
+"""Busy accounts, which another process keeps locked, and how long calls wait for them.
 
-An account is waited for as a whole, from when it was first found busy. Calls that come after
-that are refused as soon as it is found busy once more: they would fill the room for calls.
+The wait belongs to the account and starts when it is first found busy. Calls that come after it has
+passed are refused as soon as the account is found busy again; otherwise they would use up the
+places for calls.
 """
 
 import time
@@ -9,23 +10,28 @@ from collections.abc import Collection, Iterable
 from typing import Final
 
 WAIT_S: Final = 2.0
-"""Time that a busy account is waited for, seconds; shorter than callers usually wait, 5 s."""
+"""Longest wait for a busy account, seconds; shorter than a client's default deadline, 5 s."""
 ANSWER_S: Final = 0.25
-"""Time before a call's deadline at which its refusal must be on its way, seconds."""
+"""Time before a call's deadline by which its refusal must be sent, seconds."""
 FORGET_S: Final = 1.0
-"""Time after which an account that was busy and was not asked for again is waited for anew."""
+"""Age at which a busy account that no call has asked for since is forgotten, seconds."""
 PAUSE_S: Final = 0.01
-"""Time between two tries where nothing else is to be done, seconds."""
+"""Pause between two attempts while nothing else is to be done, seconds."""
 
 
 class BusyAccounts:
-    """For one thread."""
+    """The accounts found busy lately; for one thread."""
 
     def __init__(self) -> None:
-        self._seen: dict[str, tuple[float, float]] = {}  # since when, and when last
+        self._seen: dict[str, tuple[float, float]] = {}  # first and latest time seen busy
 
     def update(self, asked: Iterable[str], busy: Collection[str]) -> None:
-        """Args: asked, busy: the accounts of a batch, and those of them that it did not get."""
+        """Notes the result of a batch.
+
+        Args:
+            asked: accounts of the batch.
+            busy: those of them that were busy.
+        """
         if not busy and not self._seen:
             return
         now_s = time.monotonic()
@@ -40,11 +46,11 @@ class BusyAccounts:
         self._seen = recent
 
     def worth_waiting(self, account: str, deadline_s: float) -> bool:
-        """Whether a call may go into a later batch.
+        """Whether to try a call again in a later batch.
 
         Args:
-            account: a busy one.
-            deadline_s: of the call, on time.monotonic().
+            account: the call's account, which is busy.
+            deadline_s: the call's deadline, on time.monotonic().
         """
         since_s, now_s = self._seen[account]
         return now_s - since_s < WAIT_S and now_s + ANSWER_S < deadline_s

@@ -1,11 +1,12 @@
-"""The one clock of a server: wall time, unless it runs back or jumps and nobody vouches for it.
+"""The server's one clock: wall time, with guards against a clock that steps back or jumps.
 
-Two things must not follow a wrong clock. The times of events never go below the newest stored
-event. And expiring cannot be undone: while the wall clock has jumped and the kernel does not call
-it synchronised, time goes on at its former pace and no further pass becomes overdue.
+It gives two times. `now` is when a change takes place; it never goes below the newest stored event.
+`due` decides what is overdue, and expiring cannot be undone: while the wall clock has jumped and
+the kernel does not report it as synchronised, no further pass becomes due, and `now` continues at
+the former rate.
 
-A jump is measured against CLOCK_BOOTTIME, which nobody sets and which counts a suspended
-machine's sleep. Adjusting the clock's pace moves both alike, so that only steps make a difference.
+Jumps are measured against CLOCK_BOOTTIME, which nobody can set and which includes the time that the
+machine was suspended. Slewing changes the rate of both alike, so only steps show.
 """
 
 import ctypes
@@ -22,16 +23,16 @@ from idpass_server.failures import OperatorError
 
 SECOND_US: Final = 1_000_000
 JUMP_US: Final = 60 * SECOND_US
-"""Largest step of the running clock that needs no explanation, microseconds."""
+"""Largest step of the wall clock that is accepted unconditionally, microseconds."""
 BEHIND_US: Final = 60 * SECOND_US
-"""How far a clock may be behind the newest event when a server starts, microseconds."""
+"""How far the clock may be behind the newest event when a server starts, microseconds."""
 AHEAD_US: Final = 24 * 60 * 60 * SECOND_US
-"""How far an unsynchronised clock may be ahead of the newest event then, microseconds."""
+"""How far an unsynchronised clock may be ahead of the newest event at start, microseconds."""
 READ_US: Final = SECOND_US
-"""A pair of readings that took longer is read again, microseconds."""
+"""Longest time between a pair of readings before they are repeated, microseconds."""
 
 _TIME_ERROR: Final = 5  # adjtimex(2): the clock is not synchronised
-_TIMEX_BYTES: Final = 512  # more than a struct timex of any architecture; zeroes ask only
+_TIMEX_BYTES: Final = 512  # larger than any architecture's struct timex; zeroes only query
 
 log = structlog.get_logger()
 
@@ -46,10 +47,15 @@ class ClockWrong(OperatorError):
 
 
 class Now(NamedTuple):
+    """The time, microseconds since the epoch.
+
+    Attributes:
+        us: when a change that is decided now takes place.
+        due_us: passes in flight with an expire_time up to this are overdue.
+    """
+
     us: int
-    """When what is decided now takes place, microseconds since the epoch."""
     due_us: int
-    """Passes with an expire_time up to this are overdue, microseconds since the epoch."""
 
 
 def wall_us() -> int:
@@ -58,12 +64,12 @@ def wall_us() -> int:
 
 
 def elapsed_us() -> int:
-    """Microseconds since the machine started, its sleep included where the system counts it."""
+    """Microseconds since the machine started, suspended time included where the system has it."""
     return time.clock_gettime_ns(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)) // 1_000
 
 
 def kernel_synchronised() -> bool | None:
-    """Whether the kernel says that its clock is synchronised; None where it cannot be asked."""
+    """Whether the kernel reports its clock as synchronised; None where it cannot be asked."""
     try:
         state: int = _libc().adjtimex(ctypes.create_string_buffer(_TIMEX_BYTES))
     except (OSError, AttributeError):
@@ -72,12 +78,12 @@ def kernel_synchronised() -> bool | None:
 
 
 class Clock:
-    """May be read from any thread.
+    """The clock; safe to read on any thread.
 
     Args:
-        wall: microseconds since the epoch.
-        elapsed: microseconds since some moment, never set and never standing still.
-        synchronised: whether the wall clock is vouched for; None means that nobody knows.
+        wall: returns wall time, microseconds since the epoch.
+        elapsed: returns microseconds since a fixed moment; cannot be set and never stops.
+        synchronised: returns whether the wall clock is synchronised; None if that is not known.
     """
 
     def __init__(
@@ -96,14 +102,14 @@ class Clock:
         self._offset_us = self._due_us - read_at_us
 
     def begin(self, newest_event_us: int | None, *, accept: bool = False) -> None:
-        """Starts from what is stored.
+        """Compares the clock with the newest stored event, which becomes the floor of `now`.
 
         Args:
-            newest_event_us: when the newest stored event took place; None without events.
-            accept: serve by this clock whatever it says.
+            newest_event_us: time of the newest event, microseconds since the epoch; None for none.
+            accept: skip the comparison.
 
         Raises:
-            ClockWrong: the clock is surely or probably wrong.
+            ClockWrong: the clock is certainly or probably wrong.
         """
         if newest_event_us is None:
             return
@@ -112,11 +118,12 @@ class Clock:
         self.keep(newest_event_us)
 
     def keep(self, stored_us: int) -> None:
-        """Notes the time of a stored event: `now` will not go below it."""
+        """Raises the floor of `now` to the time of a stored event."""
         with self._lock:
             self._floor_us = max(self._floor_us, stored_us)
 
     def now(self) -> Now:
+        """Reads the clock."""
         with self._lock:
             wall, elapsed = self._read()
             jump_us = wall - elapsed - self._offset_us
@@ -126,12 +133,12 @@ class Clock:
             else:
                 self._settle(jump_us)
                 self._offset_us = wall - elapsed
-                # What was due by a clock that was trusted has expired; it stays due.
+                # What was due by a trusted clock may have expired, so it stays due.
                 self._due_us = max(self._due_us, wall)
             return Now(max(wall, self._floor_us), self._due_us)
 
     def problem(self) -> str | None:
-        """Why nothing expires now, for operators; None when all is well."""
+        """Why nothing expires now, for operators; None if the clock is trusted."""
         self.now()
         if self._jump_us is None:
             return None
@@ -142,7 +149,7 @@ class Clock:
         )
 
     def _read(self) -> tuple[int, int]:
-        """Both clocks at one moment, however long this process is kept waiting in between."""
+        """Reads both clocks at the same moment, however long the process is descheduled."""
         while True:
             before = self._elapsed()
             wall = self._wall()
@@ -181,7 +188,7 @@ class Clock:
 
 
 def shown(time_us: int) -> str:
-    """A time for people, in UTC to the second."""
+    """Formats a time in microseconds since the epoch for people, in UTC to the second."""
     try:
         return datetime.fromtimestamp(time_us / SECOND_US, UTC).isoformat(timespec="seconds")
     except (OverflowError, ValueError, OSError):

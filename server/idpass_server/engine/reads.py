@@ -1,7 +1,7 @@
-"""Everything that is read from the store, off the event loop, with one rule: overdue is expired.
+"""All reads of the store, off the event loop, with one rule: overdue is expired.
 
-A pass that a caller changes expires in the transaction that touches it; what is read here is
-made to expire first, so that no list, count or watcher ever tells of an overdue pass.
+A pass that a command changes expires in the transaction that touches it. Reads expire overdue
+passes first, so that no list, count or watcher ever shows one.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ from idpass_server.rules.refusals import Refusal, StoreUnavailable
 from idpass_server.store import ListQuery, Page, Store, StoreBroken
 
 CHUNK_PASSES: Final = 200
-"""Number of passes that a sweep expires in one transaction."""
+"""Number of passes that a sweep expires at a time."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -33,10 +33,10 @@ log = structlog.get_logger()
 class History(NamedTuple):
     """Events of one pass.
 
-    Args:
+    Attributes:
         id_pass: the pass.
         events: its events after the sequence asked for, in order.
-        up_to: every event of the account up to this sequence has been looked at.
+        up_to: the sequence up to which all events of the account have been considered.
     """
 
     id_pass: Pass
@@ -45,16 +45,17 @@ class History(NamedTuple):
 
 
 class Reads:
-    """
-    Args:
-        store: is read from.
-        engine: makes overdue passes expire.
-        clock: says what is overdue.
-        threads: number of threads that read.
-        on_broken: told on the event loop when the store can no longer be trusted.
+    """Reads for callers, on threads.
 
-    Each method raises StoreUnavailable when the store cannot be read now; those that let passes
-    expire raise what the engine refuses that for.
+    Each method raises StoreUnavailable when the store cannot be read now. Those that expire overdue
+    passes first also raise the refusal, if the engine refuses that.
+
+    Args:
+        store: what to read.
+        engine: expires overdue passes.
+        clock: decides what is overdue.
+        threads: number of reading threads.
+        on_broken: called on the event loop when the store can no longer be trusted.
     """
 
     def __init__(
@@ -73,10 +74,11 @@ class Reads:
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="reader")
 
     def close(self) -> None:
-        """Ends the threads when what was begun is read."""
+        """Finishes the reads that have begun, then ends the threads."""
         self._threads.shutdown()
 
     async def get_pass(self, account: str, pass_id: str) -> Pass | None:
+        """A pass of the account, not overdue; None if it has none with this id."""
         id_pass = await self.run(self._store.get_pass, account, pass_id)
         if id_pass is not None and id_pass.overdue(self._clock.now().due_us):
             await self._expire([id_pass])
@@ -84,25 +86,27 @@ class Reads:
         return id_pass
 
     async def get_account(self, name: str) -> Account | None:
+        """An account, without overdue passes; None if there is none of that name."""
         await self.sweep(name)
         return await self.run(self._store.get_account, name)
 
     async def list_passes(self, query: ListQuery) -> Page:
+        """One page of an account's passes, none of them overdue."""
         await self.sweep(query.account)
         return await self.run(self._store.list_passes, query)
 
     async def events(self, account: str, after_sequence: int, limit: int) -> list[Event]:
-        """The account's events after a sequence, in order."""
+        """Up to `limit` of the account's events after a sequence, in order."""
         return await self.run(self._store.events, account, after_sequence, limit)
 
     async def history(
         self, account: str, pass_id: str, after_sequence: int, limit: int
     ) -> History | None:
-        """The events of one pass after a sequence; None where there is no such pass."""
+        """Up to `limit` events of one pass after a sequence; None if there is no such pass."""
 
         def read() -> History | None:
-            # In this order and by one thread, hence one connection: the events are read no
-            # earlier than `up_to`, also from a standby that lags.
+            # One thread, hence one connection, and in this order: the events are not older than
+            # `up_to`, even on a lagging standby.
             found = self._store.get_account(account)
             id_pass = self._store.get_pass(account, pass_id)
             if found is None or id_pass is None:
@@ -113,33 +117,36 @@ class Reads:
         return await self.run(read)
 
     async def due(self, account: str | None = None) -> list[Pass]:
-        """Overdue passes, of one account or of all: up to CHUNK_PASSES; some may have ended."""
+        """Up to CHUNK_PASSES passes whose timers are due, of one account or of all.
+
+        They are overdue, or have ended in another way; then only their timers are left.
+        """
         return await self.run(self._store.due, self._clock.now().due_us, CHUNK_PASSES, account)
 
     async def sweep(self, account: str | None = None) -> None:
         """Expires every overdue pass, of one account or of all."""
         count, oldest_us = 0, sys.maxsize
         try:
-            while late := await self.due(account):
-                await self._expire(late)
-                in_flight = [p.expire_time_us for p in late if p.end_time_us is None]
+            while due := await self.due(account):
+                await self._expire(due)
+                in_flight = [p.expire_time_us for p in due if p.end_time_us is None]
                 count += len(in_flight)
                 oldest_us = min([oldest_us, *in_flight])
-                if len(late) < CHUNK_PASSES:
+                if len(due) < CHUNK_PASSES:
                     break
         finally:
             if count:
                 log.info("passes_expired", count=count, oldest_expire_time=shown(oldest_us))
 
     async def claim_sweep(self) -> bool:
-        """Whether this process is the one to sweep, for the next seconds."""
+        """Claims the sweep for the next seconds; false while another process has it."""
         return await self.run(self._store.claim_sweep, self._clock.now().us)
 
     async def run(self, read: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Runs something that reads the store on a thread for that.
+        """Runs a function that reads the store on a reading thread.
 
         Raises:
-            StoreUnavailable: it cannot be read.
+            StoreUnavailable: the store cannot be read now.
         """
         loop = asyncio.get_running_loop()
         try:
@@ -149,10 +156,10 @@ class Reads:
             self._on_broken(error)
             raise StoreUnavailable("the store has failed") from error
 
-    async def _expire(self, late: list[Pass]) -> None:
+    async def _expire(self, due: list[Pass]) -> None:
         reference = new_uuid()
         commands: defaultdict[str, list[Expire]] = defaultdict(list)
-        for p in late:
+        for p in due:
             commands[p.account].append(Expire(p.account, reference, p.id))
         answers = await asyncio.gather(*map(self._engine.submit, commands.values()))
         for outcome in itertools.chain.from_iterable(answers):

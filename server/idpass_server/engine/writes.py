@@ -1,12 +1,12 @@
-"""One path for every write: commands wait in a queue and are committed together.
+"""The one path of every write: commands wait in a queue and are committed in batches.
 
-A thread of its own takes whatever is waiting and gives it to the store as one transaction.
-There is no timer: while one batch is being committed the next one gathers, so that a lone call
-waits for nothing and a crowd shares its fdatasync. The event loop never waits for the disk.
+The writer thread takes whatever waits and gives it to the store as one transaction. No timer is
+involved: while one batch is committed the next one gathers, so that a lone call waits for nothing
+and a crowd shares one fdatasync. The event loop never waits for the disk.
 
-A call that has not been taken into a batch can still be given up (its deadline passed, its
-caller left) and is then not started; once taken it is finished, whoever may have left. What the
-store did not get to, since an account is busy, is as if it had not been taken.
+Until a call is taken into a batch it can be abandoned (its deadline has passed, or its caller has
+left), and is then not started; once taken it is finished, even if its caller leaves. A call that
+the store did not run because its account is busy counts as not taken.
 """
 
 import asyncio
@@ -15,52 +15,37 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Final, NamedTuple
+from typing import Final
 
 import structlog
 
 from idpass_server.engine.busy import PAUSE_S, BusyAccounts
 from idpass_server.engine.clock import Clock
+from idpass_server.engine.submissions import Check, Submission, by_submission, count
 from idpass_server.rules.commands import Command, Outcome
 from idpass_server.rules.refusals import InternalFault, Overloaded, Refusal, StoreUnavailable
 from idpass_server.store import Store, StoreBroken, cause_of
 
 MAX_BATCH_COMMANDS: Final = 1_000
+"""Number of commands from which a batch takes no further call."""
 RECENT_S: Final = 1.0
-"""Age of a commit that still proves that changes can be stored, seconds."""
+"""Largest age of a commit that still proves that changes can be stored, seconds."""
 
 log = structlog.get_logger()
 
 
-class _Group(NamedTuple):
-    """Commands of one account that travel and are answered together: one call."""
-
-    commands: Sequence[Command]
-    deadline_s: float
-    answer: "asyncio.Future[list[Outcome]]"
-
-    @property
-    def account(self) -> str:
-        return self.commands[0].account
-
-    def given_up(self) -> bool:
-        return self.answer.cancelled() or time.monotonic() >= self.deadline_s
-
-
-class _Check(NamedTuple):
-    """Asks the thread whether a change could be stored now."""
-
-    answer: "asyncio.Future[StoreUnavailable | None]"
-
-
 class Engine:
-    """
+    """Commits commands in batches, on its writer thread.
+
+    Create it on the event loop.
+
     Args:
-        store: where the batches go.
-        clock: read once for each batch, and told when what was decided is stored.
-        max_pending: how many commands may wait; more are refused as Overloaded.
-        on_commit: told on the event loop the newest sequence of each account that has new events.
-        on_broken: told on the event loop, once, when the store can no longer be trusted.
+        store: commits the batches.
+        clock: read once per batch, and kept from going below what is stored.
+        max_pending: largest number of commands that wait; more are refused as Overloaded.
+        on_commit: called on the event loop with the newest sequence of each account that has new
+            events.
+        on_broken: called on the event loop, once, when the store can no longer be trusted.
     """
 
     def __init__(
@@ -81,34 +66,34 @@ class Engine:
         self._broken: StoreBroken | None = None
         self._loop = asyncio.get_running_loop()
         self._busy = BusyAccounts()
-        self._gathered: list[_Group] = []
+        self._gathered: list[Submission] = []
         self._checking: asyncio.Future[StoreUnavailable | None] | None = None
         self._stored_s = -math.inf  # on time.monotonic()
-        self._queue: queue.SimpleQueue[list[_Group] | _Check | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[list[Submission] | Check | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="writer", daemon=True)
         self._thread.start()
 
     @property
     def pending(self) -> int:
-        """How many commands wait or are being committed."""
+        """Number of commands that wait or are being committed."""
         return self._pending
 
     def submit(
         self, commands: Sequence[Command], deadline_s: float = float("inf")
     ) -> "asyncio.Future[list[Outcome]]":
-        """Queues commands to be committed in one transaction, in order.
+        """Queues the commands of one call, to be committed in order in one transaction.
 
         Args:
             commands: at least one, all of one account.
-            deadline_s: on time.monotonic(); a group that is not yet taken by then is not started.
+            deadline_s: on time.monotonic(); commands not taken by then are not started.
 
         Returns:
-            a future of one outcome for each command. Cancelling it gives the group up if it has
-            not been taken.
+            a future of one outcome for each command. Cancelling it abandons commands that have not
+            been taken; TimeoutError says that they were not started.
 
         Raises:
             Overloaded: too many commands are waiting.
-            StoreUnavailable: the store is broken.
+            StoreUnavailable: the store can no longer be trusted.
         """
         if self._broken is not None:
             raise StoreUnavailable("the store has failed; nothing was changed")
@@ -118,36 +103,36 @@ class Engine:
         answer: asyncio.Future[list[Outcome]] = self._loop.create_future()
         if not self._gathered:
             self._loop.call_soon(self._hand_over)
-        self._gathered.append(_Group(commands, deadline_s, answer))
+        self._gathered.append(Submission(commands, deadline_s, answer))
         return answer
 
     async def check(self, timeout_s: float) -> None:
         """Proves that a change could be stored now.
 
         Args:
-            timeout_s: how long the store may take, with what is being committed before.
+            timeout_s: time for the store to answer, including commits that come first, seconds.
 
         Raises:
             StoreUnavailable: it could not.
-            TimeoutError: there is no answer yet; the next check waits for the same one.
+            TimeoutError: there is no answer yet; the next check waits for the same answer.
         """
         if time.monotonic() - self._stored_s < RECENT_S:
             return
         if self._checking is None:
             self._checking = self._loop.create_future()
-            self._queue.put(_Check(self._checking))
+            self._queue.put(Check(self._checking))
         refusal = await asyncio.wait_for(asyncio.shield(self._checking), timeout_s)
         if refusal is not None:
             raise refusal
 
     async def stop(self) -> None:
-        """Finishes everything that was submitted, then ends the thread."""
+        """Finishes everything that was submitted, then ends the writer thread."""
         self._hand_over()
         self._queue.put(None)
         await asyncio.to_thread(self._thread.join)
 
     def _hand_over(self) -> None:
-        """Gives the thread what came in this turn of the loop, and wakes it once for all."""
+        """Passes what came in this turn of the event loop to the writer, waking it once."""
         if self._gathered:
             self._queue.put(self._gathered)
             self._gathered = []
@@ -156,40 +141,40 @@ class Engine:
         try:
             self._write()
         except BaseException as error:
-            # Without this thread no call would ever be answered.
+            # Without the writer thread no call would ever be answered.
             log.critical("fault", thread="writer", exc_info=error)
             self._break(StoreBroken("the writer has failed", outcome_unknown=True))
 
     def _write(self) -> None:
         while True:
-            following: list[_Group] | _Check | None = self._queue.get()
-            groups: list[_Group] = []
-            size = 0
+            following: list[Submission] | Check | None = self._queue.get()
+            submissions: list[Submission] = []
+            commands = 0
             while following is not None:
-                if isinstance(following, _Check):
+                if isinstance(following, Check):
                     self._answer(following)
                 else:
-                    groups += following
-                    size += _commands(following)
-                if size >= MAX_BATCH_COMMANDS:
+                    submissions += following
+                    commands += count(following)
+                if commands >= MAX_BATCH_COMMANDS:
                     break
                 try:
                     following = self._queue.get_nowait()
                 except queue.Empty:
                     break
-            if groups:
-                self._take(groups)
+            if submissions:
+                self._take(submissions)
             if following is None and self._is_done():
                 return
 
     def _is_done(self) -> bool:
-        """Whether nothing was put back, once nothing else is to come."""
+        """Whether the queue has been emptied, after the last submission."""
         if self._queue.empty():
             return True
         self._queue.put(None)
         return False
 
-    def _answer(self, check: _Check) -> None:
+    def _answer(self, check: Check) -> None:
         refusal: StoreUnavailable | None = None
         try:
             if self._broken is not None:
@@ -205,23 +190,23 @@ class Engine:
             refusal.__cause__ = error
         self._loop.call_soon_threadsafe(self._checked, check, refusal)
 
-    def _checked(self, check: _Check, refusal: StoreUnavailable | None) -> None:
+    def _checked(self, check: Check, refusal: StoreUnavailable | None) -> None:
         self._checking = None
         if not check.answer.done():
             check.answer.set_result(refusal)
 
-    def _take(self, groups: list[_Group]) -> None:
-        taken: list[_Group] = []
-        given_up: list[_Group] = []
-        for group in groups:
-            (given_up if group.given_up() else taken).append(group)
-        if given_up:
-            self._loop.call_soon_threadsafe(self._drop, given_up)
+    def _take(self, submissions: list[Submission]) -> None:
+        taken: list[Submission] = []
+        abandoned: list[Submission] = []
+        for submission in submissions:
+            (abandoned if submission.abandoned() else taken).append(submission)
+        if abandoned:
+            self._loop.call_soon_threadsafe(self._drop, abandoned)
         if taken:
             self._commit(taken)
 
-    def _commit(self, groups: list[_Group]) -> None:
-        commands = [command for group in groups for command in group.commands]
+    def _commit(self, submissions: list[Submission]) -> None:
+        commands = [command for submission in submissions for command in submission.commands]
         sequences: Mapping[str, int] = {}
         outcomes: list[Outcome]
         try:
@@ -232,49 +217,48 @@ class Engine:
             if sequences:
                 self._stored_s = time.monotonic()
                 self._clock.keep(now.us)
-            self._busy.update((group.account for group in groups), busy)
+            self._busy.update((submission.account for submission in submissions), busy)
             if busy:
-                groups, outcomes = self._put_back(groups, outcomes, busy)
+                submissions, outcomes = self._put_back(submissions, outcomes, busy)
         except StoreBroken as error:
             outcomes = [self._break(error)] * len(commands)
         except Refusal as refusal:
             log.error("store_unavailable", error=str(refusal), cause=cause_of(refusal))
             outcomes = [refusal] * len(commands)
         except Exception:
-            if len(groups) > 1:
-                # A fault in one command must not spoil its neighbours: each call by itself, then.
-                for group in groups:
-                    self._commit([group])
+            if len(submissions) > 1:
+                # A bug met by one command must not fail its neighbours: run each call by itself.
+                for submission in submissions:
+                    self._commit([submission])
                 return
             log.exception("commit_failed")
             outcomes = [InternalFault()] * len(commands)
-        self._loop.call_soon_threadsafe(self._deliver, groups, outcomes, sequences)
+        self._loop.call_soon_threadsafe(self._deliver, submissions, outcomes, sequences)
 
     def _put_back(
-        self, groups: list[_Group], outcomes: list[Outcome], busy: Collection[str]
-    ) -> tuple[list[_Group], list[Outcome]]:
-        """Has the calls of busy accounts tried again, as long as it is worth waiting.
+        self, submissions: list[Submission], outcomes: list[Outcome], busy: Collection[str]
+    ) -> tuple[list[Submission], list[Outcome]]:
+        """Queues calls of busy accounts again, as long as waiting is worthwhile.
 
         Returns:
-            the others, with their outcomes.
+            the other calls, with their outcomes.
         """
-        waiting: list[_Group] = []
-        answered: list[_Group] = []
-        told: list[Outcome] = []
-        start = 0
-        for group in groups:
-            end = start + len(group.commands)
-            if group.account in busy and self._busy.worth_waiting(group.account, group.deadline_s):
-                waiting.append(group)
+        waiting: list[Submission] = []
+        answered: list[Submission] = []
+        answers: list[Outcome] = []
+        for submission, own in by_submission(submissions, outcomes):
+            if submission.account in busy and self._busy.worth_waiting(
+                submission.account, submission.deadline_s
+            ):
+                waiting.append(submission)
             else:
-                answered.append(group)
-                told += outcomes[start:end]
-            start = end
+                answered.append(submission)
+                answers += own
         if waiting:
             if self._queue.empty():
                 time.sleep(PAUSE_S)
             self._queue.put(waiting)
-        return answered, told
+        return answered, answers
 
     def _break(self, error: StoreBroken) -> StoreUnavailable:
         self._broken = error
@@ -288,26 +272,19 @@ class Engine:
         return StoreUnavailable("the store has failed; nothing was changed")
 
     def _deliver(
-        self, groups: list[_Group], outcomes: list[Outcome], sequences: Mapping[str, int]
+        self, submissions: list[Submission], outcomes: list[Outcome], sequences: Mapping[str, int]
     ) -> None:
         self._pending -= len(outcomes)
-        start = 0
-        for group in groups:
-            end = start + len(group.commands)
-            if not group.answer.done():
-                group.answer.set_result(outcomes[start:end])
-            start = end
+        for submission, own in by_submission(submissions, outcomes):
+            if not submission.answer.done():
+                submission.answer.set_result(own)
         if sequences:
             self._on_commit(sequences)
 
-    def _drop(self, groups: list[_Group]) -> None:
-        for group in groups:
-            self._pending -= len(group.commands)
-            if not group.answer.done():
-                group.answer.set_exception(
+    def _drop(self, submissions: list[Submission]) -> None:
+        for submission in submissions:
+            self._pending -= len(submission.commands)
+            if not submission.answer.done():
+                submission.answer.set_exception(
                     TimeoutError("the deadline passed before it was started")
                 )
-
-
-def _commands(groups: list[_Group]) -> int:
-    return sum(len(group.commands) for group in groups)

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import grpc
 from grpc_health.v1 import health_pb2_grpc
 
-from idpass_server.api import wire
+from idpass_server.api import methods
 from idpass_server.api.calls import Calls
 from idpass_server.api.identity import Identity
 from idpass_server.api.metrics import Metrics
@@ -71,11 +71,11 @@ def service(settings: Settings, identity: Identity, behind: Behind) -> Service:
         busy=lambda: calls.in_flight > 0,
     )
     servicer = IdPassServicer(
-        calls=calls, engine=behind.engine, reads=behind.reads, watchers=watchers, metrics=metrics
+        engine=behind.engine, reads=behind.reads, watchers=watchers, metrics=metrics
     )
     health = Health(behind.readiness)
     _show(metrics, calls, watchers, behind)
-    return Service(_server(settings, servicer, health), calls, watchers, health, metrics)
+    return Service(_server(settings, servicer, calls, health), calls, watchers, health, metrics)
 
 
 def _show(metrics: Metrics, calls: Calls, watchers: Watchers, behind: Behind) -> None:
@@ -95,11 +95,13 @@ def _show(metrics: Metrics, calls: Calls, watchers: Watchers, behind: Behind) ->
     metrics.gauge("pending_commands", "Changes waiting to be stored", lambda: behind.engine.pending)
 
 
-def _server(settings: Settings, servicer: IdPassServicer, health: Health) -> grpc.aio.Server:
+def _server(
+    settings: Settings, servicer: IdPassServicer, calls: Calls, health: Health
+) -> grpc.aio.Server:
     # maximum_concurrent_rpcs is left alone: it costs each call 7 %, and `Calls` and `Watchers`
     # have limits whose refusals say more.
     server = grpc.aio.server(options=options(settings))
-    server.add_generic_rpc_handlers((wire.handlers(servicer),))
+    server.add_generic_rpc_handlers((methods.handlers(servicer, calls),))
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
     if settings.reflects:
         reflection.enable(server)

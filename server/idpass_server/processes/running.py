@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import structlog
 import uvloop
 
-from idpass_server import logs
+from idpass_server import extras, logs
 from idpass_server.addresses import split_loopback
 from idpass_server.config import Settings
 from idpass_server.hosting.listening import CannotListen
@@ -213,9 +213,7 @@ def _open(option: str, http: str, connections: int, *, reuse_port: bool = False)
         from idpass_server.gateway.connections import Limits  # noqa: PLC0415 an extra may be missing
         from idpass_server.gateway.serving import Gateway  # noqa: PLC0415 likewise
     except ImportError as error:
-        raise CannotListen(
-            f"{option} needs {error.name}, which is missing: pip install 'idpass-server[http]'"
-        ) from error
+        raise CannotListen(extras.missing(option, error, "http")) from error
     try:
         limits = Limits(connections=connections)
         return Gateway(host, port, reuse_port=reuse_port, limits=limits)

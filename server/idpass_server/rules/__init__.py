@@ -1,5 +1,5 @@
-"""The rules: what may become of a pass, as data and pure functions.
+"""The rules: the lifecycle of a pass, as data and pure functions.
 
-In here: records, commands, refusals, the lifecycle, and the batch that applies it. No I/O, no
-clock, no protobuf, no SQL: time and ids are arguments. Imports nothing but itself.
+In here: records, commands, refusals, the lifecycle, and the batch that applies it. No I/O, clock,
+protobuf or SQL: time and ids are arguments. Imports only itself.
 """

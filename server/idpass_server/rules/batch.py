@@ -1,7 +1,7 @@
-"""The commands of one transaction, decided one after the other on the same state in memory.
+"""The commands of one transaction, decided in order on the same state in memory.
 
-A store loads what `Needs` asks for, runs the batch and writes what it changed. Pure like
-`domain`: a store can be swapped without a rule moving.
+A store loads what `Needs` lists, then what `Replays` and `short_of_slots` ask for beyond that, runs
+the batch, and writes what it changed. Pure like `domain`: changing the store moves no rule.
 """
 
 from collections import Counter
@@ -20,22 +20,32 @@ from idpass_server.rules.commands import (
     Registered,
 )
 from idpass_server.rules.domain import Decision
-from idpass_server.rules.records import Account, Event, Pass
+from idpass_server.rules.records import Account, Event, Pass, Status
 from idpass_server.rules.refusals import NoFreeSlot, PassNotFound, Refusal, RequestIdReused
 
 Key = tuple[str, str]
 """An account and a name within it: a pass id or a request_id."""
 
+EventKey = tuple[str, int]
+"""An account and a sequence number within it."""
+
 
 class Needs(NamedTuple):
-    """What a store must load before the commands can be decided."""
+    """What a store must load before the commands can be decided.
 
-    accounts: list[str]  # sorted: the order in which to lock them
+    Attributes:
+        accounts: names, sorted: the order in which to lock them.
+        passes: the passes that commands name.
+        receipts: the request_ids that commands carry.
+    """
+
+    accounts: list[str]
     passes: list[Key]
     receipts: list[Key]
 
     @classmethod
     def of(cls, commands: Iterable[Command]) -> "Needs":
+        """Collects the needs of all commands, each once."""
         accounts: set[str] = set()
         passes: dict[Key, None] = {}
         receipts: dict[Key, None] = {}
@@ -48,8 +58,34 @@ class Needs(NamedTuple):
         return cls(sorted(accounts), list(passes), list(receipts))
 
 
+class Replays(NamedTuple):
+    """What a store must load beyond `Needs` to replay the receipts it found.
+
+    Attributes:
+        passes: the passes that the receipts are about.
+        preceding: the events just before the receipts. A registration that superseded a pass
+            wrote that pass's cancellation there.
+    """
+
+    passes: list[Key]
+    preceding: list[EventKey]
+
+    @classmethod
+    def of(cls, receipts: Iterable[Event]) -> "Replays":
+        """Collects what the receipts refer to."""
+        found = list(receipts)
+        return cls(
+            [(receipt.account, receipt.id_pass_id) for receipt in found],
+            [(receipt.account, receipt.sequence - 1) for receipt in found],
+        )
+
+
 def short_of_slots(accounts: Iterable[Account], commands: Iterable[Command]) -> dict[str, int]:
-    """The accounts in which overdue passes may have to give way, with how many slots are wanted."""
+    """Finds the accounts that may need the slots of overdue passes.
+
+    Returns:
+        number of slots wanted, by account.
+    """
     wanted = Counter(
         command.account
         for command in commands
@@ -67,12 +103,18 @@ class Batch:
     """The state of one transaction, from loading to saving.
 
     Args:
-        accounts: those of the commands.
-        passes: those that the commands and the receipts name, where they exist.
-        receipts: events that bear one of the commands' request_ids.
-        preceding: the events just before the receipts of registrations. A registration that
-            superseded a pass wrote that pass's cancellation there.
-        overdue: passes of accounts short of slots that may be let expire to make room.
+        accounts: the commands' accounts.
+        passes: the passes that commands and receipts name, where they exist.
+        receipts: events that carry one of the commands' request_ids.
+        preceding: the events just before the receipts; see `Replays`.
+        overdue: passes that may expire to free slots, in accounts short of them.
+
+    Attributes:
+        accounts: current state of each account, by name.
+        events: new events, in order.
+        created: new passes.
+        changed: passes that existed before and have changed.
+        timers_done: passes that ended or had ended, and whose timers have served their purpose.
     """
 
     def __init__(
@@ -87,14 +129,15 @@ class Batch:
         self.events: list[Event] = []
         self.created: dict[Key, Pass] = {}
         self.changed: dict[Key, Pass] = {}
-        self.rung: list[Pass] = []  # whose timers have done their work
+        self.timers_done: list[Pass] = []
         self._passes = {(p.account, p.id): p for p in passes}
         self._receipts = {(e.account, str(e.request_id)): e for e in receipts}
         self._preceding = {(e.account, e.sequence): e for e in preceding}
         self._overdue: dict[str, list[Key]] = {}
-        for late in overdue:
-            self._passes.setdefault((late.account, late.id), late)
-            self._overdue.setdefault(late.account, []).append((late.account, late.id))
+        for id_pass in overdue:
+            key = (id_pass.account, id_pass.id)
+            self._passes.setdefault(key, id_pass)
+            self._overdue.setdefault(id_pass.account, []).append(key)
 
     def run(
         self, commands: Sequence[Command], now_us: int, due_us: int | None = None
@@ -102,19 +145,21 @@ class Batch:
         """Decides every command in order.
 
         Args:
-            commands: to be decided.
-            now_us: when. No event comes before an earlier one of the same pass, though another
-                host's clock may have been ahead.
-            due_us: passes with an expire_time up to this are overdue; None means up to `now_us`.
+            commands: what to decide.
+            now_us: time of the decisions, microseconds since the epoch. Raised to the newest
+                update_time of the passes, as another host's clock may have been ahead.
+            due_us: passes with an expire_time up to this are overdue, microseconds since the
+                epoch; None means `now_us`.
 
         Returns:
-            an outcome for each command.
+            one outcome for each command.
         """
         due_us = now_us if due_us is None else due_us
         now_us = max([now_us, *(p.update_time_us for p in self._passes.values())])
         return [self._run_one(command, now_us, due_us) for command in commands]
 
     def changed_accounts(self) -> list[Account]:
+        """Accounts with new events, as they are to be stored."""
         return [self.accounts[name] for name in dict.fromkeys(e.account for e in self.events)]
 
     def _run_one(self, command: Command, now_us: int, due_us: int) -> Outcome:
@@ -141,11 +186,11 @@ class Batch:
         if not dry_run:
             self._apply(decision)
         if isinstance(command, Expire) and id_pass is not None and id_pass.end_time_us is not None:
-            self.rung.append(id_pass)
+            self.timers_done.append(id_pass)
         return decision.answer
 
     def _make_room(self, account: Account, command: Command, now_us: int, due_us: int) -> bool:
-        """Lets an overdue pass expire that the sweeper has not reached; true if one gave way."""
+        """Expires one overdue pass that the sweeper has not reached; false if there is none."""
         waiting = self._overdue.get(account.name, [])
         while waiting:
             id_pass = self._passes[waiting.pop()]
@@ -169,15 +214,37 @@ class Batch:
             self._preceding[event.account, event.sequence] = event
 
     def _replay(self, receipt: Event, command: Command) -> Outcome:
-        """The first answer again, told from its receipt."""
+        """Rebuilds the first answer from its receipt."""
         if isinstance(command, Expire) or command.digest() != receipt.request_digest:
             return RequestIdReused(str(receipt.request_id))
         if isinstance(command, Cancel):
             return Cancelled(receipt, replayed=True)
-        id_pass = domain.as_of(receipt, self._passes[receipt.account, receipt.id_pass_id])
+        id_pass = _as_of(receipt, self._passes[receipt.account, receipt.id_pass_id])
         if not isinstance(command, Register):
             return Advanced(id_pass, receipt.reference, replayed=True)
         superseded = None
         if id_pass.supersedes:
             superseded = Cancelled(self._preceding[receipt.account, receipt.sequence - 1])
         return Registered(id_pass, superseded, receipt.reference, replayed=True)
+
+
+def _as_of(event: Event, id_pass: Pass) -> Pass:
+    """Rebuilds the pass as it was right after `event` from the pass as it is now.
+
+    That needs no other event: no status is entered twice, so either nothing has happened since, or
+    the event holds everything that changes with the status.
+    """
+    if id_pass.status == event.to_status:
+        return id_pass
+    in_progress = event.to_status == Status.IN_PROGRESS
+    return id_pass._replace(
+        status=event.to_status,
+        fee_refunded=0,
+        superseded_by=None,
+        update_time_us=event.event_time_us,
+        consent_time_us=event.event_time_us if in_progress else None,
+        end_time_us=None,
+        cancel_reason=None,
+        cancel_note=None,
+        caller=event.caller,
+    )

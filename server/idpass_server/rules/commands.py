@@ -1,7 +1,15 @@
-"""What is asked of the rules, and what they answer: commands and outcomes.
+"""Commands, which calls ask of the rules, and outcomes, which the rules answer.
 
-A command is valid when it gets here: requests are checked where they come in. Fields are in the
-units of `records`.
+A command's fields are valid: `api.requests` checks them. Units are those of `records`. What all
+commands share:
+
+    account         name of the account that the caller acts for
+    caller          name of the caller
+    reference       UUID of the call
+    request_id      idempotency key, unique within the account; None for none
+    id              UUID of the pass that is changed or, by Register, made
+    subject         UUID of the existing pass that the command needs; None for none
+    digest()        fingerprint of the content, compared when a request_id comes again
 """
 
 import hashlib
@@ -15,6 +23,16 @@ SWEEPER: Final = "sweeper"
 
 
 class Cancel(NamedTuple):
+    """Cancel a pass in flight.
+
+    Attributes:
+        reason: why; never affects the refund.
+        note: free text for people.
+        expected_status: refuse with PassChanged in any other status; None accepts all.
+        require_refund: refuse with RefundNotAvailable where no refund is due.
+        validate_only: run every check and answer as usual, but change nothing.
+    """
+
     account: str
     caller: str
     reference: str
@@ -28,7 +46,7 @@ class Cancel(NamedTuple):
 
     @property
     def subject(self) -> str:
-        """The id of the existing pass that the command is about."""
+        """UUID of the existing pass that the command needs."""
         return self.id
 
     def digest(self) -> str:
@@ -43,11 +61,19 @@ class Cancel(NamedTuple):
 
 
 class Register(NamedTuple):
+    """Create a pass, in place of another if `supersedes` names one.
+
+    Attributes:
+        link_validity_days: days until the pass expires.
+        applicant_reference: the business's own name for the applicant, or "".
+        supersedes: UUID of the pass to cancel in the same transaction, or None.
+    """
+
     account: str
     caller: str
     reference: str
     request_id: str | None
-    id: str  # of the pass to be made
+    id: str
     link_validity_days: int = DEFAULT_LINK_VALIDITY_DAYS
     applicant_reference: str = ""
     supersedes: str | None = None
@@ -66,6 +92,13 @@ class Register(NamedTuple):
 
 
 class Advance(NamedTuple):
+    """Move a pass along its lifecycle.
+
+    Attributes:
+        to_status: where to; any status but CANCELLED.
+        expected_status: refuse with PassChanged in any other status; None accepts all.
+    """
+
     account: str
     caller: str
     reference: str
@@ -85,7 +118,7 @@ class Advance(NamedTuple):
 
 
 class Expire(NamedTuple):
-    """Let a pass expire if it is overdue; not a caller's command but time's."""
+    """Expire a pass if it is overdue: the sweeper's command, never a caller's."""
 
     account: str
     reference: str
@@ -102,11 +135,27 @@ Command = Cancel | Register | Advance | Expire
 
 
 class Cancelled(NamedTuple):
+    """A pass is cancelled.
+
+    Attributes:
+        event: the cancellation.
+        replayed: true when this is the first answer again and nothing was changed now.
+    """
+
     event: Event
     replayed: bool = False
 
 
 class Registered(NamedTuple):
+    """A pass is registered.
+
+    Attributes:
+        id_pass: as it was when it was registered.
+        superseded: the cancellation of the pass that it replaces, or None.
+        reference: UUID of the call that registered it.
+        replayed: true when this is the first answer again and nothing was changed now.
+    """
+
     id_pass: Pass
     superseded: Cancelled | None
     reference: str
@@ -114,13 +163,21 @@ class Registered(NamedTuple):
 
 
 class Advanced(NamedTuple):
+    """A pass has moved.
+
+    Attributes:
+        id_pass: as it was right after the move.
+        reference: UUID of the call that moved it.
+        replayed: true when this is the first answer again and nothing was changed now.
+    """
+
     id_pass: Pass
     reference: str
     replayed: bool = False
 
 
 class Settled(NamedTuple):
-    """The pass is expired if it was overdue; there is nothing else to say."""
+    """The answer to Expire: if the pass was overdue, it has expired."""
 
 
 Answer = Cancelled | Registered | Advanced | Settled
@@ -128,11 +185,11 @@ Outcome = Answer | Refusal
 
 
 def _digest(method: str, **fields: object) -> str:
-    """What a request_id stands for: the method and the named fields that are set.
+    """Fingerprint of a request: its method and the named fields that are set.
 
-    Unset fields are left out, so that a field added later does not change the digest of
-    requests that do not use it. Not the protobuf bytes, which are not canonical.
+    Unset fields are left out, so that a field added later does not change the digest of requests
+    that do not use it. Protobuf bytes would not do: they are not canonical.
     """
     content = [(name, str(value)) for name, value in fields.items() if value]
-    text = ascii((method, content))  # and not repr, which differs between Unicode versions
+    text = ascii((method, content))  # repr would depend on the Unicode version
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()

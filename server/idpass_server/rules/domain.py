@@ -1,8 +1,8 @@
-"""What may become of a pass: the rules, as data and pure functions.
+"""The lifecycle of a pass: the rules, as data and pure functions.
 
-Everything that decides a status, a refund, a slot or a sequence number lives here and in
-`batch`, which applies these decisions one after the other. Nothing here does I/O, reads a
-clock or knows of protobuf, gRPC or SQL: time is an argument.
+Everything that decides a status, a refund, a slot or a sequence number is here and in `batch`,
+which applies these decisions in order. Nothing here does I/O, reads a clock, or knows protobuf,
+gRPC or SQL: time is an argument. The module is long because the rules are read as a whole.
 """
 
 from collections.abc import Mapping
@@ -36,13 +36,12 @@ DAY_US: Final = 24 * 60 * 60 * 1_000_000
 
 
 class Fee(StrEnum):
-    """What a transition does with the fee."""
+    """What a transition does with the pass's fee."""
 
     KEPT = "kept"
     REFUNDED = "refunded"
 
 
-# The whole lifecycle. A status that is no key is terminal; every terminal status frees the slot.
 TRANSITIONS: Final[Mapping[str, Mapping[Status, Fee]]] = MappingProxyType(
     {
         Status.NEW: {
@@ -63,18 +62,32 @@ TRANSITIONS: Final[Mapping[str, Mapping[Status, Fee]]] = MappingProxyType(
         },
     }
 )
+"""The whole lifecycle. A status that is not a key is terminal; a terminal status frees the slot."""
 
 IN_FLIGHT: Final = frozenset(TRANSITIONS)
 
 
 class Change(NamedTuple):
-    """A pass as it is now to be stored, and the event that made it so."""
+    """A changed pass and the event that records the change.
+
+    Attributes:
+        id_pass: as it is to be stored.
+        event: the change.
+    """
 
     id_pass: Pass
     event: Event
 
 
 class Decision(NamedTuple):
+    """What a command does.
+
+    Attributes:
+        account: as it is to be stored.
+        changes: passes created or changed, with their events, in the order of the sequence.
+        answer: for the caller.
+    """
+
     account: Account
     changes: tuple[Change, ...]
     answer: Answer
@@ -83,17 +96,20 @@ class Decision(NamedTuple):
 def decide(
     account: Account, id_pass: Pass | None, command: Command, now_us: int
 ) -> Decision | Refusal:
-    """What `command` does.
+    """Decides one command.
 
     Args:
-        account: the account of the command.
-        id_pass: the pass named by `command.subject`; not overdue at `now_us` (see `expire`).
-        command: what is asked. Its fields are valid and its pass exists.
-        now_us: the moment of the decision.
+        account: the command's account.
+        id_pass: the pass that `command.subject` names, not overdue (see `expire`); None exactly
+            when the command names none.
+        command: with valid fields.
+        now_us: time of the decision, microseconds since the epoch.
 
     Returns:
-        the account and passes as they are to be stored, with the answer; or a refusal, which
-        changes nothing.
+        the decision, or a refusal, which changes nothing.
+
+    Raises:
+        ValueError: the command needs a pass and got None.
     """
     if id_pass is None:
         if not isinstance(command, Register):
@@ -295,25 +311,3 @@ def _move(
         case _:
             answer = Cancelled(event)
     return Decision(account, (Change(moved, event),), answer)
-
-
-def as_of(event: Event, id_pass: Pass) -> Pass:
-    """The pass as it was right after `event`, from the pass as it is now.
-
-    Needs no history: no status is ever entered twice, so either nothing has happened since or
-    everything that changes with the status is known from the event.
-    """
-    if id_pass.status == event.to_status:
-        return id_pass
-    in_progress = event.to_status == Status.IN_PROGRESS
-    return id_pass._replace(
-        status=event.to_status,
-        fee_refunded=0,
-        superseded_by=None,
-        update_time_us=event.event_time_us,
-        consent_time_us=event.event_time_us if in_progress else None,
-        end_time_us=None,
-        cancel_reason=None,
-        cancel_note=None,
-        caller=event.caller,
-    )

@@ -1,4 +1,4 @@
-"""Amounts of money as people write and read them."""
+"""Amounts of money, parsed and formatted as text."""
 
 import re
 from typing import Final
@@ -9,8 +9,8 @@ MICROS: Final = 1_000_000
 _MICRO_DIGITS: Final = 6
 _MONEY: Final = re.compile(r"([A-Z]{3}) (\d{1,9})(?:\.(\d{1,6}))?")
 
-# ISO 4217, list one, as of 2026: all other currencies have two. The exceptions change once in
-# several years; the libraries that know them bring megabytes, or the digits in daily use (CLDR).
+# Decimals by ISO 4217, list one, as of 2026; all other currencies have two. The list changes once
+# in several years. Libraries that have it add megabytes, or give the decimals in daily use (CLDR).
 _EXCEPTIONS: Final = {
     0: "BIF CLP DJF GNF ISK JPY KMF KRW PYG RWF UGX UYI VND VUV XAF XOF XPF",
     3: "BHD IQD JOD KWD LYD OMR TND",
@@ -26,10 +26,10 @@ _MINOR_DIGITS: Final = {
 
 
 def parse_money(text: str) -> Money:
-    """ "AUD 4.50" as money.
+    """Parses an amount such as "AUD 4.50".
 
     Raises:
-        ValueError: it is of another form, or finer than the currency's smallest unit.
+        ValueError: the text has another form, or more decimals than the currency.
     """
     match = _MONEY.fullmatch(text)
     if not match:
@@ -43,9 +43,9 @@ def parse_money(text: str) -> Money:
 
 
 def show_money(money: Money) -> str:
-    """Money as "AUD 4.50": the currency's decimals, more where they are needed."""
+    """Formats an amount as "AUD 4.50", with at least the currency's decimals."""
     units, micros = divmod(money.micros, MICROS)
-    digits = _minor_digits(money.currency) % _MICRO_DIGITS  # nothing smallest: no padding
+    digits = _minor_digits(money.currency) % _MICRO_DIGITS  # without a minor unit, no padding
     fraction = f"{micros:06}".rstrip("0").ljust(digits, "0")
     return f"{money.currency} {units}{'.' if fraction else ''}{fraction}"
 

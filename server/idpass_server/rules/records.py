@@ -1,9 +1,8 @@
 """What is stored: accounts, passes and events.
 
-Times are in microseconds since the epoch in UTC, money is in micros (millionths of the
-currency's unit). Everything is a NamedTuple: a store makes them from rows by the thousand
-(`Pass._make(row)`), and the field order of Account, Pass and Event is the column order of
-their tables.
+Times (`_us`) are in microseconds since the epoch, UTC; amounts (`_micros`) are in millionths of the
+currency's unit. Records are NamedTuples because stores build them from rows by the thousand
+(`Pass._make(row)`). The field order of Account, Pass and Event is the column order of their tables.
 """
 
 from enum import StrEnum
@@ -11,6 +10,8 @@ from typing import NamedTuple
 
 
 class Status(StrEnum):
+    """Where a pass stands. `domain.TRANSITIONS` says which statuses follow which."""
+
     NEW = "new"
     OPENED = "opened"
     IN_PROGRESS = "in_progress"
@@ -21,7 +22,7 @@ class Status(StrEnum):
 
 
 class Reason(StrEnum):
-    """Why a pass was cancelled; never affects the refund."""
+    """Why a pass was cancelled. For people and reports: it never affects the refund."""
 
     UNSPECIFIED = ""
     ABANDONED = "abandoned"
@@ -33,11 +34,31 @@ class Reason(StrEnum):
 
 
 class Money(NamedTuple):
+    """An amount in one currency.
+
+    Attributes:
+        currency: ISO 4217 code, such as "AUD".
+        micros: millionths of the currency's unit.
+    """
+
     currency: str
     micros: int
 
 
 class Account(NamedTuple):
+    """The tenant that owns passes.
+
+    Attributes:
+        name: unique, as the callers file gives it.
+        slot_limit: number of passes that may be in flight.
+        slots_in_use: number of passes in flight.
+        currency: ISO 4217 code of all its amounts.
+        fee_micros: what registering a pass costs now.
+        charged_micros: sum of all fees ever charged.
+        refunded_micros: sum of all fees ever given back.
+        last_sequence: sequence number of its newest event; 0 without events.
+    """
+
     name: str
     slot_limit: int
     slots_in_use: int
@@ -49,6 +70,29 @@ class Account(NamedTuple):
 
 
 class Pass(NamedTuple):
+    """One ID Pass.
+
+    Attributes:
+        account: name of the account that owns it.
+        id: UUID in lower case.
+        status: a Status; a plain string when it comes from a row.
+        currency: ISO 4217 code of the fee.
+        fee_micros: what registering it cost.
+        fee_refunded: 1 when the fee was given back, else 0.
+        applicant_reference: the business's own name for the applicant, or "".
+        supersedes: UUID of the pass that this one replaced, or None.
+        superseded_by: UUID of the pass that replaced this one, or None.
+        create_time_us: when it was registered.
+        update_time_us: when `status` last changed.
+        expire_time_us: when the link stops being valid.
+        consent_time_us: when IN_PROGRESS was entered, or None.
+        end_time_us: when it became terminal; None in flight.
+        cancel_reason: a Reason; None unless it is cancelled.
+        cancel_note: free text; None unless it is cancelled.
+        caller: who made the latest change of status.
+        event_sequence: sequence number of that change's event.
+    """
+
     account: str
     id: str
     status: str
@@ -65,15 +109,34 @@ class Pass(NamedTuple):
     end_time_us: int | None
     cancel_reason: str | None
     cancel_note: str | None
-    caller: str  # who brought the pass into its status
-    event_sequence: int  # of the event that made the pass what it is
+    caller: str
+    event_sequence: int
 
-    def overdue(self, now_us: int) -> bool:
-        return self.end_time_us is None and self.expire_time_us <= now_us
+    def overdue(self, due_us: int) -> bool:
+        """Whether the pass is in flight with an expire_time up to `due_us`."""
+        return self.end_time_us is None and self.expire_time_us <= due_us
 
 
 class Event(NamedTuple):
-    """One change of status: the audit trail, the outbox and, by request_id, the receipt."""
+    """The durable record of one change of status: audit trail, outbox and, by request_id, receipt.
+
+    Attributes:
+        account: name of the account that owns the pass.
+        sequence: 1, 2, 3, … within the account, without gaps, in commit order.
+        id_pass_id: UUID of the pass.
+        from_status: None when the pass was registered.
+        to_status: the status entered.
+        event_time_us: when the change was decided.
+        caller: who made it; `commands.SWEEPER` where an overdue pass expired by itself.
+        request_id: idempotency key of the call, or None.
+        request_digest: fingerprint of the call's content; None without a request_id.
+        reference: UUID of the call.
+        currency: ISO 4217 code of the amounts.
+        charge_micros: fee charged by a registration; None for any other change.
+        refund_micros: fee given back, or None.
+        reason: a Reason; "" unless the pass was cancelled.
+        previous_sequence: of the previous event of the same pass; None for a registration.
+    """
 
     account: str
     sequence: int
@@ -89,4 +152,4 @@ class Event(NamedTuple):
     charge_micros: int | None
     refund_micros: int | None
     reason: str
-    previous_sequence: int | None  # of the event before of the same pass
+    previous_sequence: int | None

@@ -1,21 +1,21 @@
-"""Why a call is refused: one type for each case, raised or returned, never half an answer.
+"""Reasons to refuse a call: one type for each, raised or returned.
 
     Refusal
     ├── InvalidRequest         a field is missing or malformed
-    ├── RequestIdReused        the request_id stands for something else
+    ├── RequestIdReused        the request_id was used for another request
     ├── Unauthenticated        no or unknown credentials
     ├── NotPermitted           the caller lacks the permission
     ├── PassNotFound           the account has no such pass
     ├── PassEnded              the pass is terminal
-    ├── TransitionNotAllowed   in flight, but no arrow leads there
+    ├── TransitionNotAllowed   in flight, but the lifecycle has no such transition
     ├── RefundNotAvailable     a refund was required and none is due
-    ├── PassChanged            not in the expected status
+    ├── PassChanged            the pass is not in the expected status
     ├── NoFreeSlot             the account's slots are all in use
-    ├── Overloaded             too much is waiting already
-    ├── StoreUnavailable       the disk cannot take it now
+    ├── Overloaded             the server or the caller's rate limit has no room
+    ├── StoreUnavailable       the store cannot answer now
     └── InternalFault          a bug; its text stays in the log
 
-They hold facts. What a caller gets to see of them is the table in `errors`.
+They hold facts. `api.errors.TABLE` turns them into what a caller sees.
 """
 
 from collections.abc import Sequence
@@ -30,14 +30,22 @@ class Refusal(Exception):
 
 
 class Violation(NamedTuple):
-    field: str  # empty: the request as a whole
+    """One thing wrong with a request.
+
+    Attributes:
+        field: its path, such as "statuses[2]"; "" for the request as a whole.
+        description: what is wrong, to be read after the field's name.
+    """
+
+    field: str
     description: str
 
 
 class InvalidRequest(Refusal):
-    """
+    """A field is missing or malformed.
+
     Args:
-        violations: all that were found; however many, what a caller is told of them is bounded.
+        violations: all that were found; `api.errors` limits how many a caller sees.
     """
 
     def __init__(self, violations: Sequence[Violation]) -> None:
@@ -50,22 +58,28 @@ class InvalidRequest(Refusal):
 
 
 class RequestIdReused(Refusal):
+    """The request_id was used for another request."""
+
     def __init__(self, request_id: str) -> None:
         super().__init__(request_id)
         self.request_id = request_id
 
 
 class Unauthenticated(Refusal):
-    pass
+    """The call has no credentials, or unknown ones."""
 
 
 class NotPermitted(Refusal):
+    """The caller lacks the permission."""
+
     def __init__(self, permission: str) -> None:
         super().__init__(permission)
         self.permission = permission
 
 
 class PassNotFound(Refusal):
+    """The account has no pass with that id."""
+
     def __init__(self, pass_id: str) -> None:
         super().__init__(pass_id)
         self.pass_id = pass_id
@@ -78,14 +92,22 @@ class _AboutPass(Refusal):
 
 
 class PassEnded(_AboutPass):
-    pass
+    """The pass is in a terminal status."""
 
 
 class RefundNotAvailable(_AboutPass):
-    pass
+    """A refund was required and none is due."""
 
 
 class TransitionNotAllowed(_AboutPass):
+    """The lifecycle has no transition from the pass's status to `to_status`.
+
+    Args:
+        id_pass: the pass as it is.
+        to_status: the status asked for.
+        allowed: the statuses that may follow.
+    """
+
     def __init__(self, id_pass: Pass, to_status: Status, allowed: Sequence[Status]) -> None:
         super().__init__(id_pass)
         self.to_status = to_status
@@ -93,12 +115,16 @@ class TransitionNotAllowed(_AboutPass):
 
 
 class PassChanged(_AboutPass):
+    """The pass is not in the status that the caller expected."""
+
     def __init__(self, id_pass: Pass, expected_status: Status) -> None:
         super().__init__(id_pass)
         self.expected_status = expected_status
 
 
 class NoFreeSlot(Refusal):
+    """All of the account's slots are in use."""
+
     def __init__(self, account: str, slot_limit: int) -> None:
         super().__init__(account, slot_limit)
         self.account = account
@@ -106,14 +132,15 @@ class NoFreeSlot(Refusal):
 
 
 class Overloaded(Refusal):
-    """
+    """There is no room for the call.
+
     Args:
-        message: what is full, in a caller's words.
-        retry_ms: when there will be room again, where that is known.
+        message: what is full, for the caller.
+        retry_ms: delay after which there will be room, milliseconds; None if not known.
 
     Attributes:
-        cause: "server" where too much is asked of it by all together, "rate" where this caller
-            calls more often than it may.
+        cause: "server" when all callers together ask for too much, "rate" when this caller exceeds
+            its rate limit.
     """
 
     def __init__(self, message: str, *, retry_ms: int | None = None) -> None:
@@ -123,11 +150,11 @@ class Overloaded(Refusal):
 
 
 class StoreUnavailable(Refusal, OperatorError):
-    """The store cannot answer.
+    """The store cannot answer now.
 
     Args:
-        message: what a caller may know of it.
-        outcome_unknown: true where the change may be on disk all the same.
+        message: why, for the caller.
+        outcome_unknown: whether the change may be on disk all the same.
     """
 
     def __init__(self, message: str, *, outcome_unknown: bool = False) -> None:
@@ -136,4 +163,4 @@ class StoreUnavailable(Refusal, OperatorError):
 
 
 class InternalFault(Refusal):
-    pass
+    """A bug; its text stays in the log."""

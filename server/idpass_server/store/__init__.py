@@ -1,40 +1,60 @@
-"""What the engine and the servicer ask of a store, whatever database is behind it.
+"""What the engine asks of a store, whatever the database.
 
-A store is synchronous: `commit` is called by the engine's one writer thread, the reads by any
-thread. It keeps records and makes transactions; every rule is in `domain` and `batch`.
+A store is synchronous: the engine's one writer thread calls `commit` and `check`, any thread calls
+the reads. It keeps records and runs transactions; every rule is in `rules`.
+
+In here: a Protocol and two implementations, and what works on databases of either kind. May import
+`rules`, `config` and what stands below.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Final, NamedTuple, Protocol
 
 from idpass_server.failures import OperatorError
+from idpass_server.rules.batch import Batch
 from idpass_server.rules.commands import Command, Outcome
 from idpass_server.rules.records import Account, Event, Money, Pass
 
 LIST_SCAN_ROWS: Final = 20_000
-"""How many passes one page of a list may look at, so that a rare status costs no long scan."""
+"""Number of passes that one page of a list may look at: a rare status must not cost a long scan."""
 
 Tell = Callable[[Mapping[str, int]], None]
-"""Takes the newest sequence of each account that has new events."""
+"""Receives the newest sequence of each account that has new events."""
 
 
 class Committed(NamedTuple):
+    """What became of a batch.
+
+    Attributes:
+        outcomes: one for each command, in order.
+        last_sequences: sequence of the newest event, for each account with new events.
+        busy: accounts that another process keeps locked. None of their commands was run; their
+            outcomes are refusals, for calls that are not worth another try.
+    """
+
     outcomes: list[Outcome]
-    """One for each command, in order."""
     last_sequences: Mapping[str, int]
-    """The newest event of each account that has new ones."""
     busy: Collection[str] = frozenset()
-    """Accounts that somebody else keeps locked: nothing of their commands was done, and their
-    outcomes are refusals for those that are not to be given again."""
+
+    @classmethod
+    def of(
+        cls, batch: Batch, outcomes: list[Outcome], busy: Collection[str] = frozenset()
+    ) -> "Committed":
+        """Reports on a batch that has run."""
+        last_sequences = {each.name: each.last_sequence for each in batch.changed_accounts()}
+        return cls(outcomes, last_sequences, busy)
 
 
 class ListQuery(NamedTuple):
-    """Which passes, newest id first.
+    """Which passes to list, newest id first.
 
-    Args:
-        before_id: only ids smaller than this.
-        statuses: any of these; empty means any.
-        idle_before_us: only passes whose status has not changed since.
+    Attributes:
+        account: name of the account that owns them.
+        limit: largest number of passes in a page.
+        before_id: only ids smaller than this; None for all.
+        statuses: only these; empty for all.
+        idle_before_us: only passes whose status last changed before this, microseconds since the
+            epoch; None for all.
     """
 
     account: str
@@ -45,9 +65,15 @@ class ListQuery(NamedTuple):
 
 
 class Page(NamedTuple):
+    """Part of a list.
+
+    Attributes:
+        passes: newest id first; fewer than asked for, or none, where the scan limit was reached.
+        next_before_id: `before_id` of the next page; None after the last.
+    """
+
     passes: list[Pass]
     next_before_id: str | None
-    """Where the next page begins; None after the last."""
 
 
 class CannotOpen(OperatorError):
@@ -58,7 +84,7 @@ class StoreBroken(OperatorError):
     """The store can no longer be trusted, and the process must go down rather than guess.
 
     Args:
-        outcome_unknown: true when a COMMIT failed in a way that leaves open whether it is on disk.
+        outcome_unknown: whether a COMMIT failed in a way that may have left it on disk.
     """
 
     def __init__(self, message: str, *, outcome_unknown: bool = False) -> None:
@@ -67,7 +93,7 @@ class StoreBroken(OperatorError):
 
 
 def cause_of(error: BaseException) -> str | None:
-    """The database's own reason behind an error, on one line and with its SQLSTATE, if any."""
+    """The database's own reason behind an error, on one line, with its SQLSTATE if it has one."""
     cause = error.__cause__
     if cause is None:
         return None
@@ -77,67 +103,101 @@ def cause_of(error: BaseException) -> str | None:
 
 
 class Store(Protocol):
-    """
-    Attributes:
-        failed_checkpoints: how often what was committed could not be folded into the database's
-            own file; none where the database looks after that itself.
-    """
+    """A database, open to be served."""
 
-    failed_checkpoints: int
+    @property
+    def failed_checkpoints(self) -> int:
+        """Number of checkpoints that failed; 0 where the database takes care of them itself."""
 
     def commit(
         self, commands: Sequence[Command], now_us: int, due_us: int | None = None
     ) -> Committed:
-        """Decides and stores all commands in one transaction; on disk when it returns.
+        """Decides all commands and stores the changes in one transaction, on disk on return.
 
         Args:
-            commands, now_us, due_us: as Batch.run.
+            commands: as Batch.run.
+            now_us: as Batch.run.
+            due_us: as Batch.run.
 
         Raises:
-            StoreUnavailable: nothing was stored; the same commands may be given again.
-            StoreBroken: see there.
+            StoreUnavailable: nothing was stored; the same commands may be tried again.
+            StoreBroken: the process must go down.
         """
 
     def check(self) -> None:
-        """Proves that a change could be stored now; called by the thread that commits.
+        """Proves that a change could be stored now; for the thread that commits.
 
         Raises:
             StoreUnavailable: it could not; the cause has the database's own reason.
-            StoreBroken: see there.
+            StoreBroken: the process must go down.
         """
 
-    def get_pass(self, account: str, pass_id: str) -> Pass | None: ...
+    # Every read raises StoreUnavailable when the database cannot be read now, and StoreBroken when
+    # the process must go down.
 
-    def get_account(self, name: str) -> Account | None: ...
+    def get_pass(self, account: str, pass_id: str) -> Pass | None:
+        """A pass of the account; None if it has none with this id."""
 
-    def list_passes(self, query: ListQuery) -> Page: ...
+    def get_account(self, name: str) -> Account | None:
+        """An account; None if there is none of that name."""
+
+    def list_passes(self, query: ListQuery) -> Page:
+        """One page of an account's passes."""
 
     def events(
         self, account: str, after_sequence: int, limit: int, pass_id: str | None = None
     ) -> list[Event]:
-        """The account's events after a sequence, in order; those of one pass if it is given."""
-
-    def newest_event_time_us(self) -> int | None:
-        """When the newest event took place; None without events."""
-
-    def due(self, due_us: int, limit: int, account: str | None = None) -> list[Pass]:
-        """Passes with an expire_time up to `due_us` that no `Expire` has been committed for; of
-        one account or of all. Some of them may have ended in another way."""
-
-    def claim_sweep(self, now_us: int) -> bool:
-        """Whether this process is the one to expire overdue passes, for the next seconds."""
-
-    def listen(self, watched: Callable[[], Collection[str]], tell: Tell) -> None:
-        """Begins to tell of events that other processes commit, from another thread.
+        """Up to `limit` of the account's events after a sequence, in order.
 
         Args:
-            watched: gives the accounts of interest.
+            account: name of the account.
+            after_sequence: the sequence to start after; 0 for all.
+            limit: largest number of events.
+            pass_id: only events of this pass; None for all.
+        """
+
+    def newest_event_time_us(self) -> int | None:
+        """Time of the newest event, microseconds since the epoch; None without events."""
+
+    def due(self, due_us: int, limit: int, account: str | None = None) -> list[Pass]:
+        """Passes with a timer up to `due_us`: overdue ones, and some that have ended otherwise.
+
+        Args:
+            due_us: largest expire_time, microseconds since the epoch.
+            limit: largest number of passes.
+            account: only passes of this account; None for all.
+        """
+
+    def claim_sweep(self, now_us: int) -> bool:
+        """Claims the sweep for the next seconds; false while another process has it.
+
+        Args:
+            now_us: the time, microseconds since the epoch.
+        """
+
+    def listen(self, watched: Callable[[], Collection[str]], tell: Tell) -> None:
+        """Starts to report events that other processes commit.
+
+        Args:
+            watched: returns the accounts of interest.
+            tell: called with their newest sequences, on a thread of the store's.
         """
 
     def create_account(self, account: Account) -> bool:
-        """Stores a new account; false when the name is taken."""
+        """Creates an account; false if the name is taken."""
 
     def set_account(self, name: str, *, slot_limit: int | None, fee: Money | None) -> bool:
-        """Changes what is given; false when the account has events in another currency."""
+        """Changes an account.
 
-    def close(self) -> None: ...
+        Args:
+            name: of the account.
+            slot_limit: number of passes that may be in flight; None to leave it.
+            fee: what registering a pass costs from now on; None to leave it.
+
+        Returns:
+            false, and changes nothing, if there is no such account, or it has events in another
+            currency.
+        """
+
+    def close(self) -> None:
+        """Closes all connections; the store cannot be used afterwards."""

@@ -1,9 +1,9 @@
-"""Every invariant of a database, checked against nothing but the table of transitions.
+"""Checks every invariant of a database against the table of transitions.
 
-Each check is a query for what must not be there, in SQL that SQLite and PostgreSQL both speak,
-and takes time in proportion to the database: tables are scanned in the order of their keys, and
-a row looks up at most one other. All run in one read transaction, so that a database can be
-audited while it is being served, and the rows stay where they are: memory does not grow.
+Each check is a query for rows that must not exist, in SQL that both SQLite and PostgreSQL speak. It
+takes time linear in the size of the database: tables are scanned in the order of their keys, and a
+row looks up at most one other. All checks run in one read transaction, so that a database can be
+audited while it is served, and no check holds rows in memory.
 """
 
 from collections.abc import Callable
@@ -12,12 +12,13 @@ from typing import Any, Final, NamedTuple
 from idpass_server.rules.domain import IN_FLIGHT, TRANSITIONS, Fee
 
 SHOWN_PER_CHECK: Final = 5
+"""Number of findings shown per check."""
 CLOCKS_APART_US: Final = 1_000_000
-"""How far the clocks of hosts that serve one database may differ, microseconds."""
+"""Largest expected clock difference between hosts that serve one database, microseconds."""
 
 
 def _arrows(fee: Fee | None = None) -> str:
-    """The transitions, or those that do this with the fee, as a list of rows."""
+    """The transitions as an SQL list of rows; only those that do `fee` if it is given."""
     return ", ".join(
         f"('{before}', '{after}')"
         for before, arrows in TRANSITIONS.items()
@@ -31,27 +32,28 @@ _REFUNDED: Final = f"(from_status, to_status) IN (VALUES {_arrows(Fee.REFUNDED)}
 
 
 def _of_events(columns: str, sums: str, wrong: str) -> str:
-    """What is wrong with accounts beside sums of their events."""
+    """A query for accounts that disagree with sums over their events."""
     return f"""SELECT name, {columns} FROM accounts LEFT JOIN (
         SELECT account, {sums} FROM events GROUP BY account) AS e ON account = name
         WHERE {wrong}"""
 
 
 def _sums(column: str, name: str) -> str:
-    """What two sets of numbers hardly have in common unless they are the same."""
+    """Sums that two sets of numbers hardly ever share unless they are equal."""
     return (
         f"sum({column}) AS {name}, sum(({column} % 1000003) * ({column} % 1000003)) AS {name}{name}"
     )
 
 
 class Check(NamedTuple):
-    """
-    Args:
-        wrong: what was found, for people.
-        sql: finds it, with columns that say which.
-        which: says more about what was found, and takes memory.
+    """One invariant.
+
+    Attributes:
+        wrong: what a finding means, for operators.
+        sql: query for findings; its columns identify them.
+        which: query that identifies them more closely, and needs memory; None for none.
         quick: whether it looks at each table by itself.
-        warning: whether a sound service may have come to this.
+        warning: whether a service without a bug can get there.
     """
 
     wrong: str
@@ -107,7 +109,7 @@ CHECKS: Final = (
         quick=True,
     ),
     Check(
-        # Any other event is about the pass that the one before is about: see below.
+        # Any other event is about the pass of its previous event: see below.
         "registration is about no pass",
         """SELECT account, sequence, id_pass_id FROM events WHERE from_status IS NULL
             AND NOT EXISTS (SELECT 1 FROM passes
@@ -155,8 +157,8 @@ CHECKS: Final = (
                 OR (p.fee_refunded = 1) <> (e.refund_micros IS NOT NULL)""",
     ),
     Check(
-        # Each event is its pass's newest, or the next one of the pass knows it. A difference of
-        # sets would have to be sorted in memory, so that sums stand for the sets.
+        # Each event is its pass's newest, or the previous one of another event. A set difference
+        # would be sorted in memory, so sums stand for the sets.
         "pass has more events than its history",
         f"""SELECT name FROM accounts LEFT JOIN (
             SELECT account, count(*) AS n, {_sums("sequence", "x")},
@@ -204,11 +206,12 @@ CHECKS: Final = (
 
 
 class Audit(NamedTuple):
-    """
-    Args:
-        problems: what is wrong, a line each; none if all is well.
+    """The result of an audit.
+
+    Attributes:
+        problems: violated invariants, one finding per line.
         warnings: what operators should know.
-        counts: rows of each table that a user knows of.
+        counts: number of accounts, passes and events.
     """
 
     problems: list[str]
@@ -223,8 +226,8 @@ def audit(
 
     Args:
         connection: to the database, in a read transaction.
-        quick: leave out what compares rows with each other.
-        begin: told what each step looks for.
+        quick: leave out checks that compare rows of different tables.
+        begin: called before each step with what it looks for.
     """
     found: tuple[list[str], list[str]] = ([], [])
     for check in _checks(quick=quick):
@@ -250,7 +253,7 @@ def _checks(*, quick: bool) -> list[Check]:
 
 
 def count(connection: Any) -> dict[str, int]:
-    """How many rows each table has that a user knows of."""
+    """Number of accounts, passes and events."""
     return {
         table: connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
         for table in ("accounts", "passes", "events")

@@ -1,8 +1,7 @@
-"""Moving everything from a SQLite file to PostgreSQL: all of it, verified, or nothing.
+"""Copying a SQLite file to PostgreSQL: everything, verified, or nothing.
 
-The copy is one transaction: whatever ends it early leaves the target as empty as it was. Every
-row is read back and compared before it is committed. Both databases are kept from everybody
-else meanwhile, so that no change is left behind.
+The copy is one transaction: whatever ends it early leaves the target empty. Every row is read back
+and compared before the commit. Both databases are locked meanwhile, so that no change is missed.
 """
 
 import hashlib
@@ -14,12 +13,13 @@ from typing import Any, Final, NamedTuple
 from idpass_server.rules.records import Account, Event, Pass
 from idpass_server.store import CannotOpen
 from idpass_server.store.postgres.link import Connection
-from idpass_server.store.postgres.sql import TIMER
 from idpass_server.store.postgres.store import connected
+from idpass_server.store.rows import TIMER
 from idpass_server.store.sqlite.file import connect
 from idpass_server.store.sqlite.store import SqliteStore
 
 MOVED_ROWS: Final = 1_000
+"""Number of rows between two reports of progress."""
 
 
 class _Table(NamedTuple):
@@ -40,25 +40,31 @@ TABLES: Final = (
 
 
 class Copied(NamedTuple):
-    """Args: checksum: of the rows in the order of their key, each as text."""
+    """One copied table.
+
+    Attributes:
+        rows: number of rows.
+        checksum: BLAKE2b of the rows as text, in the order of their key.
+    """
 
     rows: int
     checksum: str
 
 
 def copy(source: Path, target: str, begin: Callable[[int], Callable[[int], None]]) -> list[Copied]:
-    """
+    """Copies all tables.
+
     Args:
         source: the SQLite file, with an up-to-date schema.
-        target: URL of a PostgreSQL database with an up-to-date schema and nothing in it.
-        begin: is told how many steps there are, and gives what is told of steps that are done.
+        target: URL of an empty PostgreSQL database with an up-to-date schema.
+        begin: called with the number of steps; returns what to call with steps that are done.
 
     Returns:
         what was copied, for each of TABLES.
 
     Raises:
         CannotOpen: a database cannot be used, the source is being served, the target holds data,
-            or what was read back is not what was written.
+            or the rows read back differ from those written.
     """
     with (
         closing(SqliteStore(source, migrates=False, create=False)),
@@ -73,13 +79,13 @@ def copy(source: Path, target: str, begin: Callable[[int], Callable[[int], None]
                 written = [_write(reading, connection, table, moved) for table in TABLES]
                 for table, expected in zip(TABLES, written, strict=True):
                     _verify(connection, table, expected, moved)
-            # Or the planner would take the tables for empty.
+            # Without it the planner would take the tables for empty.
             connection.execute("ANALYZE")
     return written
 
 
 def _take(connection: Connection) -> None:
-    """Keeps everybody else from the target, which must be as it was made."""
+    """Locks the target, which must be as `migrate` made it."""
     for table in TABLES:
         connection.execute(f"LOCK TABLE {table.name} IN ACCESS EXCLUSIVE MODE")
     used = connection.execute(

@@ -1,4 +1,4 @@
-"""Which store a database URL means."""
+"""Databases by URL: which store a URL means, and what operators do with either kind."""
 
 import importlib
 from collections.abc import Callable
@@ -6,27 +6,30 @@ from contextlib import AbstractContextManager
 from types import ModuleType
 from typing import Any, Final
 
+from idpass_server import extras
 from idpass_server.failures import BadSetting
 from idpass_server.store import CannotOpen, Store
 from idpass_server.store.audit import Audit, audit
 from idpass_server.store.schema import Plan
-from idpass_server.store.sqlite import file as sqlite_file
+from idpass_server.store.sqlite.migrating import planned
+from idpass_server.store.sqlite.opening import Damaged, reading
 from idpass_server.store.sqlite.store import SqliteStore
 from idpass_server.urls import sqlite_path
 
 WAL_TOLD_BYTES: Final = 64 * 2**20
-"""Growth of the write-ahead log during an audit that operators are told of, bytes."""
+"""Growth of the WAL during an audit from which the audit warns of it, bytes."""
 
 
 def open_store(url: str, *, exclusive: bool = True, create: bool = False) -> Store:
-    """
+    """Opens a database for changes.
+
     Args:
         url: of the database, as in Settings.
-        exclusive: to serve it; false is for one short change beside a running server.
-        create: make a SQLite file where there is none.
+        exclusive: open it to serve it; false for one short change, beside a server or not.
+        create: create a SQLite file that does not exist.
 
     Raises:
-        BadSetting: the URL is none.
+        BadSetting: the URL cannot be used.
         CannotOpen: the database cannot be used.
     """
     path = sqlite_path(url)
@@ -37,10 +40,14 @@ def open_store(url: str, *, exclusive: bool = True, create: bool = False) -> Sto
 
 
 def make_store(url: str) -> None:
-    """Makes a new database; PostgreSQL's own has to be there, empty.
+    """Creates the SQLite file, or the tables in a PostgreSQL database, which must exist.
+
+    Args:
+        url: of the database.
 
     Raises:
-        CannotOpen: there is one already, or it cannot be made; otherwise as open_store.
+        BadSetting: the URL cannot be used.
+        CannotOpen: the file exists already, or the database cannot be used.
     """
     path = sqlite_path(url)
     if path is None:
@@ -55,9 +62,17 @@ def make_store(url: str) -> None:
 
 
 def migrate_store(url: str) -> list[str]:
-    """Brings a database's schema up to date. Returns the names of the migrations applied.
+    """Brings a database's schema up to date.
 
-    Raises: as open_store.
+    Args:
+        url: of the database.
+
+    Returns:
+        names of the migrations applied.
+
+    Raises:
+        BadSetting: the URL cannot be used.
+        CannotOpen: the database cannot be used.
     """
     path = sqlite_path(url)
     if path is None:
@@ -69,32 +84,38 @@ def migrate_store(url: str) -> list[str]:
 
 
 def plan_store(url: str) -> Plan:
-    """What migrate_store would do; changes nothing.
+    """Says what migrate_store would do; changes nothing.
+
+    Args:
+        url: of the database.
 
     Raises:
+        BadSetting: the URL cannot be used.
         SchemaTooNew: a newer program has changed the schema beyond what this one can serve.
-        CannotOpen: as open_store.
+        CannotOpen: the database cannot be used.
     """
     path = sqlite_path(url)
     if path is not None:
-        return sqlite_file.planned(path)
+        return planned(path)
     plan: Plan = _postgres().planned(url)
     return plan
 
 
 def reading_store(url: str, *, quick: bool = False) -> AbstractContextManager[Any]:
-    """A connection in a read transaction, whatever the database.
+    """Opens a read transaction on a database of either kind.
 
     Args:
         url: of the database.
-        quick: of a SQLite file, do not compare the indexes with the tables.
+        quick: leave out comparing a SQLite file's indexes with its tables.
 
     Raises:
-        Damaged: a SQLite file is; otherwise as open_store.
+        BadSetting: the URL cannot be used.
+        CannotOpen: the database cannot be used.
+        Damaged: the SQLite file is damaged.
     """
     path = sqlite_path(url)
     if path is not None:
-        return sqlite_file.reading(path, quick=quick)
+        return reading(path, quick=quick)
     connected: AbstractContextManager[Any] = _postgres().reading(url)
     return connected
 
@@ -106,17 +127,19 @@ def audit_store(
 
     Args:
         url: of the database.
-        quick: leave out what compares rows with each other.
-        begin: told what each step looks for.
+        quick: leave out checks that compare rows of different tables.
+        begin: called before each step with what it looks for.
 
-    Raises: as open_store.
+    Raises:
+        BadSetting: the URL cannot be used.
+        CannotOpen: the database cannot be used.
     """
     begin("damage to the file or the connection")
     before = _wal_bytes(url)
     try:
         with reading_store(url, quick=quick) as connection:
             found = audit(connection, quick=quick, begin=begin)
-    except sqlite_file.Damaged as damage:
+    except Damaged as damage:
         return Audit(damage.lines, [], {})
     grown = _wal_bytes(url) - before
     if grown > WAL_TOLD_BYTES:
@@ -128,7 +151,7 @@ def audit_store(
 
 
 def _wal_bytes(url: str) -> int:
-    """The size of a SQLite file's write-ahead log; 0 where there is none."""
+    """Size of a SQLite file's WAL, bytes; 0 if there is none."""
     path = sqlite_path(url)
     try:
         return 0 if path is None else path.with_name(f"{path.name}-wal").stat().st_size
@@ -139,13 +162,18 @@ def _wal_bytes(url: str) -> int:
 def copy_store(
     source: str, target: str, begin: Callable[[int], Callable[[int], None]]
 ) -> dict[str, tuple[int, str]]:
-    """Moves everything from a SQLite file to a PostgreSQL database; see `copying.copy`.
+    """Copies everything from a SQLite file to an empty PostgreSQL database.
+
+    Args:
+        source: URL of the SQLite file.
+        target: URL of the PostgreSQL database.
+        begin: called with the number of steps; returns what to call with steps that are done.
 
     Returns:
-        the number of rows and their checksum, by table.
+        number of rows and their checksum, by table.
 
     Raises:
-        BadSetting: a URL is not of that kind.
+        BadSetting: a URL is of the wrong kind.
         CannotOpen: see `copying.copy`.
     """
     path = sqlite_path(source)
@@ -162,7 +190,4 @@ def _postgres() -> ModuleType:
     try:
         return importlib.import_module("idpass_server.store.postgres.store")
     except ImportError as error:
-        raise CannotOpen(
-            f"PostgreSQL needs {error.name}, which is missing: "
-            "pip install 'idpass-server[postgresql]'"
-        ) from error
+        raise CannotOpen(extras.missing("PostgreSQL", error, "postgresql")) from error

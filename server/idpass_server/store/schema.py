@@ -1,8 +1,8 @@
-"""Which program may serve which schema, whatever the database: pure, no SQL.
+"""Which program may serve which schema, whatever the database. Pure: no SQL.
 
-A program knows its migrations in order; a database records which of them it has. A migration
-that the program before can live with (a new table, a column with a default that it never names)
-leaves `oldest` alone, and both programs serve the database side by side. Any other raises it.
+A program has an ordered list of migrations; a database records which of them it has. A migration
+that the previous program tolerates (a new table, a column with a default that it never names)
+leaves `oldest` as it is, and both programs serve the database side by side. Any other raises it.
 """
 
 from collections.abc import Collection
@@ -12,11 +12,11 @@ from idpass_server.store import CannotOpen
 
 
 class Schema(NamedTuple):
-    """What a program knows.
+    """The schema of a program.
 
-    Args:
-        migrations: names, in the order in which they are applied; none is ever taken out.
-        oldest: how many of them a program has to know to serve a database that has them all.
+    Attributes:
+        migrations: names in the order of application; none is ever removed.
+        oldest: number of them that a program must know to serve a database that has them all.
     """
 
     migrations: tuple[str, ...]
@@ -24,12 +24,12 @@ class Schema(NamedTuple):
 
 
 class Found(NamedTuple):
-    """What a database records.
+    """What a database records of its schema.
 
-    Args:
+    Attributes:
         applied: names of the migrations that it has.
-        oldest: how many migrations a program has to know to serve it; 0 where none was recorded
-            (databases made before this was).
+        oldest: number of migrations that a program must know to serve it; 0 in databases older
+            than this record.
     """
 
     applied: Collection[str]
@@ -37,11 +37,11 @@ class Found(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """What bringing a database up to date would do.
+    """What brings a database up to date.
 
-    Args:
-        migrations: names of those to apply, in order; none where it is up to date.
-        ends_older: whether a program that serves the database now may be unable to afterwards.
+    Attributes:
+        migrations: names of those to apply, in order; empty if it is up to date.
+        ends_older: whether an older program that serves it now may be unable to afterwards.
     """
 
     migrations: list[str]
@@ -53,11 +53,15 @@ class SchemaOutdated(CannotOpen):
 
 
 class SchemaTooNew(CannotOpen):
-    """The database has migrations that this program does not know and cannot live with."""
+    """The database has migrations that this program does not know and cannot tolerate."""
 
 
 def plan(schema: Schema, found: Found) -> Plan:
-    """What this program would do to bring a database up to date.
+    """Plans how this program would bring a database up to date.
+
+    Args:
+        schema: of this program.
+        found: what the database records.
 
     Raises:
         SchemaTooNew: a newer program has changed it beyond what this one can serve.
@@ -74,13 +78,16 @@ def plan(schema: Schema, found: Found) -> Plan:
 
 
 def check(schema: Schema, found: Found, url: str) -> None:
-    """Lets by a database that this program may serve and change as it is.
+    """Checks that this program may serve a database as it is.
 
     Args:
-        url: of the database, as it may be shown.
+        schema: of this program.
+        found: what the database records.
+        url: of the database, without secrets.
 
     Raises:
-        SchemaOutdated, SchemaTooNew: see there.
+        SchemaOutdated: the database lacks migrations of this program.
+        SchemaTooNew: a newer program has changed it beyond what this one can serve.
     """
     if missing := plan(schema, found).migrations:
         raise SchemaOutdated(

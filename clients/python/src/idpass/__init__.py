@@ -1,7 +1,7 @@
 """Client of the ID Pass service: `IdPassClient` and `AsyncIdPassClient`.
 
-`idpass.v1` holds the generated messages and stubs. Importing it loads nothing of the client:
-names below are loaded when they are first used.
+`idpass.v1` holds the generated messages and stubs. Importing it loads nothing of the client: the
+names below are loaded on first use.
 """
 
 from importlib import import_module
@@ -50,6 +50,9 @@ if TYPE_CHECKING:
         Violation,
     )
 
+__version__ = "0.1.0"
+
+# The modules that define the public names, in the order they are searched.
 _HOMES = ("_records", "errors", "client", "aio")
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""One call of each rpc: its request, and how its answer is read. No I/O in here."""
+"""For each rpc: how its request is built and its answer read. No I/O in here."""
 
 import os
 import time
@@ -41,9 +41,9 @@ class Call(Generic[T]):
     """
     Attributes:
         method: name of the rpc.
-        read: makes the answer's message into what the client returns.
+        read: turns the answer's message into what the client returns.
         changes: whether the call changes anything on the server.
-        request_id: that the call is sent with, or None.
+        request_id: what the call is sent with, or None.
     """
 
     method: str
@@ -142,7 +142,7 @@ def account() -> Call[Account]:
 
 
 class Listing:
-    """Where an iteration over pages stands.
+    """The position of an iteration over pages.
 
     Raises:
         ValueError: both idle_before and idle_for are given, or idle_before has no time zone.
@@ -158,14 +158,14 @@ class Listing:
         if idle_for is not None:
             if idle_before is not None:
                 raise ValueError("give idle_before or idle_for, not both")
-            # Once, for all pages: a page token is good for the same moment only.
+            # Once for all pages: a page token is valid for the same moment only.
             idle_before = datetime.now(timezone.utc) - idle_for
         self._request = service_pb.ListRequest(
             page_size=PAGE_SIZE, statuses=[_status_number("statuses", each) for each in statuses]
         )
         if idle_before is not None:
             if idle_before.tzinfo is None:
-                raise ValueError("idle_before has no time zone; say which, such as timezone.utc")
+                raise ValueError("idle_before has no time zone; give one, such as timezone.utc")
             self._request.idle_before.FromDatetime(idle_before)
         self.done = False
 
@@ -179,7 +179,7 @@ class Listing:
 
 
 class Watching:
-    """Where an iteration over events stands: after the newest that was read."""
+    """The position of an iteration over events: after the newest that was read."""
 
     def __init__(self, pass_id: Id | None, after_sequence: int) -> None:
         self._request = service_pb.WatchRequest(
@@ -195,7 +195,7 @@ class Watching:
 
 
 class Batch:
-    """Some of the passes that are cancelled together."""
+    """Passes that are cancelled in one call."""
 
     def __init__(self, requests: Sequence[service_pb.CancelRequest]) -> None:
         self._requests = requests
@@ -218,7 +218,7 @@ class Batch:
         return results
 
     def failed(self, error: IdPassError) -> list[CancelResult]:
-        """What became of the items where the call failed as a whole."""
+        """The results of the items if the call failed as a whole."""
         return [
             CancelResult(r.id, r.request_id, None, error.with_request_id(r.request_id))
             for r in self._requests
@@ -226,11 +226,11 @@ class Batch:
 
 
 class Batches:
-    """Ids, a batch at a time.
+    """Splits ids into batches.
 
     Raises:
-        ValueError: batch_size or in_flight is out of range, or a word is none.
-        TypeError: what should be a word is none.
+        ValueError: batch_size or in_flight is out of range, or a reason or status is unknown.
+        TypeError: a reason or status is not a word.
     """
 
     def __init__(
@@ -246,7 +246,7 @@ class Batches:
         if not 1 <= batch_size <= MAX_BATCH_SIZE:
             raise ValueError(f"batch_size is {batch_size}; 1 to {MAX_BATCH_SIZE} are allowed")
         if in_flight < 1:
-            raise ValueError(f"in_flight is {in_flight}; at least 1 batch has to be")
+            raise ValueError(f"in_flight is {in_flight}; at least 1 is needed")
         self.size = batch_size
         self._template = service_pb.CancelRequest(
             reason=_reason_number(reason),
@@ -305,13 +305,13 @@ def _text_id(pass_id: object, name: str = "id") -> str:
 
 
 def _several(name: str, values: object) -> None:
-    """A text is a sequence of its characters, which is never what is meant."""
+    """Refuses a string: as a sequence of characters it is never what is meant."""
     if isinstance(values, str):
         raise TypeError(f"{name} is the text {values!r}; pass a list, such as [{values!r}]")
 
 
 def new_request_id() -> str:
-    """A UUIDv7 (RFC 9562): ids made one after the other lie together in the server's index."""
+    """A UUIDv7 (RFC 9562): ids made one after another are neighbours in the server's index."""
     milliseconds = time.time_ns() // 1_000_000
     value = milliseconds << 80 | int.from_bytes(os.urandom(10), "big")
     version_and_variant = 0xF << 76 | 0x3 << 62

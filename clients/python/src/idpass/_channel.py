@@ -1,4 +1,4 @@
-"""Where the service is and how it is spoken to; channels that are made when they are needed."""
+"""The service's address and credentials, and channels that are created on first use."""
 
 import asyncio
 import ipaddress
@@ -7,13 +7,12 @@ import re
 import threading
 import weakref
 from collections.abc import Callable, Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import grpc
 
-from idpass import _reach
+from idpass import __version__, _reach
 
 Pem = str | os.PathLike[str] | bytes
 Token = str | Callable[[], str]
@@ -22,25 +21,20 @@ ChannelT = TypeVar("ChannelT")
 StubT = TypeVar("StubT")
 
 _OPTIONS: dict[str, Any] = {
-    # A connection that is dead is noticed; the service allows a ping every ten seconds.
+    # Detects dead connections; the service allows a ping every ten seconds.
     "grpc.keepalive_time_ms": 30_000,
     "grpc.keepalive_timeout_ms": 10_000,
-    # Retries wait for a service that starts again; gRPC's own pauses, up to two minutes, would
-    # leave them nothing to do but fail.
+    # Retries wait for a service that is restarting; gRPC's own backoff, up to two minutes, would
+    # outlast them.
     "grpc.initial_reconnect_backoff_ms": 100,
     "grpc.max_reconnect_backoff_ms": 1_000,
 }
 CONNECT_S = (0.1, 5.0)
-"""How long one attempt to connect may take, at least and at most."""
+"""Minimum and maximum time for one attempt to connect, seconds."""
 
 
 class Endpoint:
-    """
-    Args: as for IdPassClient.
-
-    Raises:
-        ValueError: see there.
-    """
+    """An address with credentials. Arguments and errors are those of IdPassClient."""
 
     def __init__(
         self,
@@ -61,7 +55,7 @@ class Endpoint:
             raise ValueError(
                 f"{address} is not on this machine, and what is sent there could be read and "
                 "changed on the way: give tls=True, or tls='ca.pem' for a private authority. "
-                "Where something else protects the way, say allow_plaintext=True"
+                "If something else protects the connection, give allow_plaintext=True"
             )
         if token is not None and not (secure or local):
             raise ValueError(
@@ -74,16 +68,14 @@ class Endpoint:
         if isinstance(token, str):
             _header(token)
         self._options = dict(_OPTIONS)
-        # Half of a call's time at most: a call that found no connection can then tell so, where
-        # one that is over its deadline may have been sent.
+        # At most half of a call's time: a call that found no connection can then say so, while
+        # one that is past its deadline may have been sent.
         connect_s = min(max(timeout / 2, CONNECT_S[0]), CONNECT_S[1])
         self._options["grpc.min_reconnect_backoff_ms"] = int(connect_s * 1_000)
         if local and not secure:
-            # Or a proxy from the environment would see what is meant to stay on this machine.
+            # A proxy from the environment would see what is meant to stay on this machine.
             self._options["grpc.enable_http_proxy"] = 0
-        self._options["grpc.primary_user_agent"] = (
-            f"idpass-client/{metadata.version('idpass-client')}"
-        )
+        self._options["grpc.primary_user_agent"] = f"idpass-client/{__version__}"
         self._options.update(channel_options)
         self._pems = self._read_pems(tls, client_certificate) if secure else None
 
@@ -98,7 +90,7 @@ class Endpoint:
         return roots, _pem(key), _pem(certificate)
 
     def open(self, grpc_module: Any) -> Any:
-        """Args: grpc_module: grpc or grpc.aio, which make channels in the same way."""
+        """A new channel. `grpc_module` is grpc or grpc.aio, whose functions have the same names."""
         options = list(self._options.items())
         if self._pems is None:
             return grpc_module.insecure_channel(self.address, options)
@@ -106,7 +98,7 @@ class Endpoint:
         return grpc_module.secure_channel(self.address, credentials, options)
 
     def metadata(self) -> tuple[tuple[str, str], ...] | None:
-        """What every call carries.
+        """The metadata of a call.
 
         Raises:
             ValueError: the token cannot be sent in a header.
@@ -117,19 +109,19 @@ class Endpoint:
         return (("authorization", _header(token)),)
 
     def unreached(self, why: str) -> str:
-        """What to tell people of a call that was never sent; see `_reach.explained`."""
+        """The message for a call that was never sent; see `_reach.explained`."""
         return _reach.explained(self.address, why, secure=self._secure)
 
 
 class LazyChannel(Generic[ChannelT, StubT]):
-    """A channel with its stub, made at the first call; again in a forked child.
+    """A channel with its stub, created at the first call, and again in a forked child.
 
     Args:
-        open_channel: makes a channel.
-        make_stub: makes a stub for it.
+        open_channel: creates a channel.
+        make_stub: creates a stub for it.
 
     Attributes:
-        closed: whether the client is; there is no further channel then.
+        closed: whether the client is closed; no further channel is created then.
     """
 
     def __init__(
@@ -144,7 +136,10 @@ class LazyChannel(Generic[ChannelT, StubT]):
         _living.add(self)
 
     def stub(self) -> StubT:
-        """Raises: RuntimeError: the client is closed, or gRPC does not survive this fork."""
+        """
+        Raises:
+            RuntimeError: the client is closed, or gRPC does not survive this fork.
+        """
         stub = self._stub
         if stub is not None:
             return stub
@@ -163,14 +158,17 @@ class LazyChannel(Generic[ChannelT, StubT]):
             return self._stub
 
     def channel(self) -> ChannelT:
-        """Raises: RuntimeError: as `stub`."""
+        """
+        Raises:
+            RuntimeError: as for `stub`.
+        """
         while True:
             self.stub()
             if (channel := self._channel) is not None:
                 return channel
 
     def take(self) -> ChannelT | None:
-        """The channel, if there is one, which is no longer used here."""
+        """Gives up the channel, and returns it if there is one."""
         with self._lock:
             channel, self._channel, self._stub = self._channel, None, None
         return channel
@@ -187,9 +185,9 @@ class LazyChannel(Generic[ChannelT, StubT]):
 def connect(lazy: LazyChannel[grpc.Channel, Any], timeout_s: float) -> bool:
     """Waits for a connection. Returns whether there is one.
 
-    A health check waits for it, of which any answer will do: up to grpcio 1.76 at least, a sync
-    channel gets no further with connecting unless a call waits. gRPC's own ways to wait leave a
-    thread behind that fails aloud where the channel is closed soon after.
+    It sends a health check that waits for the connection; any answer will do. Up to grpcio 1.76 at
+    least, a sync channel does not go on connecting unless a call waits. gRPC's own ways to wait
+    leave a thread behind that prints an error if the channel is closed soon after.
     """
     check: Any = lazy.channel().unary_unary("/grpc.health.v1.Health/Check")
     try:
@@ -201,7 +199,7 @@ def connect(lazy: LazyChannel[grpc.Channel, Any], timeout_s: float) -> bool:
 
 
 async def connect_aio(lazy: LazyChannel[grpc.aio.Channel, Any], timeout_s: float) -> bool:
-    """As `connect`; an aio channel can be asked."""
+    """As `connect`; an aio channel reports its state."""
     channel = lazy.channel()
 
     async def settle() -> None:
@@ -221,7 +219,7 @@ _SETTLED = frozenset({grpc.ChannelConnectivity.READY, grpc.ChannelConnectivity.S
 
 
 class _Fork:
-    """What is known of a fork that this process came from."""
+    """Whether this process was forked from one with open channels."""
 
     def __init__(self) -> None:
         self.supported = os.environ.get("GRPC_ENABLE_FORK_SUPPORT", "").lower() in {
@@ -230,7 +228,7 @@ class _Fork:
             "yes",
         }
         self.broken = False
-        # Kept, since closing the parent's channels in the child is not gRPC's strength either.
+        # Kept, since gRPC cannot safely close the parent's channels in the child either.
         self.abandoned: list[Any] = []
 
     def in_child(self) -> None:
@@ -246,10 +244,10 @@ if hasattr(os, "register_at_fork"):
 
 
 def is_loopback(address: str) -> bool:
-    """Whether a gRPC address can only be reached on this machine.
+    """Whether a gRPC address is on this machine.
 
     Raises:
-        ValueError: it is neither HOST:PORT nor of a scheme such as unix: or dns:///.
+        ValueError: it is neither HOST:PORT nor has a scheme such as unix: or dns:///.
     """
     scheme, colon, rest = address.partition(":")
     if colon and scheme in {"unix", "unix-abstract"}:
@@ -281,7 +279,7 @@ def _pem(source: Pem) -> bytes:
 
 
 def _header(token: object) -> str:
-    """The value of `authorization`. No message tells the token: it is a secret.
+    """The value of the header `authorization`. No message contains the token: it is a secret.
 
     Raises:
         TypeError: it is not text.

@@ -1,4 +1,4 @@
-"""Cancelling what applicants have abandoned: look first, then cancel just that."""
+"""Cancels abandoned passes: surveys first, then cancels what the survey counted."""
 
 import signal
 from collections import Counter
@@ -17,7 +17,7 @@ REFUNDED = frozenset({Status.NEW, Status.OPENED})
 
 
 class Sums:
-    """Amounts of money, added up for each currency."""
+    """Sums of money, one for each currency."""
 
     def __init__(self) -> None:
         self._amounts: dict[str, Decimal] = {}
@@ -35,8 +35,9 @@ class Sums:
 class Cleanup:
     """
     Args:
-        statuses: of the passes to be cancelled.
-        idle_for: counted back from now, once: what is found is what is cancelled.
+        statuses: statuses of the passes to cancel.
+        idle_for: how long their status has not changed, counted back from now, once: what the
+            survey finds is what is cancelled.
         note: kept with each pass.
     """
 
@@ -57,24 +58,24 @@ class Cleanup:
         return self.counts.total()
 
     def survey(self) -> None:
-        """Counts what there is to do."""
+        """Counts the passes to cancel, and the fees to be refunded."""
         for id_pass in self._client.list(statuses=self.counts, idle_before=self._idle_before):
             self.counts[id_pass.status] += 1
             if id_pass.status in REFUNDED:
                 self.expected.add(id_pass.fee)
 
     def run(self, advance: Callable[[], None]) -> None:
-        """Cancels them.
+        """Cancels the passes.
 
         Args:
-            advance: called for each pass.
+            advance: called after each pass.
 
         Raises:
             IdPassError: the service is out of reach.
         """
         for status, count in self.counts.items():
             if count and not self.stopping:
-                # A pass that has left the status since it was listed is no longer idle.
+                # A pass that has left the status since the survey is no longer idle.
                 for result in self._client.cancel_many(
                     self._ids(status),
                     reason=CancelReason.ABANDONED,
@@ -103,7 +104,7 @@ class Cleanup:
 
     @contextmanager
     def stopped_by(self, number: signal.Signals) -> Iterator[None]:
-        """While inside, the signal stops the work after the batches under way; a second one
+        """In this context the signal stops the work after the batches under way; a second one
         interrupts it.
         """
 

@@ -1,11 +1,11 @@
-"""Whether a call has left this machine, and what to do where it cannot. No I/O in here."""
+"""Whether a call left this machine, and what to do if it could not. No I/O in here."""
 
 from typing import Any
 
 import grpc
 
-# What gRPC says where a call was not given to any connection: its own words, since neither a code
-# nor a field tells. A server that answers in these words would do so with metadata.
+# How gRPC's messages begin for a call that was not given to any connection. Only the words tell: no
+# code or field does. A server that used the same words would also send metadata.
 _NEVER_SENT = (
     "failed to connect to all addresses",
     "errors resolving ",
@@ -24,7 +24,7 @@ _HINTS_TLS = {
     "authority that is not trusted here: give that authority's PEM file as tls='ca.pem' "
     "(idpass --ca).",
     "Hostname Verification|not in peer certificate": "The service's certificate is for "
-    "another name: call it by that.",
+    "another name: use that name.",
     _CLOSED: "If the service asks for a certificate, give "
     "client_certificate=('cert.pem', 'key.pem') (idpass --cert, --key).",
 }
@@ -35,7 +35,7 @@ _HINTS_ALWAYS = {
 
 
 def never_sent(rpc_error: Any) -> bool:
-    """Whether a call failed before it was given to a connection. In doubt it was.
+    """Whether a call failed before it was given to a connection. False if in doubt.
 
     Args:
         rpc_error: a grpc.RpcError, sync or async.
@@ -49,11 +49,11 @@ def never_sent(rpc_error: Any) -> bool:
 
 
 def explained(address: str, why: str, *, secure: bool) -> str:
-    """What to tell people of a call that was never sent.
+    """The message for a call that was never sent.
 
     Args:
-        why: gRPC's own words.
-        secure: whether TLS is spoken.
+        why: gRPC's message.
+        secure: whether TLS is used.
     """
     last = why.rpartition("last error: ")[2]
     text = f"Nothing was sent: there is no connection to {address} ({last})."

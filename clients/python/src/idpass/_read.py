@@ -1,7 +1,7 @@
-"""Messages as records.
+"""Turns messages into records.
 
 A number that this version does not know (a newer server's status or reason) becomes a member
-named after it, so that reading an answer never fails.
+named after it, so reading an answer never fails.
 """
 
 from collections.abc import Mapping
@@ -65,7 +65,7 @@ def money(message: money_pb2.Money) -> Money:
 def _money(currency: str, units: int, nanos: int) -> Money:
     sign = "-" if units < 0 or nanos < 0 else ""
     decimals = f"{abs(nanos):09}".rstrip("0").ljust(2, "0")
-    # From text: arithmetic would round as the caller's decimal context says.
+    # From text: arithmetic would round by the caller's decimal context.
     return Money(currency, Decimal(f"{sign}{abs(units)}.{decimals}"))
 
 

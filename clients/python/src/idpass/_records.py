@@ -11,10 +11,10 @@ if TYPE_CHECKING:
 
 
 class Word(str, Enum):
-    """A member is its lower-case word: in text, in JSON and in comparisons with strings.
+    """An enum whose members are their lower-case words, in text, JSON and comparisons with strings.
 
     Attributes:
-        number: of the contract's enum.
+        number: the member's number in the contract's enum.
     """
 
     number: int
@@ -30,7 +30,7 @@ class Word(str, Enum):
 
 
 class Status(Word):
-    """Where a pass stands. The last four are terminal: nothing leaves them."""
+    """The status of a pass. The last four are terminal: nothing leaves them."""
 
     NEW = "new", 1
     OPENED = "opened", 2
@@ -53,7 +53,7 @@ class CancelReason(Word):
     OTHER = "other", 6
 
 
-# The words of both, so that a type checker knows them as well.
+# The words as literals, so that a type checker knows them too.
 AnyStatus = (
     Status | Literal["new", "opened", "in_progress", "complete", "expired", "failed", "cancelled"]
 )
@@ -89,18 +89,18 @@ class Money:
 
 @dataclass(frozen=True)
 class Receipt:
-    """That a pass is cancelled, and what came of its fee.
+    """A pass has been cancelled, and its fee refunded or not.
 
     Attributes:
         id: UUID of the pass.
         status: always CANCELLED.
-        fee_refunded: true exactly when the pass was NEW or OPENED.
-        refund: the money given back, or None.
-        previous_status: what the pass was cancelled from.
-        cancel_time: when it was decided, in UTC.
-        reference: UUID of the call that cancelled; a replay repeats the first call's.
-        replayed: true when this is the first answer again and nothing was changed now.
-        request_id: with which the same answer can be had again; "" if none was sent.
+        fee_refunded: True if and only if the pass was NEW or OPENED.
+        refund: the amount refunded, or None.
+        previous_status: the status before the cancellation.
+        cancel_time: when the cancellation was decided, in UTC.
+        reference: UUID of the call that cancelled the pass; a replay has that of the first call.
+        replayed: True if this repeats the first answer: this call changed nothing.
+        request_id: gets the same answer again; "" if none was sent.
     """
 
     id: str
@@ -116,13 +116,13 @@ class Receipt:
 
 @dataclass(frozen=True)
 class CancelResult:
-    """What became of one id given to `cancel_many`: either a receipt or an error.
+    """The result of one id given to `cancel_many`: either a receipt or an error.
 
     Attributes:
-        id: as it was given.
-        request_id: that this item was sent with.
-        receipt: if the pass is cancelled, or None.
-        error: why it is not, or None.
+        id: the id as it was given.
+        request_id: what this item was sent with.
+        receipt: set if the pass has been cancelled.
+        error: set if it has not, and says why.
     """
 
     id: str
@@ -133,7 +133,13 @@ class CancelResult:
 
 @dataclass(frozen=True)
 class Cancellation:
-    """How a pass came to be cancelled."""
+    """How a pass was cancelled.
+
+    Attributes:
+        note: free text of the caller.
+        cancel_time: when the cancellation was decided, in UTC.
+        caller: name of the caller that cancelled.
+    """
 
     reason: CancelReason
     note: str
@@ -143,23 +149,22 @@ class Cancellation:
 
 @dataclass(frozen=True)
 class IdPass:
-    """One ID Pass. Times are in UTC; one that has not come is None.
+    """One ID Pass. Times are in UTC; None means not yet.
 
     Attributes:
         id: UUID in lower case.
-        account: that owns the pass.
-        fee: what registering it cost.
-        fee_refunded: true exactly when the fee was given back.
+        account: the account that owns the pass.
+        fee: the fee for registering it.
+        fee_refunded: True if and only if the fee was refunded.
         applicant_reference: the business's own name for the applicant, or "".
         supersedes: the pass that this one replaced, or None.
         superseded_by: the pass that replaced this one, or None.
         update_time: when `status` last changed.
         expire_time: when the link stops being valid.
-        consent_time: when IN_PROGRESS was entered.
+        consent_time: when the pass entered IN_PROGRESS.
         end_time: when the pass became terminal.
-        cancellation: set exactly when the pass is CANCELLED.
-        caller: who brought the pass into its status; `sweeper` where the service itself let it
-            expire.
+        cancellation: set if and only if the pass is CANCELLED.
+        caller: who brought the pass into its status; `sweeper` if the service itself expired it.
     """
 
     id: str
@@ -181,14 +186,14 @@ class IdPass:
 
 @dataclass(frozen=True)
 class RegisterReceipt:
-    """That a pass is registered.
+    """A pass has been registered.
 
     Attributes:
-        id_pass: as it was when it was registered.
-        superseded: what became of the pass that it replaces, or None.
-        reference: UUID of the call that registered; a replay repeats the first call's.
-        replayed: true when this is the first answer again and nothing was changed now.
-        request_id: with which the same answer can be had again.
+        id_pass: the pass as it was when registered.
+        superseded: the cancellation of the pass that it replaces, or None.
+        reference: UUID of the call that registered it; a replay has that of the first call.
+        replayed: True if this repeats the first answer: this call changed nothing.
+        request_id: gets the same answer again.
     """
 
     id_pass: IdPass
@@ -200,13 +205,13 @@ class RegisterReceipt:
 
 @dataclass(frozen=True)
 class AdvanceReceipt:
-    """That a pass is moved.
+    """A pass has advanced.
 
     Attributes:
-        id_pass: as it was right after the move.
-        reference: UUID of the call that moved; a replay repeats the first call's.
-        replayed: true when this is the first answer again and nothing was changed now.
-        request_id: with which the same answer can be had again.
+        id_pass: the pass as it was right after the change.
+        reference: UUID of the call that advanced it; a replay has that of the first call.
+        replayed: True if this repeats the first answer: this call changed nothing.
+        request_id: gets the same answer again.
     """
 
     id_pass: IdPass
@@ -220,13 +225,13 @@ class Event:
     """The durable record of one change of status.
 
     Attributes:
-        sequence: 1, 2, 3, … within the account, without gaps, in commit order.
+        sequence: 1, 2, 3, … within the account, in commit order, without gaps.
         id: UUID of the pass.
-        from_status: None when the pass was registered.
-        event_time: when it was decided, in UTC.
-        caller: who made the change; `sweeper` where the service itself let a pass expire.
-        request_id: of the call that made the change, or "".
-        refund: the money given back, or None.
+        from_status: None if the pass was registered.
+        event_time: when the change was decided, in UTC.
+        caller: who made the change; `sweeper` if the service itself expired the pass.
+        request_id: what the call that made the change was sent with, or "".
+        refund: the amount refunded, or None.
         reason: why the pass was cancelled; None for any other change.
     """
 
@@ -247,11 +252,12 @@ class Account:
 
     Attributes:
         slot_limit: how many passes may be in flight at once.
-        slots_in_use: how many are.
-        fee: what registering a pass costs now.
-        fees_charged: all fees ever charged.
-        fees_refunded: all fees ever given back.
-        last_sequence: of the newest event; `watch(after_sequence=...)` with it sees only news.
+        slots_in_use: how many passes are in flight.
+        fee: the current fee for registering a pass.
+        fees_charged: the sum of all fees charged.
+        fees_refunded: the sum of all fees refunded.
+        last_sequence: sequence of the newest event; `watch(after_sequence=...)` with it yields
+            only what happens from now on.
     """
 
     id: str

@@ -1,6 +1,6 @@
 """How the command line shows things: tables for people, JSON for programs.
 
-What others have written is text, never markup, and no character of it steers the terminal.
+Text written by others is never markup, and no character of it controls the terminal.
 """
 
 import json
@@ -34,9 +34,9 @@ STYLES = {
 
 
 def as_json(value: Any, *, ascii_only: bool = False) -> str:
-    """One line. Field names are the records'; times are RFC 3339, amounts of money text."""
+    """One line. Field names are those of the records; times are RFC 3339, amounts are strings."""
     line = json.dumps(_plain(value), ensure_ascii=ascii_only)
-    # Only texts have such characters, and JSON lets them be escaped there.
+    # Such characters occur in strings only, where JSON allows escapes.
     return "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in line)
 
 
@@ -65,7 +65,7 @@ def error_fields(error: IdPassError) -> dict[str, Any]:
 
 
 def when(time: datetime | None) -> str:
-    """Local time for people; "" for none."""
+    """Local time, for people; "" for None."""
     return f"{time.astimezone():%Y-%m-%d %H:%M:%S}" if time else ""
 
 
@@ -95,7 +95,7 @@ PASS_COLUMNS: tuple[Column, ...] = (
 
 
 def pass_table(console: Console, passes: Iterable[IdPass]) -> None:
-    """Args: passes: shown as they come, a screen at a time: their number has no limit."""
+    """Shows passes as they come, a screen at a time: there may be any number of them."""
     chunk: list[IdPass] = []
     shown = 0
     for id_pass in passes:
@@ -118,7 +118,7 @@ def _print_table(console: Console, passes: list[IdPass], *, header: bool) -> Non
 
 
 def rows(console: Console, pairs: Iterable[Row]) -> None:
-    """Names and values, one to a line; what is empty is left out."""
+    """Names and values, one pair a line; empty values are left out."""
     table = Table(box=None, show_header=False, pad_edge=False)
     for name, value in pairs:
         if value:
@@ -210,7 +210,7 @@ def summary_line(work: Cleanup) -> str:
 
 @contextmanager
 def progress(console: Console, total: int) -> Iterator[Callable[[], None]]:
-    """A bar on a terminal, nothing elsewhere. Yields what is to be called for each pass."""
+    """A progress bar on a terminal, nothing elsewhere. Yields a function to call for each pass."""
     if not console.is_terminal:
         yield lambda: None
         return
@@ -221,5 +221,5 @@ def progress(console: Console, total: int) -> Iterator[Callable[[], None]]:
 
 
 def harmless(text: str) -> str:
-    """Text of others, without what could steer the terminal or reorder what stands around it."""
+    """Text of others without characters that could control the terminal or reorder other text."""
     return "".join(c if c.isprintable() else "�" for c in text)

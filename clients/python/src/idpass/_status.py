@@ -1,4 +1,4 @@
-"""From a google.rpc.Status to the error that the client raises: one table."""
+"""Maps a google.rpc.Status to the error that the client raises, by one table."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -67,7 +67,7 @@ _BY_CODE: "Mapping[grpc.StatusCode, type[IdPassError]]" = {
 
 
 def from_rpc_error(error: Any, request_id: str | None) -> IdPassError:
-    """Args: error: a grpc.RpcError as a call raises it, sync or async."""
+    """The error for a grpc.RpcError, sync or async."""
     status = status_pb2.Status(code=error.code().value[0], message=error.details() or "")
     for key, value in error.trailing_metadata() or ():
         if key == "grpc-status-details-bin":
@@ -79,7 +79,7 @@ def from_rpc_error(error: Any, request_id: str | None) -> IdPassError:
 
 
 def from_status(status: status_pb2.Status, request_id: str | None) -> IdPassError:
-    """Args: status: of a call, or of one item of a batch."""
+    """The error for the status of a call, or of one item of a batch."""
     code = _CODES.get(status.code, grpc.StatusCode.UNKNOWN)
     info = error_details_pb2.ErrorInfo()
     request_info = error_details_pb2.RequestInfo()

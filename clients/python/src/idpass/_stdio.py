@@ -1,5 +1,5 @@
-"""Standard output and error of the command line: text that steers no terminal, and writes that fail
-where that can be told.
+"""Standard output and error of the command line: text that cannot control the terminal, and writes
+whose failure is reported where that is possible.
 """
 
 import contextlib
@@ -12,7 +12,7 @@ import rich.console
 
 
 class CannotWrite(Exception):
-    """Standard output takes no more. What was asked for may be done all the same."""
+    """Standard output cannot be written. What was asked for may be done all the same."""
 
     def __init__(self, error: OSError) -> None:
         super().__init__(error.strerror or str(error))
@@ -20,7 +20,7 @@ class CannotWrite(Exception):
 
 
 class _Guarded:
-    """A stream whose failing writes are told as CannotWrite, or are no failures at all."""
+    """A stream whose failing writes raise CannotWrite, or are ignored if it is not needed."""
 
     def __init__(self, stream: IO[str], *, needed: bool) -> None:
         self._stream = stream
@@ -40,7 +40,7 @@ class _Guarded:
         try:
             act()
         except OSError as error:
-            # Nor is what is left in the buffer to fail when Python ends.
+            # What is left in the buffer must not fail again when Python exits.
             with contextlib.suppress(OSError, ValueError):
                 os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
             if self._needed:
@@ -48,9 +48,9 @@ class _Guarded:
 
 
 def console(stream: IO[str], *, needed: bool, **settings: Any) -> rich.console.Console:
-    """Args: needed: whether a failing write is an error."""
+    """A console on a stream. `needed`: whether a failing write is an error."""
     if isinstance(stream, io.TextIOWrapper):
-        # An applicant's name that the terminal's encoding has no letters for is no failure.
+        # An applicant's name that the terminal's encoding cannot express is not a failure.
         stream.reconfigure(errors="backslashreplace")
     guarded: Any = _Guarded(stream, needed=needed)
     return rich.console.Console(

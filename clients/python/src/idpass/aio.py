@@ -1,6 +1,6 @@
-"""The client for asyncio; `client` has the one for ordinary code, with every argument explained.
+"""The client for asyncio; `client` has the synchronous one, which documents every argument.
 
-The two differ in how they wait, and in nothing else.
+The two differ only in how they wait.
 """
 
 import asyncio
@@ -37,10 +37,10 @@ T = TypeVar("T")
 
 
 class AsyncIdPassClient:
-    """Speaks to the ID Pass service from asyncio.
+    """A client of the ID Pass service for asyncio.
 
-    Arguments, errors and promises are those of IdPassClient. Making one does no I/O and takes
-    no running event loop: the channel is made at the first call, and anew where the client is
+    Arguments, errors and guarantees are those of IdPassClient. Creating one does no I/O and needs
+    no running event loop: the channel is created at the first call, and again when the client is
     used in another event loop.
     """
 
@@ -85,9 +85,9 @@ class AsyncIdPassClient:
         await self.close()
 
     async def close(self) -> None:
-        """Ends the connection; calls in flight fail, and iterations over `watch` end.
+        """Closes the connection. Calls in flight fail; iterations over `watch` end.
 
-        No task is cancelled by it.
+        No task is cancelled.
         """
         self._channel.closed = True
         channel = self._channel.take()
@@ -109,8 +109,8 @@ class AsyncIdPassClient:
         request_id: str | None = None,
         timeout: float | None = None,
     ) -> Receipt:
-        """As IdPassClient.cancel. A cancelled task leaves the outcome open in the same way as
-        OutcomeUnknown does; give a request_id to be able to ask again.
+        """As IdPassClient.cancel. Cancelling the task leaves the outcome unknown, as OutcomeUnknown
+        does; give a request_id to be able to ask again.
         """
         call = _calls.cancel(
             id,
@@ -266,7 +266,7 @@ class AsyncIdPassClient:
                     reconnects.connected()
                 async for message in stream:
                     yield call.read(message)
-                return  # noqa: TRY300 the end of the stream, not of the attempt
+                return  # noqa: TRY300 the stream has ended by itself
             except grpc.RpcError as error:
                 if self._channel.closed:
                     return
@@ -282,10 +282,10 @@ class AsyncIdPassClient:
                 return
 
     async def _come_back(self, reconnects: Reconnects, delay_s: float) -> bool:
-        """Pauses and waits for a connection; without one, the next stream tells why there is none.
+        """Pauses, then waits for a connection. If there is none, the next stream says why.
 
         Returns:
-            false if the client was closed meanwhile.
+            False if the client was closed meanwhile.
         """
         await asyncio.sleep(delay_s)
         if not self._channel.closed:
@@ -302,7 +302,7 @@ class AsyncIdPassClient:
         timeout_s = remaining_s = self._timeout_s if timeout is None else timeout
         started_s = time.monotonic()
         attempts: Attempts | None = None
-        self._stub()  # or the channel of another event loop would be waited for
+        self._stub()  # drops the channel of another event loop before it is waited for
         while True:
             if attempts is not None:
                 if self._channel.closed or (
@@ -340,21 +340,21 @@ class AsyncIdPassClient:
             remaining_s = attempts.remaining_s(time.monotonic())
 
     def _ended_by_close(self) -> bool:
-        """Whether a call was cancelled because the client was closed, and not the task with it."""
+        """Whether a call was cancelled by closing the client, and not by cancelling the task."""
         cancelling = getattr(asyncio.current_task(), "cancelling", None)  # Python 3.11 and newer
         return self._channel.closed and not (cancelling and cancelling())
 
     def _stub(self) -> Any:
         loop = asyncio.get_running_loop()
         if loop is not self._loop:
-            self._channel.take()  # belongs to another event loop, and is of no use in this one
+            self._channel.take()  # it belongs to another event loop and is useless in this one
             self._open.clear()
             self._loop = loop
         return self._channel.stub()
 
 
 def _closed() -> grpc.RpcError:
-    """What a call ends with when its client is closed, as the other client gets it."""
+    """The error of a call whose client is closed, as gRPC raises it in the sync client."""
     return aio.AioRpcError(
         grpc.StatusCode.CANCELLED, aio.Metadata(), aio.Metadata(), "Channel closed!"
     )

@@ -4,7 +4,6 @@ import contextlib
 import functools
 import io
 import os
-import re
 import signal
 import sys
 from collections.abc import Callable, Iterable
@@ -16,112 +15,17 @@ try:
     import click
     import rich  # noqa: F401 what shows things needs it
 except ImportError:
-    sys.exit("The command line needs click and rich: pip install 'idpass-client[cli]'")
+    sys.exit(
+        "The command line needs click and rich, the extra 'cli' of idpass-client: "
+        "pip install click rich"
+    )
 
-from idpass import _show, _stdio
+from idpass import __version__, _show, _stdio
 from idpass._cleanup import IN_FLIGHT, Cleanup
-from idpass._records import CancelReason, Receipt, Status
+from idpass._cli import EXIT_INTERRUPTED, EXIT_REFUSED, Cli, Command, Duration
+from idpass._records import CancelReason, Status
 from idpass.client import IdPassClient
-from idpass.errors import (
-    DeadlineExceeded,
-    IdPassError,
-    OutcomeUnknown,
-    Overloaded,
-    Unavailable,
-)
-
-EXIT_REFUSED = 1
-EXIT_UNKNOWN = 3
-EXIT_UNREACHABLE = 4
-EXIT_OUTPUT = 5
-EXIT_INTERRUPTED = 130
-
-_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
-Command = Callable[..., Any]
-
-
-class _Duration(click.ParamType[timedelta]):
-    name = "duration"
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> timedelta:
-        if isinstance(value, timedelta):
-            return value
-        match = re.fullmatch(r"(\d{1,5})([smhdw])", value, re.ASCII)
-        if not match:
-            self.fail(f"{value!r} is no duration such as 30m, 12h, 7d or 2w", param, ctx)
-        return timedelta(**{_UNITS[match[2]]: int(match[1])})
-
-
-class _Cli:
-    """What every command works with.
-
-    Args:
-        json: whether to write for scripts.
-
-    Raises:
-        UsageError: standard output is closed.
-    """
-
-    def __init__(self, client: IdPassClient, *, json: bool) -> None:
-        if sys.stdout is None:
-            raise click.UsageError("standard output is closed, and the answer would be lost")
-        self.client = client
-        self.json = json
-        # A table in a file or a pipe is as wide as it needs to be.
-        width = None if sys.stdout.isatty() else 1_000
-        self.out = _stdio.console(sys.stdout, needed=True, width=width)
-        self.err = _stdio.console(sys.stderr or io.StringIO(), needed=False, soft_wrap=True)
-        self._ascii_only = not _stdio.encodes_everything(sys.stdout)
-        self._done = ""
-
-    def tell(self, value: Any, rows: Iterable[_show.Row], done: str = "") -> None:
-        """Args: done: what has been changed, for people who would not learn it otherwise."""
-        self._done = done
-        if self.json:
-            self.tell_json(value)
-        else:
-            _show.rows(self.out, rows)
-
-    def tell_receipt(self, receipt: Receipt, *, checked: bool = False, others: str = "") -> None:
-        """
-        Args:
-            checked: whether that is all that was done.
-            others: what to say of further passes, where the output fails.
-        """
-        line = _show.receipt_line(receipt, checked=checked)
-        self._done = "" if checked else line.plain + others
-        if self.json:
-            self.tell_json(receipt)
-        else:
-            self.out.print(line, soft_wrap=True)
-
-    def tell_json(self, value: Any) -> None:
-        self.out.file.write(_show.as_json(value, ascii_only=self._ascii_only) + "\n")
-        self.out.file.flush()
-
-    def complain(self, error: IdPassError, **context: str) -> int:
-        """Says what went wrong. Returns the exit code for it."""
-        try:
-            if self.json:
-                self.tell_json(context | _show.error_fields(error))
-            else:
-                self.err.print(_show.error_line(error))
-        except _stdio.CannotWrite:
-            self.err.print(_show.error_line(error))
-        if isinstance(error, OutcomeUnknown):
-            return EXIT_UNKNOWN
-        if isinstance(error, (Unavailable, DeadlineExceeded, Overloaded)):
-            return EXIT_UNREACHABLE
-        return EXIT_REFUSED
-
-    def not_told(self, failure: _stdio.CannotWrite) -> int:
-        """Says that the output is lost, and what was done. Returns the exit code for it."""
-        if self._done:
-            self.err.print(f"The output cannot be written ({failure}). Done: {self._done}")
-        elif not failure.reader_left:  # as with `| head`
-            self.err.print(f"The output cannot be written ({failure}).")
-        return EXIT_OUTPUT
-
+from idpass.errors import IdPassError
 
 _FILE = click.Path(exists=True, dir_okay=False)
 
@@ -135,13 +39,13 @@ _FILE = click.Path(exists=True, dir_okay=False)
     show_envvar=True,
     help="HOST:PORT of the service.",
 )
-@click.option("--tls", is_flag=True, envvar="IDPASS_TLS", show_envvar=True, help="Speak TLS.")
+@click.option("--tls", is_flag=True, envvar="IDPASS_TLS", show_envvar=True, help="Use TLS.")
 @click.option(
     "--ca",
     type=_FILE,
     envvar="IDPASS_CA",
     show_envvar=True,
-    help="Speak TLS and trust the authorities in this PEM file.",
+    help="Use TLS and trust the authorities in this PEM file.",
 )
 @click.option(
     "--cert",
@@ -157,18 +61,16 @@ _FILE = click.Path(exists=True, dir_okay=False)
     show_envvar=True,
     help="Mutual TLS: PEM file of its private key.",
 )
-@click.option(
-    "--allow-plaintext", is_flag=True, help="Speak plain text to another machine as well."
-)
+@click.option("--allow-plaintext", is_flag=True, help="Allow plain text to other machines.")
 @click.option(
     "--timeout",
     type=click.FloatRange(min=0, min_open=True),
     default=5.0,
     show_default=True,
     metavar="SECONDS",
-    help="For each call, with all its retries.",
+    help="Time limit of each call, with all its retries.",
 )
-@click.version_option(package_name="idpass-client")
+@click.version_option(__version__)
 @click.pass_context
 def main(
     context: click.Context,
@@ -179,17 +81,17 @@ def main(
     key: str | None,
     **settings: Any,
 ) -> None:
-    """Cancels ID Passes, and tells about them.
+    """Cancels ID Passes, and shows them.
 
-    A bearer token is read from the environment variable IDPASS_TOKEN only: an option could be
-    seen by everyone on the machine.
+    A bearer token is read from the environment variable IDPASS_TOKEN only: everyone on the
+    machine could see an option.
 
     Exit codes: 0 done; 1 refused, or one of several was; 2 wrong usage; 3 the outcome is not
     known, run it again; 4 the service is out of reach or overloaded; 5 done, but the output
     could not be written; 130 interrupted.
     """
     if (cert is None) != (key is None):
-        raise click.UsageError("--cert and --key belong together")
+        raise click.UsageError("--cert and --key must be given together")
     context.obj = functools.partial(
         IdPassClient,
         tls=ca or tls,
@@ -200,10 +102,10 @@ def main(
 
 
 def _command(function: Command) -> Command:
-    """A command of `main`: it is given a _Cli and may return an exit code."""
+    """Makes a function a command of `main`: it is given a Cli and may return an exit code."""
 
     @main.command(function.__name__.rstrip("_"))
-    @click.option("--json", is_flag=True, help="For scripts: one JSON object a line.")
+    @click.option("--json", is_flag=True, help="For scripts: one JSON object per line.")
     @click.pass_obj
     @functools.wraps(function)
     def run(connect: Callable[[], IdPassClient], /, json: bool, **arguments: Any) -> None:
@@ -212,7 +114,7 @@ def _command(function: Command) -> Command:
         except (ValueError, OSError) as error:
             raise click.UsageError(str(error)) from error
         with client:
-            cli = _Cli(client, json=json)
+            cli = Cli(client, json=json)
             try:
                 code = function(cli, **arguments)
             except IdPassError as error:
@@ -242,37 +144,39 @@ def _status_option(choices: Iterable[Status]) -> Callable[[Command], Command]:
 @click.argument("ids", metavar="ID...", nargs=-1, required=True)
 @click.option("--reason", type=click.Choice([str(r) for r in CancelReason]), default="unspecified")
 @click.option("--note", default="", help="Free text, kept with the pass.")
-@click.option("--require-refund", is_flag=True, help="Only if the fee comes back.")
+@click.option("--require-refund", is_flag=True, help="Only if the fee is refunded.")
 @click.option("--validate-only", is_flag=True, help="Check and answer, but change nothing.")
-@click.option("--request-id", help="For one ID: that of an attempt whose outcome is not known.")
+@click.option(
+    "--request-id", help="For a single ID: the request id of an attempt whose outcome is unknown."
+)
 def cancel(
-    cli: _Cli,
+    cli: Cli,
     ids: tuple[str, ...],
     reason: str,
     validate_only: bool,
     request_id: str | None,
     **options: Any,
 ) -> int:
-    """Cancel passes; the fee comes back if no verification step was taken.
+    """Cancel passes; the fee is refunded if no verification step was taken.
 
     With - for ID, ids are read from standard input, one a line.
     """
     options["reason"] = reason
     given = _lines() if ids == ("-",) else iter(ids)
     if request_id and (len(ids) > 1 or ids == ("-",)):
-        raise click.UsageError("--request-id stands for one ID")
+        raise click.UsageError("--request-id is for a single ID")
     if len(ids) == 1 and ids != ("-",):
         options |= {"validate_only": validate_only, "request_id": request_id}
         cli.tell_receipt(cli.client.cancel(ids[0], **options), checked=validate_only)
         return 0
     if validate_only:
-        raise click.UsageError("--validate-only is for one ID")
+        raise click.UsageError("--validate-only is for a single ID")
     code = 0
-    # Where the service is out of reach, every item's result says so before the error is raised.
+    # If the service is out of reach, every item's result says so before the error is raised.
     with contextlib.suppress(IdPassError):
         for result in cli.client.cancel_many(given, **options):
             if result.receipt:
-                cli.tell_receipt(result.receipt, others="; others may be too, run again to learn")
+                cli.tell_receipt(result.receipt, others="; others may be too, run again to see")
             elif result.error:
                 code = max(code, cli.complain(result.error, id=result.id))
     return code
@@ -280,13 +184,13 @@ def cancel(
 
 def _lines() -> Iterable[str]:
     if isinstance(sys.stdin, io.TextIOWrapper):
-        sys.stdin.reconfigure(errors="replace")  # what is no text is no id either
+        sys.stdin.reconfigure(errors="replace")  # what is not text is not an id either
     return (line.strip() for line in sys.stdin if line.strip())
 
 
 @_command
 @click.argument("id")
-def get(cli: _Cli, id: str) -> None:  # noqa: A002 the argument's name
+def get(cli: Cli, id: str) -> None:  # noqa: A002 the argument's name
     """Show one pass."""
     id_pass = cli.client.get(id)
     cli.tell(id_pass, _show.pass_rows(id_pass))
@@ -294,10 +198,12 @@ def get(cli: _Cli, id: str) -> None:  # noqa: A002 the argument's name
 
 @_command
 @_status_option(Status)
-@click.option("--idle-for", type=_Duration(), help="Only if unchanged for so long, such as 7d.")
-@click.option("--limit", type=click.IntRange(min=1), help="At most so many.")
+@click.option(
+    "--idle-for", type=Duration(), help="Only passes unchanged for this long, such as 7d."
+)
+@click.option("--limit", type=click.IntRange(min=1), help="Maximum number of passes.")
 def list_(
-    cli: _Cli, statuses: tuple[str, ...], idle_for: timedelta | None, limit: int | None
+    cli: Cli, statuses: tuple[str, ...], idle_for: timedelta | None, limit: int | None
 ) -> None:
     """List passes, newest first."""
     passes = islice(cli.client.list(statuses=map(Status, statuses), idle_for=idle_for), limit)
@@ -313,7 +219,7 @@ def list_(
 @click.option(
     "--after", type=click.IntRange(min=0), help="Sequence of the last event seen; 0 for all."
 )
-def watch(cli: _Cli, id: str | None, after: int | None) -> None:  # noqa: A002 likewise
+def watch(cli: Cli, id: str | None, after: int | None) -> None:  # noqa: A002 likewise
     """Show events as they happen; of one pass, its whole history until it ends."""
     if after is None:
         after = 0 if id else cli.client.account().last_sequence
@@ -325,12 +231,18 @@ def watch(cli: _Cli, id: str | None, after: int | None) -> None:  # noqa: A002 l
 
 
 @_command
-@click.option("--days", type=click.IntRange(1, 14), default=7, show_default=True, help="Validity.")
+@click.option(
+    "--days",
+    type=click.IntRange(1, 14),
+    default=7,
+    show_default=True,
+    help="Days until the link expires.",
+)
 @click.option("--applicant", default="", help="Your own name for the applicant.")
-@click.option("--supersedes", metavar="ID", help="The pass in flight that the new one replaces.")
-@click.option("--request-id", help="That of an attempt whose outcome is not known.")
+@click.option("--supersedes", metavar="ID", help="A pass in flight that the new one replaces.")
+@click.option("--request-id", help="The request id of an attempt whose outcome is unknown.")
 def register(
-    cli: _Cli, days: int, applicant: str, supersedes: str | None, request_id: str | None
+    cli: Cli, days: int, applicant: str, supersedes: str | None, request_id: str | None
 ) -> None:
     """Register a pass."""
     receipt = cli.client.register(
@@ -343,20 +255,25 @@ def register(
 
 
 @_command
-def account(cli: _Cli) -> None:
-    """Show the account that you act for."""
+def account(cli: Cli) -> None:
+    """Show your account."""
     found = cli.client.account()
     cli.tell(found, _show.account_rows(found))
 
 
 @_command
-@click.option("--idle-for", type=_Duration(), required=True, help="Unchanged for so long: 7d.")
+@click.option(
+    "--idle-for",
+    type=Duration(),
+    required=True,
+    help="Cancel passes unchanged for this long, such as 7d.",
+)
 @_status_option(IN_FLIGHT)
 @click.option("--note", default="", help="Free text, kept with each pass.")
 @click.option("--dry-run", is_flag=True, help="Show what would be cancelled, and stop.")
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 def cleanup(
-    cli: _Cli,
+    cli: Cli,
     *,
     idle_for: timedelta,
     statuses: tuple[str, ...],
@@ -364,10 +281,10 @@ def cleanup(
     dry_run: bool,
     yes: bool,
 ) -> int:
-    """Cancel abandoned passes: those in flight in which nothing has moved for a while.
+    """Cancel abandoned passes: those in flight whose status has not changed for a while.
 
-    Ctrl-C stops it after the batches under way; run again, it goes on with the rest. A pass
-    that moves on meanwhile is left alone.
+    Ctrl-C stops it after the batches under way; run again, it continues with the rest. A pass
+    whose status changes meanwhile is left alone.
     """
     work = Cleanup(cli.client, [Status(word) for word in statuses] or IN_FLIGHT, idle_for, note)
     work.survey()
@@ -376,7 +293,7 @@ def cleanup(
         return 0
     if not yes:
         if cli.json or not sys.stdin.isatty():
-            raise click.UsageError("say --yes to cancel without being asked, or --dry-run")
+            raise click.UsageError("give --yes to cancel without confirmation, or --dry-run")
         _show.rows(cli.err, _show.plan_rows(work))
         click.confirm("Cancel them?", abort=True, err=True)
     try:

@@ -1,7 +1,7 @@
-"""The client for ordinary code; `aio` has the one for asyncio.
+"""The synchronous client; `aio` has the one for asyncio.
 
-Longer than other modules because it is the reference: every method explains its arguments and what
-it raises here, once, and `aio` refers to it. How a call is made and retried is elsewhere.
+This module is long because it is the reference: each method documents its arguments and what it
+raises here, once, and `aio` refers to it. `_calls` builds requests, `_retry` decides on retries.
 """
 
 import threading
@@ -39,33 +39,36 @@ T = TypeVar("T")
 
 
 class IdPassClient:
-    """Speaks to the ID Pass service. Its methods may be called from any thread.
+    """A client of the ID Pass service. Its methods may be called from any thread.
 
-    Making one does no I/O: the channel is made at the first call. A process may therefore make
-    a client and fork; after a first call, forking takes GRPC_ENABLE_FORK_SUPPORT=1 in the
-    environment (gRPC's own condition), and without it calls in the child raise RuntimeError
-    rather than hang.
+    Creating one does no I/O: the channel is created at the first call. A process may therefore
+    create a client and fork. To fork after a first call, set GRPC_ENABLE_FORK_SUPPORT=1 in the
+    environment (gRPC's own condition); without it calls in the child raise RuntimeError rather
+    than hang.
 
-    A call that changes something is sent with a request_id, and so a retry is answered with
-    what the first attempt did. Attempts that end in UNAVAILABLE are made again, with pauses
-    that grow, within `timeout`; those that an overloaded server refuses, after the delay that
-    it asks for. `list` and `cancel_many` go at the server's pace however long that takes.
+    A call that changes something is sent with a request_id, so a retry is answered with what the
+    first attempt did. Attempts that end in UNAVAILABLE or a bare CANCELLED are retried within
+    `timeout`, with exponential backoff; attempts that an overloaded server refuses, after the
+    delay that it asks for. `list` and `cancel_many` go at the server's pace, however long that
+    takes.
 
     Args:
         address: HOST:PORT, or another gRPC target such as unix:/run/idpass.sock.
-        tls: true to trust the authorities that come with gRPC; the path of a PEM file, or its
-            bytes, to trust the authorities in there.
-        client_certificate: paths or bytes of PEM certificate chain and private key: mutual TLS.
-        token: sent as bearer token; or a function that gives it, called for every attempt.
-        timeout: seconds that a call may take, with all its attempts and the pauses between.
-        allow_plaintext: true to speak plain text to another machine as well, where something
-            else protects the way.
-        channel_options: of gRPC, such as ("grpc.max_receive_message_length", 8_000_000).
+        tls: True to trust the authorities that come with gRPC; the path or the bytes of a PEM
+            file to trust the authorities in it.
+        client_certificate: PEM certificate chain and private key for mutual TLS, as paths or
+            bytes.
+        token: bearer token, or a function that returns it, called for every attempt.
+        timeout: time limit of a call with all its attempts and the pauses between, seconds.
+        allow_plaintext: allow plain text to other machines, where something else protects the
+            connection.
+        channel_options: gRPC channel arguments, such as
+            ("grpc.max_receive_message_length", 8_000_000).
 
     Raises:
-        ValueError: the address is none; or it is on another machine and neither TLS nor
-            `allow_plaintext` is given, or a token would go there in plain text; or the token
-            cannot be sent in a header.
+        ValueError: `address` is not an address; or it is on another machine and neither TLS nor
+            `allow_plaintext` is given, or a token would be sent there in plain text; or the
+            token cannot be sent in a header.
         OSError: a PEM file cannot be read.
     """
 
@@ -107,7 +110,7 @@ class IdPassClient:
         self.close()
 
     def close(self) -> None:
-        """Ends the connection; calls in flight fail, and iterations over `watch` end."""
+        """Closes the connection. Calls in flight fail; iterations over `watch` end."""
         self._channel.closed = True
         channel = self._channel.take()
         if channel is not None:
@@ -132,23 +135,23 @@ class IdPassClient:
             reason: a CancelReason or its word, such as "abandoned"; never affects the refund.
             note: free text, up to 500 characters, kept with the pass.
             expected_status: cancel only if the pass is in this status.
-            require_refund: cancel only if the fee comes back.
-            validate_only: make every check and answer as the call would, but change nothing.
+            require_refund: cancel only if the fee is refunded.
+            validate_only: make every check and answer as usual, but change nothing.
             request_id: 1 to 128 visible ASCII characters; the same one with the same arguments
-                gets the first answer again, for as long as the pass exists. Made up if None.
-            timeout: seconds in all; the client's if None.
+                gets the first answer again, for as long as the pass exists. Generated if None.
+            timeout: overall time limit, seconds; the client's if None.
 
         Raises:
             NotFound: the account has no such pass.
             AlreadyCancelled: with the first outcome.
-            Complete, Expired, Failed: it ended in another way.
-            PassChanged: it is not in `expected_status`.
-            RefundNotAvailable: `require_refund`, and the verification has begun.
+            Complete, Expired, Failed: the pass ended in another way.
+            PassChanged: the pass is not in `expected_status`.
+            RefundNotAvailable: `require_refund` is set and verification has begun.
             OutcomeUnknown: no answer came; call again with the error's request_id.
-            Overloaded: the server asks for a longer delay than there is time.
-            Unavailable: no server could be reached; nothing was sent, or nothing was changed.
+            Overloaded: the server asks for a longer delay than there is time left.
+            Unavailable: no server could be reached; nothing was changed.
             IdPassError: anything else; see idpass.errors.
-            TypeError, ValueError: `reason` or `expected_status` is no word for it.
+            TypeError, ValueError: `reason` or `expected_status` is not one of the words.
         """
         call = _calls.cancel(
             id,
@@ -175,22 +178,22 @@ class IdPassClient:
     ) -> Iterator[CancelResult]:
         """Cancels any number of passes, and yields a result for each, in order.
 
-        Each is decided by itself, as `cancel` would; a refused one does not touch the others.
-        `ids` is read as results are consumed, so that it may be longer than memory. Where a
-        batch fails as a whole, no more ids are read, its items' results carry the error, and
-        it is raised after the last result. Running again with all ids is safe: what is
-        cancelled is answered AlreadyCancelled, and nothing is refunded twice.
+        Each is decided by itself, as by `cancel`; a refused one does not affect the others. `ids`
+        is read as results are consumed, so it need not fit into memory. If a batch fails as a
+        whole, no more ids are read, the results of its items carry the error, and it is raised
+        after the last result. Running again with all ids is safe: cancelled passes are answered
+        with AlreadyCancelled, and nothing is refunded twice.
 
         It goes at the server's pace: a batch that is refused as Overloaded changed nothing, and
-        is sent again after the delay that the server asks for, as often as it does.
+        is sent again after each delay that the server asks for.
 
         Args:
             ids: UUIDs of passes.
-            reason, note, expected_status, require_refund: for each, as for `cancel`.
-            batch_size: how many are sent together, 1 to 1,000.
-            in_flight: how many batches are under way at once.
-            timeout: seconds for each batch, anew after each delay that the server asks for; the
-                client's if None.
+            reason, note, expected_status, require_refund: for each pass, as for `cancel`.
+            batch_size: ids per batch, 1 to 1,000.
+            in_flight: batches under way at once.
+            timeout: time limit of a batch, seconds, restarted after each delay that the server
+                asks for; the client's if None.
 
         Raises:
             ValueError: batch_size or in_flight is out of range.
@@ -215,7 +218,7 @@ class IdPassClient:
 
         def pause(seconds: float) -> None:
             if closed.wait(seconds):
-                raise CancelledError  # nobody waits for the answer any more
+                raise CancelledError  # nobody is waiting for the answer any more
 
         def run(batch: _calls.Batch) -> Sequence[CancelResult]:
             return self._run(batch.call, timeout, patient=True, pause=pause)
@@ -254,15 +257,16 @@ class IdPassClient:
         """Registers a pass in NEW, charges the account's fee and takes a slot.
 
         Args:
-            link_validity_days: until the link expires, 1 to 14; 0 means 7.
+            link_validity_days: days until the link expires, 1 to 14; 0 means 7.
             applicant_reference: the business's own name for the applicant, up to 128 characters.
             supersedes: UUID of a pass in flight that the new one replaces: it is cancelled in
-                the same transaction, and hands over its slot.
+                the same transaction, and the new one takes its slot.
             request_id, timeout: as for `cancel`.
 
         Raises:
             NoFreeSlot: every slot of the account is in use.
-            NotFound, AlreadyCancelled, Complete, Expired, Failed: of the prior pass.
+            NotFound, AlreadyCancelled, Complete, Expired, Failed: the pass in `supersedes` does
+                not exist or is not in flight.
             OutcomeUnknown: no answer came; call again with the error's request_id.
             IdPassError: anything else; see idpass.errors.
         """
@@ -278,19 +282,19 @@ class IdPassClient:
         request_id: str | None = None,
         timeout: float | None = None,
     ) -> AdvanceReceipt:
-        """Moves a pass along its lifecycle, as the applicant and the verification do.
+        """Advances a pass along its lifecycle as the applicant and the verification proceed.
 
         Args:
             id: UUID of the pass.
             to_status: OPENED, IN_PROGRESS, COMPLETE, FAILED or EXPIRED, or its word: "opened".
-            expected_status: move only if the pass is in this status.
+            expected_status: advance only if the pass is in this status.
             request_id, timeout: as for `cancel`.
 
         Raises:
             NotFound: the account has no such pass.
-            TransitionNotAllowed: no arrow leads there; see `.allowed`.
+            TransitionNotAllowed: its status does not lead there; see `.allowed`.
             AlreadyCancelled, Complete, Expired, Failed: its status can no longer change.
-            PassChanged: it is not in `expected_status`.
+            PassChanged: the pass is not in `expected_status`.
             OutcomeUnknown: no answer came; call again with the error's request_id.
             IdPassError: anything else; see idpass.errors.
         """
@@ -306,7 +310,7 @@ class IdPassClient:
 
         Args:
             id: UUID of the pass.
-            timeout: seconds in all; the client's if None.
+            timeout: overall time limit, seconds; the client's if None.
 
         Raises:
             NotFound: the account has no such pass.
@@ -318,7 +322,7 @@ class IdPassClient:
         """The caller's account, as it is now.
 
         Args:
-            timeout: seconds in all; the client's if None.
+            timeout: overall time limit, seconds; the client's if None.
 
         Raises:
             IdPassError: see idpass.errors.
@@ -333,19 +337,19 @@ class IdPassClient:
         idle_for: timedelta | None = None,
         timeout: float | None = None,
     ) -> Iterator[IdPass]:
-        """Passes, newest first; further pages are asked for as they are needed.
+        """Passes, newest first; further pages are requested as they are needed.
 
-        A pass that exists and matches all the while is seen exactly once.
+        A pass that exists and matches throughout the listing is returned exactly once.
 
         Args:
-            statuses: only passes in one of these; empty means any.
+            statuses: only passes in one of these statuses, up to 50 entries; empty means any.
             idle_before: only passes whose status has not changed since; with a time zone.
             idle_for: the same, counted back from now.
-            timeout: seconds for each page, anew after each delay that an overloaded server asks
-                for; the client's if None.
+            timeout: time limit of a page, seconds, restarted after each delay that an overloaded
+                server asks for; the client's if None.
 
         Raises:
-            ValueError: both idle_before and idle_for are given, or there is no time zone.
+            ValueError: both idle_before and idle_for are given, or idle_before has no time zone.
             IdPassError: see idpass.errors.
         """
         return self._pages(_calls.Listing(statuses, idle_before, idle_for), timeout)
@@ -361,23 +365,24 @@ class IdPassClient:
         after_sequence: int = 0,
         reconnect_for: float = 60.0,
     ) -> Iterator[Event]:
-        """The account's events in commit order, and then each as it happens.
+        """The account's events in commit order: past ones first, then each as it happens.
 
-        A broken connection is made again, and the iteration goes on after the last event that
-        was yielded: none is missed and none comes twice; where the server is overloaded then,
-        after the delay that it asks for. It ends when the client is closed.
+        After a broken connection it reconnects and resumes after the last event yielded, so none
+        is missed or repeated; an overloaded server is given the delay that it asks for. The
+        iteration ends when the client is closed.
 
         Args:
             id: only this pass's events, ending after the one that made it terminal.
-            after_sequence: of the last event already seen; 0 means from the beginning, and
-                `account().last_sequence` means from now on.
-            reconnect_for: seconds that the service may be out of reach, or overloaded, before
-                that is an error.
+            after_sequence: sequence of the last event already seen; 0 means from the beginning,
+                and `account().last_sequence` means from now on.
+            reconnect_for: how long the service may be out of reach or overloaded before an error
+                is raised, seconds.
 
         Raises:
             NotFound: the account has no such pass.
-            Unavailable: the service was out of reach for too long.
-            Overloaded: there is no room for the stream: at its beginning, or for too long.
+            Unavailable: the service was out of reach for longer than `reconnect_for`.
+            Overloaded: the server has no room for the stream: at its start, or for longer than
+                `reconnect_for`.
             IdPassError: anything else; see idpass.errors.
         """
         return self._events(_calls.Watching(id, after_sequence), reconnect_for)
@@ -398,7 +403,7 @@ class IdPassClient:
                 for message in stream:
                     reconnects.connected()
                     yield call.read(message)
-                return  # noqa: TRY300 the end of the stream, not of the attempt
+                return  # noqa: TRY300 the stream has ended by itself
             except grpc.RpcError as error:
                 if self._channel.closed:
                     return
@@ -413,10 +418,10 @@ class IdPassClient:
                 return
 
     def _come_back(self, reconnects: Reconnects, delay_s: float) -> bool:
-        """Pauses and waits for a connection; without one, the next stream tells why there is none.
+        """Pauses, then waits for a connection. If there is none, the next stream says why.
 
         Returns:
-            false if the client was closed meanwhile.
+            False if the client was closed meanwhile.
         """
         time.sleep(delay_s)
         if not self._channel.closed:

@@ -2,30 +2,30 @@
 
     IdPassError                   every error of a call
     ├── InvalidRequest            a field is missing or malformed
-    │   └── RequestIdReused       the request_id stands for something else
-    ├── Unauthenticated           no or unknown credentials
-    ├── PermissionDenied          known credentials that may not do this
+    │   └── RequestIdReused       the request_id was used with different content
+    ├── Unauthenticated           missing or unknown credentials
+    ├── PermissionDenied          the credentials do not permit this
     ├── NotFound                  the account has no such pass
-    ├── FailedPrecondition        the pass is in no state for it
+    ├── FailedPrecondition        the pass's status does not allow it
     │   ├── PassEnded             its status can no longer change
-    │   │   ├── AlreadyCancelled  and here is with what outcome
+    │   │   ├── AlreadyCancelled  with the outcome of the cancellation
     │   │   ├── Complete
     │   │   ├── Expired
     │   │   └── Failed
-    │   ├── TransitionNotAllowed  no arrow leads there
-    │   └── RefundNotAvailable    require_refund was set and none is due
+    │   ├── TransitionNotAllowed  its status does not lead to the requested one
+    │   └── RefundNotAvailable    require_refund was set and no refund is due
     ├── Aborted                   something changed meanwhile
     │   └── PassChanged           the pass is not in expected_status
     ├── ResourceExhausted         a limit is reached
-    │   ├── NoFreeSlot            of the account
-    │   └── Overloaded            of the server; nothing was changed
+    │   ├── NoFreeSlot            the account's slots are all in use
+    │   └── Overloaded            the server is too busy, or the caller too fast; nothing changed
     ├── Unavailable               no server answered; nothing was changed
-    ├── DeadlineExceeded          the time ran out; nothing was changed
+    ├── DeadlineExceeded          a call that changes nothing ran out of time
     ├── OutcomeUnknown            the change may or may not have been made: ask again
-    └── Internal                  a fault of the service
+    └── Internal                  a bug in the service
 
-A class is chosen by the ErrorInfo's reason; one that this version does not know falls back to
-the class of the error's code. Messages are for people and may change.
+The class follows from the ErrorInfo's reason. A reason that this version does not know falls back
+to the class of the status code. Messages are for people and may change.
 """
 
 import copy
@@ -48,19 +48,19 @@ class Violation(NamedTuple):
 
 
 class IdPassError(Exception):
-    """A call was refused or failed. The grpc.RpcError, where there is one, is its cause.
+    """A call was refused or failed. Its cause is the grpc.RpcError, if there is one.
 
     Attributes:
-        code: of gRPC.
+        code: gRPC status code.
         message: for people.
-        reason: a name of idpass.v1.ErrorReason without its prefix, for programs; None where
-            the error does not come from the service itself.
+        reason: a name of idpass.v1.ErrorReason without its prefix, for programs; None if the
+            error does not come from the service itself.
         metadata: the facts that belong to the reason.
-        reference: UUID of the call, to be given with a report; None where no server answered.
-        request_id: that a changing call was sent with, given by the caller or made up here;
+        reference: UUID of the call, to be quoted in a report; None if no server answered.
+        request_id: what a changing call was sent with, given by the caller or generated;
             calling again with it is safe. None for calls that change nothing.
-        violations: of an InvalidRequest, every one.
-        retry_after: seconds after which the server asks to be called again, or None.
+        violations: all that is wrong with an invalid request, up to 20.
+        retry_after: delay after which the server asks to be called again, seconds, or None.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class IdPassError(Exception):
         return f"{self.message}{where}"
 
     def with_request_id(self, request_id: str) -> "IdPassError":
-        """The same error for one of several items that failed together."""
+        """A copy of the error for one of several items that failed together."""
         error = copy.copy(self)
         error.request_id = request_id
         error.__cause__ = self.__cause__
@@ -98,7 +98,7 @@ class IdPassError(Exception):
 
     @property
     def status(self) -> Status | None:
-        """Where the pass stands, if the error says so."""
+        """The status of the pass, if the error says so."""
         return _status(self.metadata.get("status", ""))
 
 
@@ -107,19 +107,19 @@ class InvalidRequest(IdPassError):
 
 
 class RequestIdReused(InvalidRequest):
-    """The request_id was used before, for something else."""
+    """The request_id was used before with different content."""
 
 
 class Unauthenticated(IdPassError):
-    """The credentials are missing or not known."""
+    """The credentials are missing or unknown."""
 
 
 class PermissionDenied(IdPassError):
-    """The caller is known and may not do this."""
+    """The caller is known but not permitted to do this."""
 
     @property
     def permission(self) -> str | None:
-        """What the caller lacks."""
+        """The permission that the caller lacks."""
         return self.metadata.get("permission")
 
 
@@ -128,7 +128,7 @@ class NotFound(IdPassError):
 
 
 class FailedPrecondition(IdPassError):
-    """The pass is in no state for it."""
+    """The status of the pass does not allow it."""
 
 
 class PassEnded(FailedPrecondition):
@@ -136,26 +136,26 @@ class PassEnded(FailedPrecondition):
 
     @property
     def end_time(self) -> datetime | None:
-        """When it became so, in UTC."""
+        """When the pass ended, in UTC."""
         return _time(self.metadata.get("endTime"))
 
 
 class AlreadyCancelled(PassEnded):
-    """The pass was cancelled before, with the outcome told here."""
+    """The pass was already cancelled, with the outcome given here."""
 
     @property
     def fee_refunded(self) -> bool:
-        """Whether that cancellation gave the fee back."""
+        """Whether that cancellation refunded the fee."""
         return self.metadata.get("feeRefunded") == "true"
 
     @property
     def cancel_time(self) -> datetime | None:
-        """When it was decided, in UTC."""
+        """When that cancellation was decided, in UTC."""
         return _time(self.metadata.get("cancelTime"))
 
     @property
     def cancel_reason(self) -> CancelReason:
-        """Why."""
+        """The reason of that cancellation."""
         try:
             return CancelReason(self.metadata.get("reason", ""))
         except ValueError:
@@ -163,7 +163,7 @@ class AlreadyCancelled(PassEnded):
 
     @property
     def superseded_by(self) -> str | None:
-        """The pass that took its place, if one did."""
+        """The pass that replaced it, if any."""
         return self.metadata.get("supersededBy") or None
 
 
@@ -172,29 +172,29 @@ class Complete(PassEnded):
 
 
 class Expired(PassEnded):
-    """The link's validity ran out."""
+    """The link has expired."""
 
 
 class Failed(PassEnded):
-    """The pass's status is `failed`: its verification came to a negative end."""
+    """The pass's status is `failed`: its verification failed."""
 
 
 class TransitionNotAllowed(FailedPrecondition):
-    """The pass is in flight, but no arrow leads from its status to the one asked for."""
+    """The pass is in flight, but its status does not lead to the requested one."""
 
     @property
     def allowed(self) -> tuple[Status, ...]:
-        """Where it may go."""
+        """The statuses that its status leads to."""
         words = self.metadata.get("allowed", "").split(",")
         return tuple(filter(None, map(_status, words)))
 
 
 class RefundNotAvailable(FailedPrecondition):
-    """`require_refund` was set and no fee would come back. Nothing was changed."""
+    """`require_refund` was set and no fee would be refunded. Nothing was changed."""
 
 
 class Aborted(IdPassError):
-    """Something changed meanwhile; read and decide anew."""
+    """Something changed meanwhile; read and decide again."""
 
 
 class PassChanged(Aborted):
@@ -210,36 +210,36 @@ class NoFreeSlot(ResourceExhausted):
 
     @property
     def slot_limit(self) -> int | None:
-        """How many there are."""
+        """How many slots the account has."""
         limit = self.metadata.get("slotLimit", "")
         return int(limit) if limit.isdecimal() else None
 
 
 class Overloaded(ResourceExhausted):
-    """The server has too much to do, or this caller calls too often; nothing was changed.
+    """The server is overloaded, or this caller exceeds its rate; nothing was changed.
 
-    The call was made again as often as its time allowed; `retry_after` is more than was left.
+    The call was retried as often as its time allowed; `retry_after` is more than was left.
     """
 
 
 class Unavailable(IdPassError):
-    """No server could answer in time. If the call changes anything, it did not."""
+    """No server answered in time. A call that would change something did not."""
 
 
 class DeadlineExceeded(IdPassError):
-    """The time ran out on a call that changes nothing."""
+    """A call that changes nothing ran out of time."""
 
 
 class OutcomeUnknown(IdPassError):
     """The change may or may not have been made, and no answer came in time.
 
-    Calling again with `request_id` and the same arguments settles it: it makes the change, or
-    gives the first answer if it was made already.
+    Calling again with `request_id` and the same arguments settles it: the change is made, or the
+    first answer is given again if it was made already.
     """
 
 
 class Internal(IdPassError):
-    """A fault of the service; report it with `reference`."""
+    """A bug in the service; report it with `reference`."""
 
 
 def _status(word: str) -> Status | None:

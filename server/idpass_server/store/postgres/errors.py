@@ -1,7 +1,7 @@
-"""What PostgreSQL's errors mean for whoever waits, and how they are told.
+"""PostgreSQL's errors: what they mean for callers, and their text for operators.
 
-Callers learn what it means for them; the log and the operator's checks learn PostgreSQL's own
-words, with the SQLSTATE. Those words never hold what a URL hides.
+Callers learn what an error means for them. The log and operators get PostgreSQL's own text with the
+SQLSTATE, without the secrets of a URL.
 """
 
 import os
@@ -15,7 +15,7 @@ from idpass_server.rules.refusals import StoreUnavailable
 from idpass_server.store import StoreBroken
 from idpass_server.urls import HIDDEN, shown_url
 
-# SQLSTATEs, by what they mean here.
+# SQLSTATEs by what they mean here.
 OUTCOME_UNKNOWN: Final = {"40003", "08007"}
 CONFLICT: Final = {"40001", "40P01"}  # serialisation failure, deadlock: run the transaction again
 LOCKED: Final = "55P03"
@@ -37,7 +37,7 @@ _BUSY: Final = {
 _DAMAGED: Final = {"XX001", "XX002", "58030"}
 _SHOWN: Final = {"host", "hostaddr", "port", "dbname", "user"}
 _SHORT: Final = 4
-"""Length up to which a parameter that is no password, such as a number, is not taken out."""
+"""Length up to which a parameter of a URL, such as a number, is no secret unless a password."""
 
 
 class NoAnswer(psycopg.OperationalError):
@@ -45,15 +45,15 @@ class NoAnswer(psycopg.OperationalError):
 
 
 class NotConfirmed(psycopg.OperationalError):
-    """COMMIT was answered with a warning: the standby has perhaps not got it."""
+    """COMMIT was answered with a warning: a standby may not have it."""
 
 
 class Said(Exception):
-    """An error in the words of PostgreSQL or libpq, fit for the log."""
+    """An error in PostgreSQL's or libpq's words, without secrets."""
 
 
 def _reason(error: psycopg.Error) -> str | None:
-    """What an error means for whoever waits; None if it is a fault of ours."""
+    """What an error means for callers; None if it is a bug of ours."""
     state = error.sqlstate or ""
     if isinstance(error, NoAnswer):
         return "the database does not answer"
@@ -69,10 +69,14 @@ def _reason(error: psycopg.Error) -> str | None:
 
 
 def refused(error: psycopg.Error, url: str) -> Exception:
-    """What to raise, from what was said, for an error that left nothing behind.
+    """What to raise for an error after which nothing was changed.
+
+    Args:
+        error: of the database.
+        url: of the database.
 
     Returns:
-        StoreUnavailable, StoreBroken, or the error itself if it is a fault of ours.
+        StoreUnavailable, StoreBroken, or the error itself if it is a bug of ours.
     """
     if error.sqlstate in _DAMAGED:
         return StoreBroken(f"the database is damaged: {said(error, url)}")
@@ -83,13 +87,14 @@ def refused(error: psycopg.Error, url: str) -> Exception:
 
 
 def said(error: BaseException, url: str = "") -> Said:
-    """What PostgreSQL said, in one line and without secrets.
+    """What PostgreSQL said, on one line and without secrets.
 
-    A server's error has details of rows, which are left out; one about connecting has only its
-    text, and no SQLSTATE, which libpq keeps to itself.
+    Details of a server's error may quote rows and are left out. An error about connecting has text
+    only: libpq does not pass its SQLSTATE on.
 
     Args:
-        url: of the database, whose secrets are taken out.
+        error: of the database.
+        url: of the database, whose secrets are removed.
     """
     if isinstance(error.__cause__, Said):
         return error.__cause__
@@ -102,6 +107,7 @@ def said(error: BaseException, url: str = "") -> Said:
 
 
 def cannot_connect(url: str, error: psycopg.Error) -> str:
+    """Says why a database cannot be used, for operators."""
     return f"{shown_url(url)} cannot be used: {said(error, url)}"
 
 

@@ -1,9 +1,9 @@
-"""Several hosts in a URL: which of them to leave alone when more than one takes changes.
+"""URLs with several hosts: which of them to avoid when more than one accepts changes.
 
-A primary that was replaced and still lives, cut off from what promotes and demotes, would be
-served from as if nothing had happened. Each promotion begins a new timeline, with a higher number:
-a host that takes changes on a lower one than another is superseded, and is not connected to until
-it has a higher one itself.
+A primary that was replaced but still runs, cut off from whatever promotes and demotes, would accept
+changes that are lost. Each promotion starts a new timeline with a higher number, so a host that
+accepts changes on a lower timeline than another is superseded, and avoided until it reaches the
+highest one.
 """
 
 import threading
@@ -17,14 +17,20 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from idpass_server.store.postgres.link import Connection, Database
 
 LOOK_S: Final = 5.0
+"""Interval between two looks at the hosts, seconds."""
 CONNECT_S: Final = "2"
+"""Timeout for connecting to a host, seconds."""
 _TIMELINE: Final = "SELECT left(pg_walfile_name(pg_current_wal_lsn()), 8)"
 
 log = structlog.get_logger()
 
 
 class Lookout:
-    """Looks at all hosts every LOOK_S, where there are several. Args: database: to be led."""
+    """Checks all hosts every LOOK_S, if there are several.
+
+    Args:
+        database: whose connections are moved away from superseded hosts.
+    """
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -37,6 +43,7 @@ class Lookout:
             threading.Thread(target=self._run, name="lookout", daemon=True).start()
 
     def close(self) -> None:
+        """Stops checking."""
         self._closing.set()
 
     def _run(self) -> None:
@@ -64,7 +71,7 @@ class Lookout:
         self._database.choose(make_conninfo(self._conninfo, **joined))
 
     def _timeline(self, place: dict[str, str]) -> str:
-        """In hexadecimal; empty for a host that takes no changes now."""
+        """A host's timeline in hexadecimal; "" if it does not accept changes now."""
         only = make_conninfo(self._conninfo, **place, connect_timeout=CONNECT_S)
         try:
             with closing(Connection.connect(only, autocommit=True)) as connection:
@@ -75,7 +82,7 @@ class Lookout:
 
 
 def _places(given: dict[str, Any]) -> list[dict[str, str]]:
-    """The hosts of a conninfo, each alone."""
+    """The parameters of a conninfo that name its hosts, for each host."""
     lists = {
         name: str(given[name]).split(",") for name in ("host", "hostaddr", "port") if name in given
     }

@@ -1,7 +1,6 @@
-"""A connection to PostgreSQL that is made again when it is lost.
+"""Connections to PostgreSQL that are replaced when they are lost.
 
-Nothing waits for an answer without a bound: a server may hang while its kernel keeps the
-connection open.
+Every wait for an answer is bounded: a server may hang while its kernel keeps the connection open.
 """
 
 import logging
@@ -20,28 +19,28 @@ from idpass_server.store.postgres.errors import ELSEWHERE, NoAnswer, refused, sa
 from idpass_server.store.postgres.session import SERVING, conninfo, prepare
 
 PATIENCE_S: Final = 10.0
-"""Time that the server gets to answer, seconds; longer than its own timeouts."""
+"""Timeout for an answer, seconds; longer than the server's own timeouts."""
 
 CANCEL_S: Final = 1.0
-"""Time that a cancelled statement gets to end, seconds."""
+"""Timeout for a cancelled statement to end, seconds."""
 
 T = TypeVar("T")
 log = structlog.get_logger()
 
-# Or its warnings, all of which are handled here, would be printed among the log's lines.
+# Its warnings are all handled here; without a handler they would be printed into the log.
 logging.getLogger("psycopg").addHandler(logging.NullHandler())
 
 
 class Connection(psycopg.Connection[Any]):
-    """A connection on which no wait is endless.
+    """A connection on which every wait is bounded.
 
-    A server that does not answer in time has its connection closed, and what was asked ends with
-    NoAnswer. What it was doing there it still does: a COMMIT that waits for a standby goes on
-    waiting, and is seen by nobody before it may be.
+    If the server does not answer in time, the connection is closed and the statement raises
+    NoAnswer. The server carries on with the statement: a COMMIT that waits for a standby still
+    waits, and stays invisible until the standby has it.
 
     Attributes:
-        patience_s: the time that the server gets to answer.
-        session: the server's number of it; each change proves that it is made there.
+        patience_s: timeout for an answer, seconds.
+        session: process id of the server's session; each change proves that it runs there.
     """
 
     patience_s = PATIENCE_S
@@ -50,7 +49,7 @@ class Connection(psycopg.Connection[Any]):
 
     @contextmanager
     def hurried(self, patience_s: float) -> Iterator[None]:
-        """For work of which nothing is lost: it is cancelled after that many seconds."""
+        """Within it, statements are cancelled after `patience_s` seconds; for those that may be."""
         self._hurried_s = patience_s
         try:
             yield
@@ -74,7 +73,7 @@ class Connection(psycopg.Connection[Any]):
 
 
 def _bounded(gen: Generator[Any, Any, T], patience_s: float) -> Generator[Any, Any, T]:
-    """What psycopg waits with: it hears several times a second that nothing came."""
+    """Bounds a psycopg wait, whose generator runs several times a second while nothing comes."""
     until_s = time.monotonic() + patience_s
     try:
         wanted = next(gen)
@@ -89,18 +88,18 @@ def _bounded(gen: Generator[Any, Any, T], patience_s: float) -> Generator[Any, A
 
 
 class Database:
-    """A database, and whether it is within reach: told in the log when that changes.
+    """A database, and whether it can be reached; logs when that changes.
 
     Args:
         url: as libpq takes it.
-        read_only: a server that takes no changes will do.
-
-    Raises:
-        CannotOpen: the URL is none.
+        read_only: accept a server that does not accept changes.
 
     Attributes:
         conninfo: what connections are made with.
-        choice: the number of that.
+        choice: version of `conninfo`.
+
+    Raises:
+        CannotOpen: the URL cannot be used.
     """
 
     def __init__(self, url: str, *, read_only: bool = False) -> None:
@@ -112,26 +111,26 @@ class Database:
         self.choice = 0
 
     def choose(self, conninfo: str) -> None:
-        """Has every connection made anew, by another conninfo, before it is next used."""
+        """Makes every connection reconnect with another conninfo before its next use."""
         self.conninfo = conninfo
         self.choice += 1
 
     def connect(self, settings: dict[str, str], patience_s: float) -> Connection:
-        """A new connection in autocommit, with all that is relied on set.
+        """Opens a connection in autocommit mode, with every setting that the code relies on.
 
         Args:
-            settings: OPERATING or SERVING, or with other values.
-            patience_s: the time that the server gets to answer.
+            settings: OPERATING or SERVING, perhaps with other values.
+            patience_s: timeout for an answer, seconds.
 
         Raises:
-            psycopg.Error: no host takes connections and changes.
-            StoreUnavailable: the server cannot be relied on.
+            psycopg.Error: no host accepts connections and changes.
+            StoreUnavailable: the server's commits cannot be relied on.
         """
         connection = self._connect()
         try:
             connection.patience_s = patience_s
             connection.session = prepare(connection, self._connect, settings)
-            # Ids are text here, as in every record.
+            # Ids are text, as in every record.
             connection.adapters.register_loader("uuid", TextLoader)
         except BaseException:
             connection.close()
@@ -142,15 +141,16 @@ class Database:
         return Connection.connect(self.conninfo, autocommit=True, prepare_threshold=0)
 
     def link(self, patience_s: float = PATIENCE_S, **settings: str) -> "Link":
-        """
+        """Makes a link, which connects when it is first used.
+
         Args:
-            patience_s: the time that the server gets to answer.
-            settings: of its sessions, instead of those of SERVING.
+            patience_s: timeout for an answer, seconds.
+            settings: of its sessions, on top of SERVING.
         """
         return Link(self, SERVING | settings, patience_s)
 
     def found(self, connection: Connection) -> int:
-        """Returns which time it is that the database was found."""
+        """Notes a new connection. Returns the number of times that the database came in reach."""
         with self._lock:
             if self._lost:
                 info = connection.info
@@ -161,9 +161,11 @@ class Database:
             return self._turn
 
     def lost(self, error: BaseException, turn: int | None = None) -> None:
-        """
+        """Notes a lost connection or failed attempt, and logs the first one.
+
         Args:
-            turn: of the connection that is lost, if it was one: of those of one turn one tells.
+            error: why.
+            turn: what `found` returned for the lost connection; None for a failed attempt.
         """
         with self._lock:
             if self._turn and not self._lost and turn in (None, self._turn):
@@ -175,9 +177,9 @@ class Link:
     """One connection, for one thread at a time.
 
     Attributes:
-        url: of the database; it may hold secrets.
-        warnings: what the server has warned of.
-        was_lost: whether the connection had to be given up, last time that something failed.
+        url: of the database; may hold secrets.
+        warnings: the server's warnings since the list was last cleared.
+        was_lost: whether the latest failure ended the connection.
     """
 
     def __init__(self, database: Database, settings: dict[str, str], patience_s: float) -> None:
@@ -192,11 +194,11 @@ class Link:
         self.was_lost = False
 
     def connection(self) -> Connection:
-        """The connection as it is, or a new one.
+        """Returns the connection, or a new one if there is none.
 
         Raises:
-            psycopg.Error: there is none to be had.
-            StoreUnavailable: the server does not keep what it is given.
+            psycopg.Error: no host accepts connections and changes.
+            StoreUnavailable: the server's commits cannot be relied on.
         """
         if self._choice != self._database.choice:
             self.close()
@@ -215,7 +217,7 @@ class Link:
         return self._connection
 
     def reset(self, error: BaseException) -> None:
-        """After an error: gives up a connection that is of no more use, or ends its transaction."""
+        """Cleans up after an error: ends the transaction, or the connection if it is lost."""
         connection = self._connection
         if connection is None:
             return
@@ -231,10 +233,14 @@ class Link:
             self._database.lost(error, self._turn)
 
     def run(self, work: Callable[[Connection], T]) -> T:
-        """Does something in one statement; a second time where the connection turns out lost.
+        """Runs one statement, and repeats it if the connection turns out to be lost.
+
+        Args:
+            work: runs it on the connection.
 
         Raises:
-            StoreUnavailable, StoreBroken: see there.
+            StoreUnavailable: nothing was changed.
+            StoreBroken: the database is damaged.
         """
         try:
             try:
@@ -249,6 +255,7 @@ class Link:
             raise refused(error, self.url) from said(error, self.url)
 
     def close(self) -> None:
+        """Closes the connection; the next use opens another."""
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.close()

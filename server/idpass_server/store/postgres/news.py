@@ -1,10 +1,9 @@
-"""What other processes commit: announced by NOTIFY, heard by LISTEN.
+"""News of other processes' commits, by NOTIFY and LISTEN.
 
-An announcement is a hint and no more; what a watcher gets it reads from the events. It is made
-after the commit, by a thread of its own and for all that was committed meanwhile: within the
-transaction NOTIFY would have the commits of all processes wait for each other. Where one is lost,
-since a process died before it could make it or a connection broke, the look at the watched
-accounts finds the news within POLL_S.
+A notification is only a hint; watchers read the events themselves. A thread sends it after the
+commit, once for everything that was committed meanwhile: within the transaction, NOTIFY would
+serialise the commits of all processes. If one is lost because a process died or a connection broke,
+polling the watched accounts finds the news within POLL_S.
 """
 
 import json
@@ -24,23 +23,28 @@ from idpass_server.store.postgres.link import Link
 CHANNEL: Final = "idpass_events"
 ACCOUNTS_PER_NOTIFY: Final = 80  # a payload has less than 8,000 bytes, a name up to 63
 PAUSE_S: Final = 0.01
-"""Between two announcements: so many a second cost next to nothing."""
+"""Pause between two notifications, seconds; at that rate they cost next to nothing."""
 POLL_S: Final = 1.0
+"""Interval between two looks at the watched accounts, seconds."""
 END_S: Final = 2.0
-"""Time that a thread gets to end, seconds."""
+"""Timeout for a thread to end, seconds."""
 
 log = structlog.get_logger()
 
 
 def _end(thread: threading.Thread, link: Link) -> None:
-    """A thread that the database keeps waiting ends with the process."""
+    """Waits for a thread to end; one that the database blocks is left to end with the process."""
     thread.join(END_S)
     if not thread.is_alive():
         link.close()
 
 
 class Announcer:
-    """Tells the other processes of new events. Args: link: its own, closed with it."""
+    """Notifies the other processes of new events.
+
+    Args:
+        link: used by nobody else, and closed with it.
+    """
 
     def __init__(self, link: Link) -> None:
         self._link = link
@@ -51,13 +55,13 @@ class Announcer:
         self._thread.start()
 
     def announce(self, last_sequences: Mapping[str, int]) -> None:
-        """Soon, and without waiting for it."""
+        """Schedules a notification and returns at once."""
         with self._wake:
             self._news.update(last_sequences)
             self._wake.notify()
 
     def close(self) -> None:
-        """Announces what is left, if the database lets it."""
+        """Sends what is left, if the database answers in time."""
         with self._wake:
             self._closing = True
             self._wake.notify()
@@ -85,12 +89,12 @@ class Announcer:
 
 
 class Listener:
-    """Hears of new events.
+    """Receives other processes' notifications.
 
     Args:
-        link: its own, closed with it.
-        watched: the accounts of interest.
-        tell: is told, on the listener's thread.
+        link: used by nobody else, and closed with it.
+        watched: returns the accounts of interest.
+        tell: called with their newest sequences, on the listener's thread.
     """
 
     def __init__(self, link: Link, watched: Callable[[], Collection[str]], tell: Tell) -> None:
@@ -102,6 +106,7 @@ class Listener:
         self._thread.start()
 
     def close(self) -> None:
+        """Stops listening."""
         self._closing.set()
         _end(self._thread, self._link)
 

@@ -1,13 +1,13 @@
 """The PostgreSQL schema, as migrations: each is applied once, in order, and never edited.
 
-The tables are those of SQLite, and so are the reasons for their form: see `sqlite_schema`. The
-account leads every key, so that an engine that is spread over machines and speaks PostgreSQL's
-protocol can keep an account's rows together (co-locate or partition all tables by `account`, or
-by `name` in accounts): a transaction then stays on one machine unless it has commands of several
-accounts. Nothing here needs an extension, a trigger, a function or a sequence.
+The tables are those of SQLite, and so are the reasons for their form: see `sqlite.schema`. The
+account leads every key, so that a distributed database that speaks PostgreSQL's protocol can keep
+an account's rows together (co-locate or partition all tables by `account`, or by `name` in
+accounts): a transaction then stays on one machine unless it has commands of several accounts.
+Nothing here needs an extension, a trigger, a function or a sequence.
 
-Ids are of type uuid, which sorts as their text does; names sort by their bytes on every server.
-Room is left in the pages for new versions of a row, so that an update touches no index.
+Ids are of type uuid, which sorts like their text; names sort by their bytes on every server. Pages
+keep room for new versions of a row, so that an update touches no index.
 """
 
 import time
@@ -98,22 +98,26 @@ MIGRATIONS: Final[Mapping[str, str]] = {
 
 
 OLDEST: Final = 1
-"""How many of MIGRATIONS a program has to know to serve a database that has them all."""
+"""Number of MIGRATIONS that a program must know to serve a database that has them all."""
 
 
 def schema() -> Schema:
-    """What this program knows."""
+    """The schema of this program."""
     return Schema(tuple(MIGRATIONS), OLDEST)
 
 
 def migrate(connection: Any) -> list[str]:
-    """Brings the schema up to date, once however many processes start at the same time.
+    """Brings the schema up to date, once even if several processes start at the same time.
+
+    Args:
+        connection: with no transaction open.
 
     Returns:
-        the names of the migrations that were applied.
+        names of the migrations applied.
 
     Raises:
-        CannotOpen: the schema is newer than this program, or the database is not fit for it.
+        SchemaTooNew: a newer program has changed the schema beyond what this one can serve.
+        CannotOpen: the database has the wrong encoding.
     """
     with connection.transaction():
         connection.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK_KEY,))
@@ -145,24 +149,27 @@ def _apply(connection: Any, missing: list[str], oldest: int) -> None:
 
 
 def found(connection: Any) -> Found:
-    """What the database records of its schema."""
+    """Reads what the database records of its schema."""
     applied = _rows(connection, "schema_migrations", "SELECT name FROM schema_migrations")
     oldest = _rows(connection, "schema_compatibility", "SELECT oldest FROM schema_compatibility")
     return Found(applied, max(oldest, default=0))
 
 
 def _rows(connection: Any, table: str, query: str) -> list[Any]:
-    """The values of a table that may not be there yet."""
+    """The values of a table that may not exist yet."""
     (known,) = connection.execute("SELECT to_regclass(%s) IS NOT NULL", (table,)).fetchone()
     return [value for (value,) in connection.execute(query)] if known else []
 
 
 def check(connection: Any, url: str) -> None:
-    """
+    """Checks that this program may serve a database as it is.
+
     Args:
-        url: of the database, as it may be shown.
+        connection: to the database.
+        url: of the database, without secrets.
 
     Raises:
-        SchemaOutdated, SchemaTooNew: this program may not serve it.
+        SchemaOutdated: the database lacks migrations of this program.
+        SchemaTooNew: a newer program has changed it beyond what this one can serve.
     """
     schema_check(schema(), found(connection), url)

@@ -1,4 +1,4 @@
-"""How a session with PostgreSQL is made: whatever the code relies on is set, or it is refused.
+"""PostgreSQL sessions: every setting that the code relies on is set, or the session is refused.
 
 The environment, the role, the database and the URL may each have set something else.
 """
@@ -15,9 +15,9 @@ from idpass_server.rules.refusals import StoreUnavailable
 from idpass_server.store import CannotOpen
 from idpass_server.urls import is_ambiguous, shown_url
 
-# What the URL does not say. A host that is gone without a word is noticed after about 15 s. One
-# that takes no changes is no use, however many hosts there are: behind one address there may be
-# any of several.
+# Defaults for what the URL does not say. A host that vanishes is noticed after about 15 s. A host
+# that does not accept changes is skipped, even if it is the only one: its address may lead to
+# several.
 _DEFAULTS: Final = {
     "application_name": "idpass-server",
     "connect_timeout": "3",
@@ -39,10 +39,10 @@ OPERATING: Final = {
     "transaction_timeout": "0",
     "idle_session_timeout": "0",
 }
-"""For what operators do: it may take its time."""
-# Plans are made once, and for large tables, whatever their size was then: a plan that reads a
-# whole table would go on doing so until the table is analysed. A session that hangs in a
-# transaction (its process is stopped, its host gone) does not keep its accounts locked for long.
+"""Settings for operators' work, which may take its time."""
+# Plans are generic and made for large tables, whatever their size is: a plan that scans a small
+# table would stay in use until the table is analysed. A session that hangs in a transaction (its
+# process is stopped, its host gone) must not keep its accounts locked for long.
 SERVING: Final = OPERATING | {
     "lock_timeout": "2s",
     "statement_timeout": "10s",
@@ -54,11 +54,11 @@ SERVING: Final = OPERATING | {
     "jit": "off",
 }
 DURABLE: Final = {"on", "remote_apply"}
-"""Values of synchronous_commit under which COMMIT returns when it is on disk, and on that of a
+"""Values of synchronous_commit with which COMMIT returns once it is on disk, here and on a
 synchronous standby."""
 _NOT_EVERYWHERE: Final = {"transaction_timeout"}
 
-# Where the server promises more than is asked for, that stays.
+# A stronger setting of the server's is kept.
 _SET: Final = """
     SELECT set_config(name, CASE WHEN name = 'synchronous_commit'
         AND current_setting(name) = 'remote_apply' THEN 'remote_apply' ELSE value END, false)
@@ -70,7 +70,9 @@ _FACTS: Final = """
 _PID: Final = "SELECT pg_backend_pid()"
 _SCHEMA: Final = re.compile(r"(?:-c\s*|--)search_path=((?:\\.|\S)+)")
 POOLER_TURNS: Final = 3
+"""Number of attempts to catch a pooler switching sessions."""
 POOLER_WAIT_S: Final = 2.0
+"""Timeout of each attempt, seconds."""
 POOLED: Final = (
     "a pooler between this server and PostgreSQL gives its transactions to different sessions, "
     "whose settings are lost, durability among them; connect to PostgreSQL itself, or have the "
@@ -79,15 +81,16 @@ POOLED: Final = (
 
 
 def conninfo(url: str, *, read_only: bool = False) -> str:
-    """What to connect with: the URL, and defaults for what it does not say.
+    """Completes a URL with defaults.
 
     Args:
-        read_only: a server that takes no changes will do.
+        url: as libpq takes it.
+        read_only: accept a server that does not accept changes.
 
     Raises:
-        CannotOpen: the URL is none.
+        CannotOpen: the URL cannot be used.
     """
-    # libpq's reason would show parts of a password.
+    # libpq's own reason might show parts of a password.
     wrong = CannotOpen(
         f"{shown_url(url)!r} is no database URL: it is postgresql://USER:PASSWORD@HOST:PORT/"
         "DATABASE, where @ : / ? % in a user or password are written as %40 %3A %2F %3F %25"
@@ -103,22 +106,22 @@ def conninfo(url: str, *, read_only: bool = False) -> str:
 
 
 def prepare(connection: Any, connect: Callable[[], Any], settings: dict[str, str]) -> int:
-    """Sets what is relied on, outside of a transaction, and checks what cannot be set.
+    """Sets up a session, and checks what cannot be set.
 
     Args:
-        connection: new, and in autocommit.
-        connect: makes another one to the same place.
-        settings: OPERATING or SERVING, or with other values.
+        connection: new, in autocommit mode.
+        connect: opens another connection to the same place.
+        settings: OPERATING or SERVING, perhaps with other values.
 
     Returns:
-        the number of the session: each transaction that changes something proves that it is in it.
+        process id of the session; each transaction with changes proves that it runs there.
 
     Raises:
-        StoreUnavailable: the server, or what is before it, cannot be relied on.
-        psycopg.Error: a setting is refused; the message names it.
+        StoreUnavailable: commits of the server, or of a pooler before it, cannot be relied on.
+        psycopg.Error: a setting was refused; the message names it.
     """
     wanted = {"search_path": _search_path(connection)} | settings
-    # Prepared statements would fail in a pooler before it can be told to be one.
+    # Prepared statements would fail in a pooler before it is recognised as one.
     values = list(wanted), list(wanted.values()), list(_NOT_EVERYWHERE)
     connection.execute(_SET, values, prepare=False)
     facts = connection.execute(_FACTS, prepare=False).fetchone()
@@ -136,17 +139,20 @@ def prepare(connection: Any, connect: Callable[[], Any], settings: dict[str, str
 
 
 def _search_path(connection: Any) -> str:
-    """The schema that the options of the URL or the environment name, or else `public`; never
-    that of the user or of temporary tables first, which others could fill.
+    """The search_path named in the options of the URL or the environment, or else `public`.
+
+    The schemas of the user and of temporary tables never come first: others could fill them.
     """
     match = _SCHEMA.search(connection.info.get_parameters().get("options", ""))
     return f"{match[1].replace(chr(92), '') if match else 'public'}, pg_temp"
 
 
 def _prove_sessions_are_kept(connection: Any, connect: Callable[[], Any], pid: int) -> None:
-    """Somebody between answers with a process id that is not the session's: a pooler. While
-    another of its clients is in a transaction, one that keeps sessions gives neither the other's
-    session nor a third one.
+    """Checks that a pooler keeps sessions.
+
+    A pooler shows by a process id that is not the session's. While another of its clients is in a
+    transaction, a pooler that keeps sessions gives this connection neither that client's session
+    nor a third one.
 
     Raises:
         StoreUnavailable: it does not keep sessions.
@@ -161,7 +167,7 @@ def _prove_sessions_are_kept(connection: Any, connect: Callable[[], Any], pid: i
                         others != pid
                         and connection.execute(_PID, prepare=False).fetchone()[0] == pid
                     )
-            except psycopg.Error:  # it has but one session, and the other client has it
+            except psycopg.Error:  # it has only one session, which the other client uses
                 kept = False
         if not kept:
             raise StoreUnavailable(POOLED)

@@ -1,18 +1,24 @@
-"""The statements of the PostgreSQL store, put together from the records' fields.
+"""The statements of the PostgreSQL store, built from the records' fields.
 
-Rows come in as one JSON parameter, so that a statement does for a batch what it does for one
-row; nothing of a caller's is ever part of a statement's text.
+Rows come in as one JSON parameter, so that one statement serves a batch of any size. No statement's
+text ever contains a caller's input.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from idpass_server.rules.records import Account, Event, Pass
-
-
-def _columns(record: type[Account | Pass | Event], table: str = "") -> str:
-    return ", ".join(f"{table}.{name}" if table else name for name in record._fields)
-
+from idpass_server.store.rows import (
+    ACCOUNT_CHANGES,
+    ACCOUNT_KEY,
+    COLUMNS,
+    EVENT_KEY,
+    PASS_CHANGES,
+    PASS_KEY,
+    RECEIPT_KEY,
+    TIMER,
+    columns,
+)
 
 _UUIDS: Final = {"id", "id_pass_id", "supersedes", "superseded_by", "reference"}
 
@@ -28,7 +34,7 @@ def _typed(names: Iterable[str]) -> str:
 
 
 def _rows(names: Iterable[str]) -> str:
-    """A parameter's JSON as rows of a table `new`."""
+    """A table `new` with the rows of one JSON parameter."""
     return f"json_to_recordset(%s) AS new ({_typed(names)})"
 
 
@@ -40,42 +46,32 @@ def _update(table: str, key: Sequence[str], names: Sequence[str]) -> str:
     )
 
 
-TIMER: Final = ("account", "expire_time_us", "id_pass_id")
-PASS_KEY: Final = ("account", "id")
-EVENT_KEY: Final = ("account", "sequence")
-RECEIPT_KEY: Final = ("account", "request_id")
-PASS_CHANGES: Final = (
-    *("status", "fee_refunded", "superseded_by", "update_time_us", "consent_time_us"),
-    *("end_time_us", "cancel_reason", "cancel_note", "caller", "event_sequence"),
-)
-ACCOUNT_CHANGES: Final = ("slots_in_use", "charged_micros", "refunded_micros", "last_sequence")
-
-# With the proof, in each row, that the session and its durability are those that were set.
+# Each row also proves that the session and its durability are those that were set.
 LOCK: Final = (
-    f"SELECT pg_backend_pid(), current_setting('synchronous_commit'), {_columns(Account)} "
+    f"SELECT pg_backend_pid(), current_setting('synchronous_commit'), {columns(Account)} "
     "FROM accounts WHERE name = ANY(%s) ORDER BY name FOR UPDATE"
 )
 LOCK_FREE: Final = f"{LOCK} SKIP LOCKED"
-# Locking a row writes to the log, and so COMMIT does all that it does for a change.
-# This lock is one that nobody else's keeps waiting.
+# Locking a row writes to the WAL, so COMMIT does everything that it does for a change. No other
+# lock that this service takes blocks this one.
 PROVE: Final = (
     "SELECT pg_backend_pid(), current_setting('synchronous_commit') FROM sweep_lease FOR KEY SHARE"
 )
 LOAD_PASSES: Final = (
-    f"SELECT {_columns(Pass, 'passes')} FROM {_rows(PASS_KEY)} "
+    f"SELECT {columns(Pass, 'passes')} FROM {_rows(PASS_KEY)} "
     "JOIN passes ON passes.account = new.account AND passes.id = new.id"
 )
 LOAD_RECEIPTS: Final = (
-    f"SELECT {_columns(Event, 'events')} FROM {_rows(RECEIPT_KEY)} "
+    f"SELECT {columns(Event, 'events')} FROM {_rows(RECEIPT_KEY)} "
     "JOIN events ON events.account = new.account AND events.request_id = new.request_id"
 )
 LOAD_EVENTS: Final = (
-    f"SELECT {_columns(Event, 'events')} FROM {_rows(EVENT_KEY)} "
+    f"SELECT {columns(Event, 'events')} FROM {_rows(EVENT_KEY)} "
     "JOIN events ON events.account = new.account AND events.sequence = new.sequence"
 )
 WRITTEN: Final = "SELECT 1 FROM events WHERE account = %s AND sequence = %s AND reference = %s"
 
-# A table of 1 MB on the database's own disk, made and gone.
+# Creates a table of 1 MB on the database's own disk, and rolls back.
 TAKE_ROOM: Final = (
     "BEGIN",
     "SET LOCAL temp_tablespaces = ''",
@@ -83,18 +79,24 @@ TAKE_ROOM: Final = (
     "ROLLBACK",
 )
 
-UPDATE_PASSES: Final = _update("passes", PASS_KEY, PASS_CHANGES)
-UPDATE_ACCOUNTS: Final = _update("accounts", ("name",), ACCOUNT_CHANGES)
-INSERT_PASSES: Final = f"INSERT INTO passes SELECT {_columns(Pass)} FROM {_rows(Pass._fields)}"
-INSERT_EVENTS: Final = f"INSERT INTO events SELECT {_columns(Event)} FROM {_rows(Event._fields)}"
-INSERT_TIMERS: Final = f"INSERT INTO timers SELECT {', '.join(TIMER)} FROM {_rows(TIMER)}"
-DELETE_TIMERS: Final = (
-    f"DELETE FROM timers USING {_rows(TIMER)} "
-    f"WHERE {' AND '.join(f'timers.{name} = new.{name}' for name in TIMER)}"
-)
+
+def _insert(table: str, names: Sequence[str]) -> str:
+    return f"INSERT INTO {table} ({', '.join(names)}) SELECT {', '.join(names)} FROM {_rows(names)}"
+
+
+SAVE: Final[Mapping[str, str]] = {
+    "update_passes": _update("passes", PASS_KEY, PASS_CHANGES),
+    "insert_passes": _insert("passes", COLUMNS["insert_passes"]),
+    "insert_events": _insert("events", COLUMNS["insert_events"]),
+    "update_accounts": _update("accounts", ACCOUNT_KEY, ACCOUNT_CHANGES),
+    "insert_timers": _insert("timers", TIMER),
+    "delete_timers": f"DELETE FROM timers USING {_rows(TIMER)} "
+    f"WHERE {' AND '.join(f'timers.{name} = new.{name}' for name in TIMER)}",
+}
+"""The statement for each kind of write in `rows`."""
 
 INSERT_ACCOUNT: Final = (
-    f"INSERT INTO accounts ({_columns(Account)}) "
+    f"INSERT INTO accounts ({columns(Account)}) "
     f"VALUES ({', '.join(['%s'] * len(Account._fields))}) ON CONFLICT DO NOTHING"
 )
 SET_ACCOUNT: Final = """
@@ -102,10 +104,10 @@ SET_ACCOUNT: Final = """
         currency = coalesce(%(currency)s, currency),
         fee_micros = coalesce(%(fee_micros)s::bigint, fee_micros)
     WHERE name = %(name)s AND (last_sequence = 0 OR currency = coalesce(%(currency)s, currency))"""
-SELECT_ACCOUNT: Final = f"SELECT {_columns(Account)} FROM accounts WHERE name = %s"
-SELECT_PASS: Final = f"SELECT {_columns(Pass)} FROM passes WHERE account = %s AND id = %s"
+SELECT_ACCOUNT: Final = f"SELECT {columns(Account)} FROM accounts WHERE name = %s"
+SELECT_PASS: Final = f"SELECT {columns(Pass)} FROM passes WHERE account = %s AND id = %s"
 SELECT_EVENTS: Final = (
-    f"SELECT {_columns(Event)} FROM events WHERE account = %s AND sequence > %s "
+    f"SELECT {columns(Event)} FROM events WHERE account = %s AND sequence > %s "
     "ORDER BY sequence LIMIT %s"
 )
 HISTORY: Final = f"""
@@ -116,13 +118,13 @@ HISTORY: Final = f"""
         JOIN events ON events.account = %(account)s AND events.sequence = history.sequence
         WHERE events.previous_sequence > %(after_sequence)s
     )
-    SELECT {_columns(Event, "events")} FROM history
+    SELECT {columns(Event, "events")} FROM history
     JOIN events ON events.account = %(account)s AND events.sequence = history.sequence
     WHERE events.sequence > %(after_sequence)s
     ORDER BY events.sequence LIMIT %(limit)s"""
 _CANDIDATES: Final = "FROM passes WHERE account = %(account)s {start} ORDER BY id DESC"
 LIST: Final = f"""
-    SELECT {_columns(Pass)} FROM (SELECT * {_CANDIDATES} LIMIT %(scan)s) AS scanned
+    SELECT {columns(Pass)} FROM (SELECT * {_CANDIDATES} LIMIT %(scan)s) AS scanned
     WHERE (%(statuses)s::text[] IS NULL OR status = ANY(%(statuses)s::text[]))
         AND (%(idle_before_us)s::bigint IS NULL OR update_time_us < %(idle_before_us)s::bigint)
     ORDER BY id DESC LIMIT %(limit)s::bigint + 1"""
@@ -131,21 +133,21 @@ NEWEST_EVENT_TIME: Final = """
     SELECT max(event_time_us) FROM accounts JOIN events
     ON events.account = accounts.name AND events.sequence = accounts.last_sequence"""
 DUE: Final = f"""
-    SELECT {_columns(Pass, "passes")} FROM accounts
+    SELECT {columns(Pass, "passes")} FROM accounts
     CROSS JOIN LATERAL (
         SELECT timers.account, timers.id_pass_id FROM timers
         WHERE timers.account = accounts.name AND timers.expire_time_us <= %(due_us)s
         ORDER BY timers.expire_time_us LIMIT %(limit)s
-    ) AS late
-    JOIN passes ON passes.account = late.account AND passes.id = late.id_pass_id
+    ) AS due
+    JOIN passes ON passes.account = due.account AND passes.id = due.id_pass_id
     LIMIT %(limit)s"""
-_LATE: Final = f"""
-    SELECT {_columns(Pass, "passes")} FROM timers
+_DUE: Final = f"""
+    SELECT {columns(Pass, "passes")} FROM timers
     JOIN passes ON passes.account = timers.account AND passes.id = timers.id_pass_id
     WHERE timers.account = %(account)s AND timers.expire_time_us <= %(due_us)s {{which}}
     ORDER BY timers.expire_time_us LIMIT %(limit)s"""
-DUE_OF_ACCOUNT: Final = _LATE.format(which="")
-OVERDUE: Final = _LATE.format(which="AND passes.end_time_us IS NULL")
+DUE_OF_ACCOUNT: Final = _DUE.format(which="")
+OVERDUE: Final = _DUE.format(which="AND passes.end_time_us IS NULL")
 LEASE: Final = """
     UPDATE sweep_lease SET holder = %(holder)s, until_us = %(until_us)s
     WHERE holder = %(holder)s OR until_us < %(now_us)s OR until_us > %(too_far_us)s"""

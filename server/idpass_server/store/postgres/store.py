@@ -1,7 +1,7 @@
 """The store for many processes on many hosts: a PostgreSQL database.
 
-`postgres_writer` commits, on whichever thread calls `commit`; every reading thread has a
-connection of its own; `postgres_news` carries word of events from process to process.
+`writer` commits, on the thread that calls `commit`; each reading thread has its own connection;
+`news` passes word of events from process to process.
 """
 
 import math
@@ -28,24 +28,27 @@ from idpass_server.store.schema import Plan, plan
 from idpass_server.urls import shown_url
 
 SWEEP_LEASE_US: Final = 5_000_000
+"""How long a process keeps the sweep after claiming it, microseconds."""
 READ_TIMEOUT: Final = "4s"
-"""Time for a reading statement; shorter than the time that callers usually wait, 5 s."""
+"""The server's timeout of a reading statement; shorter than a client's default deadline, 5 s."""
 READ_PATIENCE_S: Final = 4.5
-"""Time for a server to answer a reading statement, or to say that it took too long, seconds."""
+"""Timeout for the answer to a reading statement, seconds; longer than READ_TIMEOUT."""
 CLOCKS_APART_US: Final = 60_000_000
-"""Difference of hosts' clocks beyond which one is wrong: its lease binds nobody, microseconds."""
+"""Largest clock difference between hosts, microseconds; a lease further ahead is ignored, as its
+holder's clock is wrong."""
 
 Parameters = Sequence[object] | Mapping[str, object]
 
 
 class PostgresStore:
-    """
+    """A PostgreSQL database; methods as in `Store`.
+
     Args:
-        url: postgresql://… as libpq takes it; with several hosts the one that can be written to
-            is found.
+        url: postgresql://… as libpq takes it; of several hosts, the one that accepts changes is
+            used.
 
     Raises:
-        CannotOpen: the database is out of reach, or its schema is not that of this program.
+        CannotOpen: the database cannot be reached, or this program may not serve its schema.
     """
 
     failed_checkpoints = 0
@@ -190,21 +193,27 @@ class PostgresStore:
 
 
 def migrate(url: str) -> list[str]:
-    """Brings a database's schema up to date; see `postgres_schema.migrate`.
+    """Brings a database's schema up to date; see `schema.migrate`.
+
+    Args:
+        url: of the database.
 
     Raises:
-        CannotOpen: it is out of reach, newer than this program, or not fit for it.
+        CannotOpen: it cannot be reached, its schema is too new, or it has the wrong encoding.
     """
     with _operating(Database(url)) as connection:
         return postgres_schema.migrate(connection)
 
 
 def planned(url: str) -> Plan:
-    """What `migrate` would do; changes nothing.
+    """Says what `migrate` would do; changes nothing.
+
+    Args:
+        url: of the database.
 
     Raises:
-        SchemaTooNew: see there.
-        CannotOpen: it is out of reach.
+        SchemaTooNew: a newer program has changed the schema beyond what this one can serve.
+        CannotOpen: the database cannot be reached.
     """
     with _operating(Database(url, read_only=True)) as connection:
         return plan(postgres_schema.schema(), postgres_schema.found(connection))
@@ -212,13 +221,14 @@ def planned(url: str) -> Plan:
 
 @contextmanager
 def connected(url: str, *, read_only: bool = False) -> Iterator[Connection]:
-    """A connection for the work of operators, whose plans are the database's own.
+    """Opens a connection for operators' work, with the database's own choice of plans.
 
     Args:
-        read_only: a server that takes no changes will do.
+        url: of the database.
+        read_only: accept a server that does not accept changes.
 
     Raises:
-        CannotOpen: it is out of reach or gets lost, or its schema is not that of this program.
+        CannotOpen: the database cannot be reached or is lost, or has another schema.
     """
     with _operating(Database(url, read_only=read_only)) as connection:
         postgres_schema.check(connection, shown_url(url))
@@ -236,7 +246,14 @@ def _operating(database: Database) -> Iterator[Connection]:
 
 @contextmanager
 def reading(url: str) -> Iterator[Connection]:
-    """A connection in a read transaction that sees one moment of the database; as `connected`."""
+    """Opens a read transaction that sees one snapshot of the database.
+
+    Args:
+        url: of the database.
+
+    Raises:
+        CannotOpen: the database cannot be reached or is lost, or has another schema.
+    """
     with connected(url, read_only=True) as connection:
         connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
         yield connection

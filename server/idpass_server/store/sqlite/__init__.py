@@ -1,5 +1,5 @@
 """The store for one machine: a SQLite file, served by one process.
 
 In here: SQLite's SQL, schema, file and locks. May import `rules`, the Protocol in `store`, and what
-both stores share; never `store.postgres`.
+the stores share; never `store.postgres`.
 """

@@ -1,12 +1,12 @@
 """The SQLite schema, as migrations: each is applied once, in order, and never edited.
 
-The account leads every key, so that an account's rows lie together and the data can be divided
-by account. Tables are clustered on their key (WITHOUT ROWID): finding a pass by id touches one
-b-tree, and an account's events lie in the order in which they are watched. A pass knows its
-newest event and an event the one before of the same pass, so that a pass's history needs no
-index: a cancellation among a million passes touches one page of them at random, and no more.
+The account leads every key, so that an account's rows are stored together and the data can be
+divided by account. Tables are clustered on their key (WITHOUT ROWID): finding a pass by id touches
+one b-tree, and an account's events are stored in the order in which they are watched. A pass names
+its newest event, and an event the previous one of the same pass, so that one pass's events need no
+index: a cancellation among a million passes touches one random page of them.
 
-Statements name the columns they use, so that a program goes on where a later one has added some.
+Statements name their columns, so that a program still works where a newer one has added some.
 """
 
 from typing import Any, Final
@@ -16,9 +16,9 @@ from sqlite_utils import Database, Migrations
 from idpass_server.store import schema
 
 APPLICATION_ID: Final = 0x49445053
-""""IDPS": says what a database file is before anything is read from it."""
+""""IDPS": identifies a database file of this service."""
 OLDEST: Final = 2
-"""How many of the migrations a program has to know to serve a database that has them all."""
+"""Number of migrations that a program must know to serve a database that has them all."""
 
 migrations: Final = Migrations("idpass")
 
@@ -65,8 +65,8 @@ def initial(db: Database) -> None:
         ) STRICT, WITHOUT ROWID
         """
     )
-    # A timer for each pass, taken away by the sweeper when it is due. Ending a pass does not
-    # touch it: an index of the passes in flight would cost every cancellation one more page.
+    # One timer per pass, which the sweeper deletes when it is due. Ending a pass leaves it alone:
+    # an index of the passes in flight would cost every cancellation one more page.
     db.execute(
         """
         CREATE TABLE timers (
@@ -99,14 +99,14 @@ def initial(db: Database) -> None:
         ) STRICT, WITHOUT ROWID
         """
     )
-    # One receipt for a request_id.
+    # One receipt per request_id.
     db.execute(
         """
         CREATE UNIQUE INDEX events_request_id ON events (account, request_id)
         WHERE request_id IS NOT NULL
         """
     )
-    # One refund for a pass, for ever.
+    # At most one refund per pass.
     db.execute(
         """
         CREATE UNIQUE INDEX events_refund ON events (account, id_pass_id)
@@ -122,7 +122,7 @@ def initial(db: Database) -> None:
 
 @migrations()
 def caller_of_every_pass(db: Database) -> None:
-    # Who made the newest change, whatever it was, and not only who cancelled.
+    # Who made the newest change, not only who cancelled.
     db.execute("ALTER TABLE passes RENAME COLUMN cancel_caller TO caller")
     db.execute(
         """
@@ -136,7 +136,7 @@ SCHEMA: Final = schema.Schema(tuple(each.name for each in migrations._migrations
 
 
 def found(connection: Any) -> schema.Found:
-    """What the database records of its schema, read without a change."""
+    """Reads what the database records of its schema."""
     db = Database(connection, execute_plugins=False)
     applied = [each.name for each in migrations.applied(db)]
     recorded = "schema_compatibility" in db.table_names()
@@ -145,10 +145,11 @@ def found(connection: Any) -> schema.Found:
 
 
 def apply(connection: Any, plan: schema.Plan) -> None:
-    """Brings the schema up to date, in the transaction that is open.
+    """Brings the schema up to date.
 
     Args:
-        plan: what `schema.plan` says of it.
+        connection: in a transaction.
+        plan: from `schema.plan`.
     """
     recorded = found(connection).oldest
     if plan.migrations:

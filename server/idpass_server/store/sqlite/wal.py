@@ -1,24 +1,24 @@
 """The write-ahead log: it belongs to this database, and is on disk before anything is answered.
 
-What a process finds in the WAL is not always on disk. The process before it may have been killed
-between the write of a commit and its fsync: the commit is then in the kernel's page cache, and is
-recovered and answered from there. Worse, where that fsync failed the kernel has marked the pages
-clean; a later fsync succeeds and writes nothing. A checkpoint alone is not enough: it syncs the
-WAL first, which does nothing for such pages, and while it overwrites the database a power cut
-leaves neither whole. So `settle` does both, in this order:
+What a process finds in the WAL is not always on disk. The previous process may have been killed
+between a commit's write and its fsync; the commit is then in the page cache only, and SQLite would
+recover and serve it from there. Worse, if that fsync failed, the kernel has marked the pages clean,
+and a later fsync succeeds without writing them. A checkpoint alone does not help: it syncs the WAL
+first, which does nothing for such pages, and a power cut while it overwrites the database would
+leave neither whole. So `settle` does two things, in this order:
 
-1. While the write lock keeps everybody else from the WAL, its bytes are written again where they
-   are, which makes its pages dirty, and synced. From here on everything found is on disk.
-2. A TRUNCATE checkpoint copies it into the database, which SQLite syncs before it empties the WAL.
-   The checkpoint writes each page of the WAL anew, so it does not matter what became of an earlier
-   one. It may be put off (the disk is full, a reader is in the way), since 1 holds all the same.
+1. Holding the write lock, it rewrites the WAL's bytes in place, which makes the pages dirty, and
+   syncs them. From then on everything in the WAL is on disk.
+2. A TRUNCATE checkpoint copies the WAL into the database, which SQLite syncs before it empties the
+   WAL. It writes every page again, so an earlier, interrupted checkpoint does not matter. It may be
+   postponed (the disk is full, a reader is in the way), as step 1 has made everything durable.
 
-A WAL that another file has left behind is never replayed. SQLite would: a backup copied over a
-database whose process was killed gets the pages of the former one, and is damaged. What tells them
-apart is in the database's header. A database that is served for the first time gets a random
-`schema_version`, which `user_version` repeats; both count on together when the schema changes. Both
-ways of making a backup (VACUUM INTO, the backup API) change `schema_version` alone. A file that was
-copied while nobody served it cannot be told from itself, and is replayed.
+A WAL that another file left behind is never replayed. SQLite would: a backup copied over a database
+whose process was killed would get the other one's pages and be damaged. The database's header tells
+them apart. A database gets a random `schema_version` when it is first served, and `user_version`
+repeats it; both are raised together when the schema changes. Both ways to make a backup (VACUUM
+INTO, the backup API) change `schema_version` alone. A file copied while nobody served it cannot be
+told from the original, and its WAL is replayed.
 """
 
 import os
@@ -30,7 +30,7 @@ from typing import Any, Final
 import structlog
 
 from idpass_server.store import CannotOpen
-from idpass_server.store.sqlite.hold import Names, sync_folder
+from idpass_server.store.sqlite.paths import Names, sync_folder
 
 _CHUNK_BYTES: Final = 1 << 20
 _WAL_HEADER: Final = struct.Struct(">8xI4x8s8x")  # page size, salts
@@ -38,19 +38,21 @@ _FRAME_HEADER: Final = struct.Struct(">I4x8s8x")  # page number, salts
 _VERSIONS: Final = struct.Struct(">40xI16xI36x")  # schema_version, user_version
 _MARKS: Final = range(1 << 20, 1 << 30)
 _NEAR: Final = 1_000
-"""Changes of the schema in the life of one WAL; fewer by far."""
+"""Upper bound on schema changes in the life of one WAL; there are far fewer."""
 
 log = structlog.get_logger()
 
 
 def settle(connection: Any, names: Names) -> None:
-    """Has everything that is in the WAL on disk, and the WAL empty where that can be.
+    """Syncs everything in the WAL, and empties the WAL if possible.
 
     Args:
         connection: with no transaction open.
+        names: of the files.
 
     Raises:
-        sqlite3.Error, OSError: it cannot be written.
+        sqlite3.Error: the database cannot be written.
+        OSError: the WAL cannot be written.
     """
     connection.execute("BEGIN IMMEDIATE")
     try:
@@ -70,7 +72,11 @@ def settle(connection: Any, names: Names) -> None:
 
 
 def _write_again(wal: Path) -> None:
-    """Writes a file's bytes where they are, and syncs it and its name. Raises: OSError."""
+    """Rewrites a file's bytes in place, and syncs the file and its name.
+
+    Raises:
+        OSError: it cannot be written.
+    """
     descriptor = os.open(wal, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         offset = 0
@@ -83,12 +89,14 @@ def _write_again(wal: Path) -> None:
 
 
 def refuse_foreign(names: Names, descriptor: int) -> None:
-    """
+    """Refuses a database beside the WAL of another one.
+
     Args:
+        names: of the files.
         descriptor: of the database.
 
     Raises:
-        CannotOpen: the WAL was left behind by another file than the database beside it.
+        CannotOpen: another file left the WAL behind.
     """
     header = os.pread(descriptor, _VERSIONS.size, 0)
     if len(header) < _VERSIONS.size or not names.wal.exists():
@@ -104,10 +112,12 @@ def refuse_foreign(names: Names, descriptor: int) -> None:
 
 
 def _belongs(schema_version: int, user_version: int, in_wal: set[int]) -> bool:
-    """Whether a WAL can be that of a file with this header.
+    """Whether a WAL can belong to a file with this header.
 
     Args:
-        in_wal: each `schema_version` in the WAL; none where no change of it touched the header.
+        schema_version: in the file's header.
+        user_version: in the file's header.
+        in_wal: every `schema_version` in the WAL; empty if it holds no header.
     """
     near = {version for version in in_wal if abs(version - schema_version) < _NEAR}
     if schema_version == user_version:
@@ -117,7 +127,7 @@ def _belongs(schema_version: int, user_version: int, in_wal: set[int]) -> bool:
 
 
 def _schema_versions(wal: Path) -> set[int] | None:
-    """Those that the first page has in a WAL; None where the WAL is empty."""
+    """Every `schema_version` in a WAL's copies of the first page; None if the WAL is empty."""
     descriptor = os.open(wal, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         header = os.pread(descriptor, _WAL_HEADER.size, 0)
@@ -140,12 +150,13 @@ def _schema_versions(wal: Path) -> set[int] | None:
 
 
 def claim(connection: Any, names: Names) -> None:
-    """Marks a file that is new, a backup, or of an earlier program as what it is from now on.
+    """Marks a file that is new, a backup, or of an earlier program as a database of its own.
 
-    That is not done by way of the WAL, or a WAL with the mark would look like another file's.
+    The mark bypasses the WAL, as a WAL that held it would look like another file's.
 
     Args:
         connection: the only one, with no transaction open and a settled WAL.
+        names: of the files.
 
     Raises:
         sqlite3.Error: it cannot be written.
@@ -162,7 +173,10 @@ def claim(connection: Any, names: Names) -> None:
 
 
 def mark(connection: Any) -> None:
-    """Has `user_version` repeat `schema_version`, in the transaction that is open or its own.
+    """Copies `schema_version` to `user_version`, in the open transaction or one of its own.
+
+    Args:
+        connection: for changes.
 
     Raises:
         sqlite3.Error: it cannot be written.

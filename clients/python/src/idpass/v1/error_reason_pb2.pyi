@@ -23,41 +23,41 @@ class _ErrorReason:
 class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReason.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     ERROR_REASON_UNSPECIFIED: _ErrorReason.ValueType  # 0
-    """Never sent."""
+    """Never used."""
     ERROR_REASON_INVALID_REQUEST: _ErrorReason.ValueType  # 1
-    """INVALID_ARGUMENT. A field is missing or malformed. A google.rpc.BadRequest
-    lists every violation, not only the first.
+    """INVALID_ARGUMENT. A field is missing or malformed, or the request is too
+    large. A google.rpc.BadRequest lists every violation, up to 20.
 
         { "reason": "INVALID_REQUEST", "domain": "idpass.v1", "metadata": {} }
     """
     ERROR_REASON_REQUEST_ID_REUSED: _ErrorReason.ValueType  # 2
-    """INVALID_ARGUMENT. The request_id was used before, for something else.
+    """INVALID_ARGUMENT. The request_id was used before with different content.
 
         { "reason": "REQUEST_ID_REUSED", "domain": "idpass.v1",
           "metadata": { "requestId": "order-7-cancel" } }
     """
     ERROR_REASON_UNAUTHENTICATED_CALLER: _ErrorReason.ValueType  # 3
-    """UNAUTHENTICATED. The credentials are missing or not known here.
+    """UNAUTHENTICATED. The credentials are missing or unknown.
 
         { "reason": "UNAUTHENTICATED_CALLER", "domain": "idpass.v1", "metadata": {} }
     """
     ERROR_REASON_METHOD_NOT_PERMITTED: _ErrorReason.ValueType  # 4
-    """PERMISSION_DENIED. The caller is known and may not call this method.
+    """PERMISSION_DENIED. The caller is known but may not call this method.
 
         { "reason": "METHOD_NOT_PERMITTED", "domain": "idpass.v1",
           "metadata": { "permission": "cancel" } }
     """
     ERROR_REASON_PASS_NOT_FOUND: _ErrorReason.ValueType  # 5
-    """NOT_FOUND. The caller's account has no such pass. Another account's pass
-    is answered the same. A google.rpc.ResourceInfo names the pass.
+    """NOT_FOUND. The caller's account has no such pass. A pass of another account
+    gets the same answer. A google.rpc.ResourceInfo names the pass.
 
         { "reason": "PASS_NOT_FOUND", "domain": "idpass.v1",
           "metadata": { "id": "01932c07-…" } }
     """
     ERROR_REASON_PASS_ALREADY_CANCELLED: _ErrorReason.ValueType  # 6
-    """FAILED_PRECONDITION. The pass was cancelled before. The metadata says with
-    what outcome, so that a caller whose answer got lost needs no second call.
-    A google.rpc.PreconditionFailure names the pass, as for the next three.
+    """FAILED_PRECONDITION. The pass was already cancelled. The metadata has the
+    outcome, so a caller that lost the answer needs no second call. A
+    google.rpc.PreconditionFailure names the pass, as for the next three.
 
         { "reason": "PASS_ALREADY_CANCELLED", "domain": "idpass.v1",
           "metadata": { "id": "01932c07-…", "status": "cancelled",
@@ -74,7 +74,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
                         "endTime": "2026-11-23T09:30:00Z" } }
     """
     ERROR_REASON_PASS_EXPIRED: _ErrorReason.ValueType  # 8
-    """FAILED_PRECONDITION. The link's validity ran out.
+    """FAILED_PRECONDITION. The link has expired.
 
         { "reason": "PASS_EXPIRED", "domain": "idpass.v1",
           "metadata": { "id": "01932c07-…", "status": "expired",
@@ -88,51 +88,51 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
                         "endTime": "2026-11-23T09:30:00Z" } }
     """
     ERROR_REASON_TRANSITION_NOT_ALLOWED: _ErrorReason.ValueType  # 10
-    """FAILED_PRECONDITION. The pass is in flight, but no arrow leads from its
-    status to the one asked for. `allowed` lists where it may go.
+    """FAILED_PRECONDITION. The pass is in flight, but its status does not lead to
+    the requested one. `allowed` lists the statuses that it leads to.
 
         { "reason": "TRANSITION_NOT_ALLOWED", "domain": "idpass.v1",
           "metadata": { "id": "01932c07-…", "status": "new",
                         "allowed": "opened,expired,cancelled" } }
     """
     ERROR_REASON_REFUND_NOT_AVAILABLE: _ErrorReason.ValueType  # 11
-    """FAILED_PRECONDITION. `require_refund` was set and no fee would come back:
-    the applicant's verification has begun. Nothing was changed.
+    """FAILED_PRECONDITION. `require_refund` was set and no fee would be refunded:
+    verification has begun. Nothing was changed.
 
         { "reason": "REFUND_NOT_AVAILABLE", "domain": "idpass.v1",
           "metadata": { "id": "01932c07-…", "status": "in_progress" } }
     """
     ERROR_REASON_PASS_CHANGED: _ErrorReason.ValueType  # 12
-    """ABORTED. The pass is not in the `expected_status`. Read it and decide anew.
+    """ABORTED. The pass is not in `expected_status`. Read it and decide again.
 
         { "reason": "PASS_CHANGED", "domain": "idpass.v1",
           "metadata": { "id": "01932c07-…", "status": "opened" } }
     """
     ERROR_REASON_NO_FREE_SLOT: _ErrorReason.ValueType  # 13
     """RESOURCE_EXHAUSTED. Every slot of the account is in use; cancel a pass or
-    wait for one to end. A google.rpc.QuotaFailure says the limit.
+    wait for one to end. A google.rpc.QuotaFailure states the limit.
 
         { "reason": "NO_FREE_SLOT", "domain": "idpass.v1",
           "metadata": { "slotLimit": "100" } }
     """
     ERROR_REASON_OVERLOADED: _ErrorReason.ValueType  # 14
-    """RESOURCE_EXHAUSTED. The server has too much to do (`cause` is "server"), or
-    the caller calls more often than it may ("rate"); nothing was changed. Retry
-    after google.rpc.RetryInfo (also `grpc-retry-pushback-ms`).
+    """RESOURCE_EXHAUSTED. The server is overloaded (`cause` is "server") or the
+    caller exceeds its rate ("rate"); nothing was changed. Retry after the delay
+    in google.rpc.RetryInfo (also in `grpc-retry-pushback-ms`).
 
         { "reason": "OVERLOADED", "domain": "idpass.v1",
           "metadata": { "cause": "rate" } }
     """
     ERROR_REASON_STORE_UNAVAILABLE: _ErrorReason.ValueType  # 15
-    """UNAVAILABLE. The store cannot answer now: its disk is full or failed, or
-    the server is stopping. Where `outcome` is "unknown" the change may or may
-    not be on disk; retry with the same request_id to learn which.
+    """UNAVAILABLE. The store cannot answer now, for example because its disk is
+    full, or the server is stopping. If `outcome` is "unknown" the change may or
+    may not be on disk; retry with the same request_id to learn which.
 
         { "reason": "STORE_UNAVAILABLE", "domain": "idpass.v1",
           "metadata": { "outcome": "not_committed" } }
     """
     ERROR_REASON_INTERNAL: _ErrorReason.ValueType  # 16
-    """INTERNAL. A fault of the service; report it with the reference.
+    """INTERNAL. A bug in the service; report it with the reference.
 
         { "reason": "INTERNAL", "domain": "idpass.v1", "metadata": {} }
     """
@@ -143,48 +143,48 @@ class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     Every error carries one google.rpc.ErrorInfo whose `domain` is "idpass.v1"
     and whose `reason` is a name below without its ERROR_REASON_ prefix, and one
     google.rpc.RequestInfo whose `request_id` is the reference of the call.
-    Match reasons, never messages: messages are for people and may change.
+    Match on reasons, never on messages: messages are for people and may change.
 
     Times in metadata are RFC 3339 in UTC; statuses are lower case
     ("in_progress").
     """
 
 ERROR_REASON_UNSPECIFIED: ErrorReason.ValueType  # 0
-"""Never sent."""
+"""Never used."""
 ERROR_REASON_INVALID_REQUEST: ErrorReason.ValueType  # 1
-"""INVALID_ARGUMENT. A field is missing or malformed. A google.rpc.BadRequest
-lists every violation, not only the first.
+"""INVALID_ARGUMENT. A field is missing or malformed, or the request is too
+large. A google.rpc.BadRequest lists every violation, up to 20.
 
     { "reason": "INVALID_REQUEST", "domain": "idpass.v1", "metadata": {} }
 """
 ERROR_REASON_REQUEST_ID_REUSED: ErrorReason.ValueType  # 2
-"""INVALID_ARGUMENT. The request_id was used before, for something else.
+"""INVALID_ARGUMENT. The request_id was used before with different content.
 
     { "reason": "REQUEST_ID_REUSED", "domain": "idpass.v1",
       "metadata": { "requestId": "order-7-cancel" } }
 """
 ERROR_REASON_UNAUTHENTICATED_CALLER: ErrorReason.ValueType  # 3
-"""UNAUTHENTICATED. The credentials are missing or not known here.
+"""UNAUTHENTICATED. The credentials are missing or unknown.
 
     { "reason": "UNAUTHENTICATED_CALLER", "domain": "idpass.v1", "metadata": {} }
 """
 ERROR_REASON_METHOD_NOT_PERMITTED: ErrorReason.ValueType  # 4
-"""PERMISSION_DENIED. The caller is known and may not call this method.
+"""PERMISSION_DENIED. The caller is known but may not call this method.
 
     { "reason": "METHOD_NOT_PERMITTED", "domain": "idpass.v1",
       "metadata": { "permission": "cancel" } }
 """
 ERROR_REASON_PASS_NOT_FOUND: ErrorReason.ValueType  # 5
-"""NOT_FOUND. The caller's account has no such pass. Another account's pass
-is answered the same. A google.rpc.ResourceInfo names the pass.
+"""NOT_FOUND. The caller's account has no such pass. A pass of another account
+gets the same answer. A google.rpc.ResourceInfo names the pass.
 
     { "reason": "PASS_NOT_FOUND", "domain": "idpass.v1",
       "metadata": { "id": "01932c07-…" } }
 """
 ERROR_REASON_PASS_ALREADY_CANCELLED: ErrorReason.ValueType  # 6
-"""FAILED_PRECONDITION. The pass was cancelled before. The metadata says with
-what outcome, so that a caller whose answer got lost needs no second call.
-A google.rpc.PreconditionFailure names the pass, as for the next three.
+"""FAILED_PRECONDITION. The pass was already cancelled. The metadata has the
+outcome, so a caller that lost the answer needs no second call. A
+google.rpc.PreconditionFailure names the pass, as for the next three.
 
     { "reason": "PASS_ALREADY_CANCELLED", "domain": "idpass.v1",
       "metadata": { "id": "01932c07-…", "status": "cancelled",
@@ -201,7 +201,7 @@ ERROR_REASON_PASS_COMPLETE: ErrorReason.ValueType  # 7
                     "endTime": "2026-11-23T09:30:00Z" } }
 """
 ERROR_REASON_PASS_EXPIRED: ErrorReason.ValueType  # 8
-"""FAILED_PRECONDITION. The link's validity ran out.
+"""FAILED_PRECONDITION. The link has expired.
 
     { "reason": "PASS_EXPIRED", "domain": "idpass.v1",
       "metadata": { "id": "01932c07-…", "status": "expired",
@@ -215,51 +215,51 @@ ERROR_REASON_PASS_FAILED: ErrorReason.ValueType  # 9
                     "endTime": "2026-11-23T09:30:00Z" } }
 """
 ERROR_REASON_TRANSITION_NOT_ALLOWED: ErrorReason.ValueType  # 10
-"""FAILED_PRECONDITION. The pass is in flight, but no arrow leads from its
-status to the one asked for. `allowed` lists where it may go.
+"""FAILED_PRECONDITION. The pass is in flight, but its status does not lead to
+the requested one. `allowed` lists the statuses that it leads to.
 
     { "reason": "TRANSITION_NOT_ALLOWED", "domain": "idpass.v1",
       "metadata": { "id": "01932c07-…", "status": "new",
                     "allowed": "opened,expired,cancelled" } }
 """
 ERROR_REASON_REFUND_NOT_AVAILABLE: ErrorReason.ValueType  # 11
-"""FAILED_PRECONDITION. `require_refund` was set and no fee would come back:
-the applicant's verification has begun. Nothing was changed.
+"""FAILED_PRECONDITION. `require_refund` was set and no fee would be refunded:
+verification has begun. Nothing was changed.
 
     { "reason": "REFUND_NOT_AVAILABLE", "domain": "idpass.v1",
       "metadata": { "id": "01932c07-…", "status": "in_progress" } }
 """
 ERROR_REASON_PASS_CHANGED: ErrorReason.ValueType  # 12
-"""ABORTED. The pass is not in the `expected_status`. Read it and decide anew.
+"""ABORTED. The pass is not in `expected_status`. Read it and decide again.
 
     { "reason": "PASS_CHANGED", "domain": "idpass.v1",
       "metadata": { "id": "01932c07-…", "status": "opened" } }
 """
 ERROR_REASON_NO_FREE_SLOT: ErrorReason.ValueType  # 13
 """RESOURCE_EXHAUSTED. Every slot of the account is in use; cancel a pass or
-wait for one to end. A google.rpc.QuotaFailure says the limit.
+wait for one to end. A google.rpc.QuotaFailure states the limit.
 
     { "reason": "NO_FREE_SLOT", "domain": "idpass.v1",
       "metadata": { "slotLimit": "100" } }
 """
 ERROR_REASON_OVERLOADED: ErrorReason.ValueType  # 14
-"""RESOURCE_EXHAUSTED. The server has too much to do (`cause` is "server"), or
-the caller calls more often than it may ("rate"); nothing was changed. Retry
-after google.rpc.RetryInfo (also `grpc-retry-pushback-ms`).
+"""RESOURCE_EXHAUSTED. The server is overloaded (`cause` is "server") or the
+caller exceeds its rate ("rate"); nothing was changed. Retry after the delay
+in google.rpc.RetryInfo (also in `grpc-retry-pushback-ms`).
 
     { "reason": "OVERLOADED", "domain": "idpass.v1",
       "metadata": { "cause": "rate" } }
 """
 ERROR_REASON_STORE_UNAVAILABLE: ErrorReason.ValueType  # 15
-"""UNAVAILABLE. The store cannot answer now: its disk is full or failed, or
-the server is stopping. Where `outcome` is "unknown" the change may or may
-not be on disk; retry with the same request_id to learn which.
+"""UNAVAILABLE. The store cannot answer now, for example because its disk is
+full, or the server is stopping. If `outcome` is "unknown" the change may or
+may not be on disk; retry with the same request_id to learn which.
 
     { "reason": "STORE_UNAVAILABLE", "domain": "idpass.v1",
       "metadata": { "outcome": "not_committed" } }
 """
 ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 16
-"""INTERNAL. A fault of the service; report it with the reference.
+"""INTERNAL. A bug in the service; report it with the reference.
 
     { "reason": "INTERNAL", "domain": "idpass.v1", "metadata": {} }
 """

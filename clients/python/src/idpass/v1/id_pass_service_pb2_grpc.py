@@ -27,7 +27,7 @@ if _version_not_supported:
 
 
 class IdPassServiceStub(object):
-    """Registers, moves, cancels and tells about ID Passes.
+    """Registers, advances, cancels and shows ID Passes.
     """
 
     def __init__(self, channel):
@@ -79,15 +79,15 @@ class IdPassServiceStub(object):
 
 
 class IdPassServiceServicer(object):
-    """Registers, moves, cancels and tells about ID Passes.
+    """Registers, advances, cancels and shows ID Passes.
     """
 
     def CancelIdPass(self, request, context):
         """Cancels a pass that is still in flight.
 
-        Allowed from NEW and OPENED (the fee is refunded) and IN_PROGRESS (it is
-        not). The status is then CANCELLED and the account's slot is free. The
-        refund is decided from the status read inside the transaction.
+        Allowed from NEW and OPENED (the fee is refunded) and from IN_PROGRESS (it
+        is not). The status becomes CANCELLED and the account's slot becomes free.
+        The refund is decided from the status read inside the transaction.
 
         Errors: PASS_NOT_FOUND; REQUEST_ID_REUSED; PASS_ALREADY_CANCELLED,
         PASS_COMPLETE, PASS_EXPIRED, PASS_FAILED; PASS_CHANGED;
@@ -101,14 +101,14 @@ class IdPassServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def BatchCancelIdPasses(self, request, context):
-        """Cancels up to 1,000 passes, each decided by itself as CancelIdPass would:
-        a refused or malformed item does not touch its neighbours. Items are
-        decided in the order given. The call itself fails only for what concerns
-        it as a whole, such as the number of items.
+        """Cancels up to 1,000 passes, each decided by itself as by CancelIdPass: a
+        refused or malformed item does not affect the others. Items are decided in
+        the order given. The call itself fails only for reasons that concern it as
+        a whole, such as the number of items.
 
         Errors in the results: those of CancelIdPass, and INVALID_REQUEST.
 
-        Retry: safe where the items carry request_ids.
+        Retry: safe if every item has a request_id.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -118,27 +118,28 @@ class IdPassServiceServicer(object):
         """Registers a pass in NEW, charges the account's fee and takes a slot.
 
         With `supersedes` the prior pass is cancelled (reason SUPERSEDED, refunded
-        as CancelIdPass would) and its slot is handed to the new one, in one
-        transaction: either both happen or neither does.
+        as by CancelIdPass) and its slot passes to the new one, in one transaction:
+        both happen or neither does.
 
         Errors: PASS_NOT_FOUND (the prior); REQUEST_ID_REUSED;
         PASS_ALREADY_CANCELLED, PASS_COMPLETE, PASS_EXPIRED, PASS_FAILED (the
         prior); NO_FREE_SLOT.
 
-        Retry: safe with a request_id only; without one a retry registers again.
+        Retry: safe only with a request_id; without one a retry registers another
+        pass.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def AdvanceIdPass(self, request, context):
-        """Moves a pass along its lifecycle, as the applicant and the verification
-        do: to OPENED, IN_PROGRESS, COMPLETE, FAILED or EXPIRED.
+        """Advances a pass along its lifecycle as the applicant and the verification
+        proceed: to OPENED, IN_PROGRESS, COMPLETE, FAILED or EXPIRED.
 
         Errors: PASS_NOT_FOUND; REQUEST_ID_REUSED; PASS_ALREADY_CANCELLED,
         PASS_COMPLETE, PASS_EXPIRED, PASS_FAILED; PASS_CHANGED;
-        TRANSITION_NOT_ALLOWED. A result that comes after the cancellation is
-        refused like any other.
+        TRANSITION_NOT_ALLOWED. A result that arrives after the cancellation is
+        refused like any other change.
 
         Retry: safe with a request_id. Without one a second call is refused, since
         no status leads to itself.
@@ -148,7 +149,7 @@ class IdPassServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def GetIdPass(self, request, context):
-        """Tells about one pass.
+        """Returns one pass.
 
         Errors: PASS_NOT_FOUND. Retry: safe.
         """
@@ -159,10 +160,10 @@ class IdPassServiceServicer(object):
     def ListIdPasses(self, request, context):
         """Lists passes, newest first (by id, in descending order).
 
-        Pages follow AIP-158. A pass that exists and matches for as long as the
-        listing takes is seen exactly once, however much changes meanwhile; no pass
-        is seen twice. A page may hold fewer passes than asked for, even none,
-        while `next_page_token` says that there is more.
+        Pagination follows AIP-158. A pass that exists and matches throughout the
+        listing is returned exactly once, whatever changes meanwhile; no pass is
+        returned twice. A page may hold fewer passes than requested, even none,
+        while `next_page_token` says that there are more.
 
         Errors: none of its own. Retry: safe.
         """
@@ -171,23 +172,23 @@ class IdPassServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def WatchIdPasses(self, request, context):
-        """Streams the account's events in commit order: those after `after_sequence`
-        first, then each as it happens. None is missed and none comes twice; resume
+        """Streams the account's events in commit order: first those after
+        `after_sequence`, then each as it happens. None is missed or repeated; resume
         with the sequence of the last event seen.
 
-        With `id` only that pass's events come, and the stream ends with OK after
-        the event that made the pass terminal.
+        With `id` the stream has only that pass's events, and ends with OK after the
+        event that made the pass terminal.
 
-        Errors: PASS_NOT_FOUND. When the server stops, streams end with
-        STORE_UNAVAILABLE; when their caller may no longer watch, with
-        UNAUTHENTICATED_CALLER or METHOD_NOT_PERMITTED. Retry: resume as said above.
+        Errors: PASS_NOT_FOUND. A stream ends with STORE_UNAVAILABLE when the server
+        stops, and with UNAUTHENTICATED_CALLER or METHOD_NOT_PERMITTED when its caller
+        may no longer watch. Retry: resume as described above.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetAccount(self, request, context):
-        """Tells about the caller's account.
+        """Returns the caller's account.
 
         Errors: none of its own. Retry: safe.
         """
@@ -247,7 +248,7 @@ def add_IdPassServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class IdPassService(object):
-    """Registers, moves, cancels and tells about ID Passes.
+    """Registers, advances, cancels and shows ID Passes.
     """
 
     @staticmethod

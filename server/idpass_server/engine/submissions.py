@@ -1,0 +1,58 @@
+"""What waits for the writer thread: the commands of calls, and checks."""
+
+import asyncio
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+from idpass_server.rules.commands import Command, Outcome
+from idpass_server.rules.refusals import StoreUnavailable
+
+
+class Submission(NamedTuple):
+    """The commands of one call, which are committed and answered together.
+
+    Attributes:
+        commands: at least one, all of one account.
+        deadline_s: of the call, on time.monotonic().
+        answer: gets one outcome for each command.
+    """
+
+    commands: Sequence[Command]
+    deadline_s: float
+    answer: "asyncio.Future[list[Outcome]]"
+
+    @property
+    def account(self) -> str:
+        """Name of the commands' account."""
+        return self.commands[0].account
+
+    def abandoned(self) -> bool:
+        """Whether the caller has left or the deadline has passed."""
+        return self.answer.cancelled() or time.monotonic() >= self.deadline_s
+
+
+class Check(NamedTuple):
+    """Asks whether a change could be stored now.
+
+    Attributes:
+        answer: gets the refusal, or None.
+    """
+
+    answer: "asyncio.Future[StoreUnavailable | None]"
+
+
+def count(submissions: Iterable[Submission]) -> int:
+    """Number of commands of all submissions together."""
+    return sum(len(submission.commands) for submission in submissions)
+
+
+def by_submission(
+    submissions: Iterable[Submission], outcomes: list[Outcome]
+) -> Iterator[tuple[Submission, list[Outcome]]]:
+    """Yields each submission with the outcomes of its commands."""
+    start = 0
+    for submission in submissions:
+        end = start + len(submission.commands)
+        yield submission, outcomes[start:end]
+        start = end

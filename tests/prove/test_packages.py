@@ -1,0 +1,100 @@
+"""What is released: built from the tree, then from its own source archive, then installed where
+nothing else is.
+"""
+
+import os
+import re
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import pytest
+
+import idpass
+from kit.paths import ROOT
+
+# A file of each kind that a source archive must have.
+CLIENT_FILES = {"README.md", "LICENSE", "src/idpass/py.typed", "src/idpass/v1/id_pass_pb2.py"}
+SERVER_FILES = {
+    "README.md",
+    "LICENSE",
+    "CHANGELOG.md",
+    "protos/idpass/v1/id_pass_service.proto",
+    "server/docs/operating.md",
+    "server/requirements.txt",
+    "server/idpass_server/gateway/openapi.json",
+    "server/idpass_server/gateway/static/sandbox.html",
+}
+
+
+def run(*command: str | Path) -> subprocess.CompletedProcess[str]:
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "VIRTUAL"))}
+    return subprocess.run(
+        list(map(str, command)), capture_output=True, text=True, check=False, env=environment
+    )
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with both packages, each as a source archive and as the wheel made from that."""
+    folder = tmp_path_factory.mktemp("dist")
+    for project in (ROOT / "clients/python", ROOT):
+        done = run(sys.executable, "-m", "build", "--no-isolation", "--outdir", folder, project)
+        assert done.returncode == 0, done.stdout + done.stderr
+    return folder
+
+
+@pytest.fixture(scope="module")
+def installed(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The commands of an environment with the two wheels, and what they require and no more."""
+    folder = tmp_path_factory.mktemp("environment")
+    pins = folder / "constraints.txt"
+    locked = re.findall(
+        r"^([\w.-]+)(?:\[.*?\])?(==[^\\\n]+)",
+        (ROOT / "server/requirements.txt").read_text(),
+        re.MULTILINE,
+    )
+    pins.write_text("".join(f"{name}{version}\n" for name, version in locked))
+    assert run(sys.executable, "-m", "venv", folder / "venv").returncode == 0
+    client, server = sorted(built.glob("*.whl"))
+    pip = (folder / "venv/bin/python", "-m", "pip", "--disable-pip-version-check")
+    done = run(*pip, "install", "--constraint", pins, f"{client}[cli]", server)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder / "venv/bin"
+
+
+@pytest.mark.parametrize(
+    ("package", "expected"), [("idpass_client", CLIENT_FILES), ("idpass_server", SERVER_FILES)]
+)
+def test_a_source_archive_has_what_its_readers_look_for(
+    built: Path, package: str, expected: set[str]
+) -> None:
+    name = f"{package}-{idpass.__version__}"
+    with tarfile.open(built / f"{name}.tar.gz") as archive:
+        files = {member.removeprefix(f"{name}/") for member in archive.getnames()}
+    assert expected <= files
+    assert not [file for file in files if file.endswith((".pyc", ".db")) or "/tests/" in file]
+
+
+def test_the_wheels_work_where_nothing_else_is(installed: Path) -> None:
+    for command, package in (("idpass", "client"), ("idpass-server", "server")):
+        told = run(installed / command, "--version")
+        assert told.stdout == f"{command}, version {idpass.__version__}\n", package
+    demo = run(installed / "idpass-server", "demo")
+    assert demo.returncode == 0, demo.stderr
+    assert demo.stdout.endswith("Every row is as the lifecycle says.\n")
+
+
+def test_what_an_extra_would_bring_is_named_and_can_be_installed(installed: Path) -> None:
+    serve = (installed / "idpass-server", "serve", "--listen", "127.0.0.1:0", "--sandbox")
+    refused = run(*serve, "--http", "127.0.0.1:0")
+    assert refused.returncode != 0
+    assert "--http needs" in refused.stderr
+    found = re.search(r"pip install ((?:'\S+?' ?)+)", refused.stderr)
+    assert found, refused.stderr
+    packages = re.findall(r"'(\S+?)'", found[1])
+    pip = (installed / "python", "-m", "pip", "--disable-pip-version-check")
+    assert run(*pip, "install", *packages).returncode == 0
+    imported = run(installed / "python", "-c", "import idpass_server.gateway.serving")
+    assert imported.returncode == 0, imported.stderr
