@@ -399,7 +399,10 @@ def test_http_is_answered_by_all_workers(database: str) -> None:
     ("settings", "said"),
     [
         ({"db": "sqlite:///idpass.db"}, "one process serves a SQLite file"),
-        ({"db": "postgresql:///x", "sandbox": True, "http": "127.0.0.1:0"}, "cannot be used with --sandbox"),
+        (
+            {"db": "postgresql:///x", "sandbox": True, "http": "127.0.0.1:0"},
+            "cannot be used with --sandbox",
+        ),
         ({"db": "postgresql:///x", "metrics": "127.0.0.1:65535"}, "leaves no ports"),
     ],
 )
