@@ -1,4 +1,4 @@
-# Everything sets itself up: `make demo` or `make test` is all it takes on a fresh machine.
+# Targets set up what they need: `make demo` or `make test` is enough on a fresh machine.
 
 PYTHON ?= python3
 VENV := .venv
@@ -6,27 +6,35 @@ BIN := $(VENV)/bin
 GENERATE := .venv-generate
 STUBS := clients/python/src
 PROTOS := $(wildcard protos/idpass/v1/*.proto)
+AT_ONCE := -n 4 --dist loadfile
 PIP := -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test prove fuzz check vulnerabilities format generate options baseline matrix bench bench-postgresql build lock clean
+.PHONY: help setup demo serve test coverage prove fuzz check vulnerabilities format generate options baseline matrix bench bench-postgresql build lock clean
 
-help: ## Show what can be made
+help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
 
 setup: $(VENV)/dev ## Set up everything that tests and checks need, in .venv
 
-demo: $(VENV)/runtime ## Cancel a pass in every status, over real gRPC, and show what comes of it
+demo: $(VENV)/runtime ## Cancel a pass in every status, over real gRPC, and show the outcomes
 	@$(BIN)/idpass-server demo
 
-serve: $(VENV)/runtime ## Serve mock data on 127.0.0.1:50051, with a page to try it on :8080, or on the next free ports
+serve: $(VENV)/runtime ## Serve mock data on 127.0.0.1:50051, with a sandbox page on :8080, or on the next free ports
 	@$(BIN)/idpass-server serve --http 127.0.0.1:8080 --sandbox
 
-test: $(VENV)/dev ## Run all tests
-	$(BIN)/python -m pytest tests --ignore tests/prove
+test: $(VENV)/dev ## Run the suite, side by side by file
+	$(BIN)/python -m pytest $(AT_ONCE) tests
 
-prove: $(VENV)/dev ## Run the long drills: kills, failovers, overload
-	$(BIN)/python -m pytest tests/prove
+coverage: $(VENV)/dev ## Run the suite and show the lines that no test runs, those of subprocesses included
+	@rm -f .coverage .coverage.*
+	$(BIN)/coverage run -m pytest $(AT_ONCE) tests
+	@$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
+
+prove: $(VENV)/dev ## Run the long drills: kills, failovers, abuse, fuzz; for about PROVE_MINUTES, or ten
+	PROVE_MINUTES=$${PROVE_MINUTES:-10} $(BIN)/python -m pytest -n 2 --dist loadfile --timeout 1800 \
+		tests/prove tests/security/test_fuzz.py tests/security/test_isolation.py tests/service/test_model.py
 
 fuzz: $(VENV)/dev ## Send random and mutated requests for ten minutes, or FUZZ_SECONDS
 	FUZZ_SECONDS=$${FUZZ_SECONDS:-600} $(BIN)/python -m pytest tests/security/test_fuzz.py
@@ -42,10 +50,10 @@ check: $(VENV)/dev $(GENERATE)/ready ## Check format, lint, types, imports, prot
 	$(BIN)/buf breaking build/protos.binpb --path idpass --config protos/buf.yaml --against protos/baseline.binpb
 	$(BIN)/python tests/security/vulnerabilities.py
 
-vulnerabilities: $(VENV)/dev ## Look the locked dependencies up among known vulnerabilities, in OSV or OSV_URL
+vulnerabilities: $(VENV)/dev ## Look up known vulnerabilities of the locked dependencies in OSV, or at OSV_URL
 	$(BIN)/python tests/security/vulnerabilities.py
 
-format: $(VENV)/dev ## Format code and protos, and mend what the linter can
+format: $(VENV)/dev ## Format code and protos, and fix what the linter can
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
 	$(BIN)/buf format --write protos
@@ -56,18 +64,18 @@ generate: $(GENERATE)/ready ## Generate the client's messages and stubs from pro
 options: $(VENV)/dev ## Rewrite the table of options in server/docs/operating.md
 	PYTHONPATH=tests $(BIN)/python tests/kit/option_table.py
 
-baseline: $(GENERATE)/ready ## Take the protos as released: later ones must not break them
+baseline: $(GENERATE)/ready ## Record the protos as released: later changes must not break them
 	$(GENERATE)/bin/python protos/generate.py --baseline
 
 matrix: $(VENV)/dev ## Test the client's wheel with old and new dependencies and Pythons
 	$(BIN)/python tests/client/matrix.py
 
-bench: $(VENV)/bench ## Measure throughput, latency and memory beside others, and what time tells of others' passes
+bench: $(VENV)/bench ## Measure throughput, latency and memory against other servers, and timing across accounts
 	$(BIN)/python tests/bench/run.py
 	$(BIN)/python tests/client/bench_client.py
 	$(BIN)/python tests/bench/isolation.py
 
-bench-postgresql: $(VENV)/bench ## Measure throughput and latency on PostgreSQL, beside pgbench
+bench-postgresql: $(VENV)/bench ## Measure throughput and latency on PostgreSQL, against pgbench
 	$(BIN)/python tests/bench/postgresql.py
 
 build: $(VENV)/dev ## Build both packages into dist/: source archives, and wheels made from them
@@ -81,12 +89,12 @@ lock: ## Pin the newest dependencies with hashes (needs uv)
 			$$([ $$set = server ] || [ $$set = protos ] || echo --constraints server/requirements.txt) \
 			--output-file $$set/requirements.txt $$set/requirements.in || exit 1; done
 
-clean: ## Remove everything that was made here
-	rm -rf $(VENV) $(GENERATE) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+clean: ## Remove everything that make made
+	rm -rf $(VENV) $(GENERATE) build dist .coverage .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-		{ echo "Python 3.11 or newer is needed; say which with make PYTHON=/path/to/python3"; exit 1; }
+		{ echo "Python 3.11 or newer is needed; choose one with make PYTHON=/path/to/python3"; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' || \
 		{ echo "Python's venv is needed: apt-get install python3-venv"; exit 1; }
 	@echo "Setting up $(VENV), once"

@@ -1,11 +1,11 @@
-"""Makes what follows from the protos: messages, stubs, the OpenAPI document, the image for buf.
+"""Generates everything derived from the protos: messages, stubs, the OpenAPI document, buf's image.
 
     generate.py              write the generated code
-    generate.py --check      fail if the committed code is not what the protos say
+    generate.py --check      fail if the committed code differs from what the protos give
     generate.py --baseline   write protos/baseline.binpb, which later protos must not break
 
-Runs in an environment of its own (protos/requirements.txt). buf gets its image from here, since
-google's protos come from a wheel and not from buf's registry.
+Runs in an environment of its own (protos/requirements.txt). buf's image is made here, because
+Google's protos come from a wheel and not from buf's registry.
 """
 
 import argparse
@@ -62,7 +62,7 @@ def write_image(path: Path, *, source_info: bool) -> None:
 
 
 def openapi() -> str:
-    """The OpenAPI document, by the server's own module; with the messages that were just made."""
+    """The OpenAPI document, by the server's own module, from the messages just generated."""
     sys.path[:0] = [str(STUBS), str(ROOT / "server")]
     from idpass_server.gateway.openapi import document  # noqa: PLC0415 needs the two folders
 
@@ -70,7 +70,7 @@ def openapi() -> str:
 
 
 def stale(out: Path) -> list[str]:
-    """The generated files that differ from the committed ones, or are in one place only."""
+    """The generated files that differ from the committed ones, or exist in one place only."""
     names = {path.name for folder in (out, STUBS) for path in (folder / PACKAGE).glob("*_pb2*")}
     _, different, missing = filecmp.cmpfiles(
         out / PACKAGE, STUBS / PACKAGE, sorted(names), shallow=False

@@ -1,5 +1,6 @@
 import contextlib
 import itertools
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from idpass_server.store.opening import migrate_store
 from kit.guarded import Guarded, caller
 from kit.postgres import Postgres
 from kit.secure import Secure
-from kit.support import REPORTS, Service, problems
+from kit.support import Service, problems
 
 settings.register_profile(
     "default", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True
@@ -63,10 +64,16 @@ def postgres_db(postgres: Postgres, _migrated: str) -> Iterator[str]:
     yield from _database(postgres, _migrated)
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Runs what is marked `both_stores` with PostgreSQL as well."""
+    if metafunc.definition.get_closest_marker("both_stores") and "db" in metafunc.fixturenames:
+        metafunc.parametrize("db", ["sqlite", "postgresql"], indirect=True)
+
+
+@pytest.fixture
 def db(request: pytest.FixtureRequest, tmp_path: Path) -> Path | str:
-    """A database of the test's own: a file, or a URL of PostgreSQL. Each test runs with both."""
-    if request.param == "sqlite":
+    """A database of the test's own: a file, or a URL of PostgreSQL."""
+    if getattr(request, "param", "sqlite") == "sqlite":
         return tmp_path / "idpass.db"
     url: str = request.getfixturevalue("postgres_db")
     return url
@@ -106,11 +113,16 @@ def secure(tmp_path: Path) -> Iterator[Secure]:
     assert problems(running.url) == []
 
 
-def pytest_terminal_summary(
-    terminalreporter: pytest.TerminalReporter, config: pytest.Config
-) -> None:
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Prints what tests measured and do not judge."""
-    for title, lines in config.stash.get(REPORTS, {}).items():
+    measured = defaultdict(list)
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            # A test's last report has all; under xdist nothing else comes from its process.
+            if isinstance(report, pytest.TestReport) and report.when == "teardown":
+                for title, line in report.user_properties:
+                    measured[title].append(line)
+    for title, lines in measured.items():
         terminalreporter.section(title)
         for line in lines:
-            terminalreporter.write_line(line)
+            terminalreporter.write_line(str(line))

@@ -46,13 +46,28 @@ FEE: Final = Money("AUD", 4_500_000)
 class RunningServer:
     """A server in a thread of this process.
 
+    Args:
+        settings: checked already.
+        clock: the server's time; None for the machine's, which `move_clock` moves.
+
     Attributes:
         address: HOST:PORT, for a client.
+        server: what runs, for tests that look inside.
+        loop: event loop of the server, on a thread of its own.
+        healthy: whether its store was in order to the end; None while it runs.
+
+    Raises:
+        Exception: whatever keeps it from starting.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    server: Server
+    loop: asyncio.AbstractEventLoop
+
+    def __init__(self, settings: Settings, clock: Clock | None = None) -> None:
         self._settings = settings
         self._clock_offset_us = 0
+        self._clock = clock or Clock(self._now_us, self._now_us)
+        self.healthy: bool | None = None
         started: queue.SimpleQueue[str | BaseException] = queue.SimpleQueue()
         self._thread = threading.Thread(
             target=lambda: uvloop.run(self._serve(started)), name="idpass-server", daemon=True
@@ -122,21 +137,22 @@ class RunningServer:
         """Stops the server as SIGTERM would: calls in flight finish, streams end."""
         self._channel.close()
         if self._thread.is_alive():
-            self._loop.call_soon_threadsafe(self._server.stop)
+            self.loop.call_soon_threadsafe(self.server.stop)
             self._thread.join()
 
     def _now_us(self) -> int:
         return wall_us() + self._clock_offset_us
 
     async def _serve(self, started: "queue.SimpleQueue[str | BaseException]") -> None:
-        self._loop = asyncio.get_running_loop()
+        self.loop = asyncio.get_running_loop()
         try:
-            self._server = Server(self._settings, Clock(self._now_us, self._now_us))
-            started.put(await self._server.start())
+            self.server = Server(self._settings, self._clock)
+            address = await self.server.start()
         except BaseException as error:  # noqa: BLE001 raised in the thread that waits for it
             started.put(error)
             return
-        await self._server.wait()
+        started.put(address)
+        self.healthy = await self.server.wait()
 
 
 @contextlib.contextmanager

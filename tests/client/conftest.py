@@ -17,7 +17,8 @@ import pytest
 
 from idpass import AsyncIdPassClient, IdPassClient, Status
 from idpass.v1.id_pass_service_pb2_grpc import add_IdPassServiceServicer_to_server
-from kit.client import WAYS, Blocking, Connect, PutPass, Recorder, Serve, ServerProcess
+from kit.client import Blocking, Connect, PutPass, Recorder, Serve, ServerProcess
+from kit.ways import WAYS
 
 
 @pytest.fixture(scope="session")
@@ -81,11 +82,11 @@ def put_pass(setup_client: IdPassClient) -> PutPass:
 
     def put_pass(status: Status = Status.NEW, **fields: Any) -> str:
         pass_id = setup_client.register(**fields).id_pass.id
-        if status is Status.CANCELLED:
-            setup_client.cancel(pass_id)
-            return pass_id
-        for step in WAYS[status]:
-            setup_client.advance(pass_id, step)
+        for step in WAYS[status.name.lower()]:
+            if step == "cancelled":
+                setup_client.cancel(pass_id)
+            else:
+                setup_client.advance(pass_id, Status[step.upper()])
         return pass_id
 
     return put_pass

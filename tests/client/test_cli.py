@@ -10,7 +10,6 @@ import select
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -21,6 +20,7 @@ from idpass import AsyncIdPassClient, CancelReason, IdPassClient, Status
 from idpass._cleanup import Cleanup
 from kit.client import PutPass, Serve, ServerProcess
 from kit.proxy import Cut, CuttingProxy
+from kit.serving import interruptible
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 COMMAND = [sys.executable, "-m", "idpass.cli"]
@@ -281,11 +281,16 @@ def test_an_interrupted_cleanup_tells_what_it_did_and_can_be_run_again(
     asyncio.run(register_3000())
     command = [*COMMAND, "cleanup", "--idle-for", "0s", "--yes", "--json"]
     env = os.environ | {"IDPASS_ADDRESS": own_server.address}
-    program = subprocess.Popen(command, stdout=subprocess.PIPE, env=env, text=True)
-    with IdPassClient(own_server.address) as client:
-        next(e for e in client.watch(after_sequence=3_000))  # its first batch is done
-    program.send_signal(signal.SIGINT)
-    output, _ = program.communicate(timeout=60)
+    with subprocess.Popen(
+        interruptible(*command), stdout=subprocess.PIPE, env=env, text=True
+    ) as program:
+        try:
+            with IdPassClient(own_server.address) as client:
+                next(e for e in client.watch(after_sequence=3_000))  # its first batch is done
+            program.send_signal(signal.SIGINT)
+            output, _ = program.communicate(timeout=60)
+        finally:
+            program.kill()
     summary = json.loads(output)
     assert program.returncode == 130
     assert summary["interrupted"]
@@ -299,17 +304,16 @@ def test_an_interrupted_cleanup_tells_what_it_did_and_can_be_run_again(
 
 def test_a_watch_goes_on_until_it_is_interrupted(address: str, put_pass: PutPass) -> None:
     env = os.environ | {"IDPASS_ADDRESS": address, "PYTHONUNBUFFERED": "1"}
-    program = subprocess.Popen(
-        [*COMMAND, "watch", "--json", "--after", "0"], stdout=subprocess.PIPE, env=env, text=True
-    )
-    assert program.stdout
-    pass_id = put_pass()
-    deadline_s = time.monotonic() + 30
-    for line in program.stdout:
-        if json.loads(line)["id"] == pass_id or time.monotonic() > deadline_s:
-            break
-    program.send_signal(signal.SIGINT)
-    program.communicate(timeout=30)
+    command = interruptible(*COMMAND, "watch", "--json", "--after", "0")
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=env, text=True) as program:
+        assert program.stdout
+        pass_id = put_pass()
+        try:
+            next(line for line in program.stdout if json.loads(line)["id"] == pass_id)
+            program.send_signal(signal.SIGINT)
+            program.communicate(timeout=30)
+        finally:
+            program.kill()
     assert program.returncode == 130
 
 

@@ -3,6 +3,7 @@ just hung up; and calls that this side cancels, which are never made again.
 """
 
 import asyncio
+import functools
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -143,12 +144,12 @@ def test_a_question_that_is_always_dropped_is_just_unavailable(
     client: Any, service: Dropping
 ) -> None:
     service.drops = FOR_EVER
-    for ask in (
-        lambda: client.account(timeout=0.4),
-        lambda: client.cancel("id", validate_only=True, timeout=0.4),
+    for ask, arguments in (
+        (client.account, ()),
+        (functools.partial(client.cancel, validate_only=True), ("id",)),
     ):
         with pytest.raises(Unavailable, match="dropped the call") as raised:
-            ask()
+            ask(*arguments, timeout=0.4)
         assert raised.value.code is CANCELLED
         assert isinstance(raised.value.__cause__, grpc.RpcError)
     assert len(service.requests) > 2
@@ -199,7 +200,7 @@ def test_a_client_that_is_closed_between_attempts_tells_what_is_not_known(
     monkeypatch.setattr(_retry, "_delay_s", lambda *_: closing())
 
     def closing() -> float:
-        held = getattr(client, "_client", client)
+        held: Any = vars(client).get("_client", client)
         held._channel.closed = True
         return 0.0
 

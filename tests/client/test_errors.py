@@ -132,6 +132,15 @@ def test_a_known_reason_decides_whatever_the_code_and_the_message() -> None:
     assert error.slot_limit == 7
 
 
+def test_a_quota_that_is_used_up_says_when_the_next_day_begins() -> None:
+    told = {"registrationsPerDay": "9", "resetTime": "2026-11-26T00:00:00Z"}
+    status = status_of(CODE.RESOURCE_EXHAUSTED, "DAILY_QUOTA_EXHAUSTED", **told)
+    error = _status.from_status(status, None)
+    assert isinstance(error, idpass.DailyQuotaExhausted)
+    assert error.registrations_per_day == 9
+    assert error.reset_time == datetime(2026, 11, 26, tzinfo=timezone.utc)
+
+
 def test_a_reason_of_another_domain_is_not_taken_for_ours() -> None:
     status = status_of(CODE.RESOURCE_EXHAUSTED, "NO_FREE_SLOT", domain="proxy.example")
     error = _status.from_status(status, None)
@@ -153,9 +162,16 @@ def test_broken_metadata_is_read_as_nothing() -> None:
         "cancelTime": "",
         "status": "gone",
         "slotLimit": "-",
+        "registrationsPerDay": "x",
+        "resetTime": "never",
         "allowed": "x,",
     }
-    for kind in (idpass.AlreadyCancelled, idpass.TransitionNotAllowed, idpass.NoFreeSlot):
+    for kind in (
+        idpass.AlreadyCancelled,
+        idpass.TransitionNotAllowed,
+        idpass.NoFreeSlot,
+        idpass.DailyQuotaExhausted,
+    ):
         error = kind("message", metadata=said)
         for name, member in inspect.getmembers(kind):
             if isinstance(member, property):

@@ -11,7 +11,7 @@ import pytest
 from google.rpc import error_details_pb2, status_pb2
 
 import idpass
-from idpass import IdPassClient, _retry
+from idpass import IdPassClient, _calls, _retry
 from idpass import client as client_module
 from idpass.v1 import id_pass_pb2 as pb
 from idpass.v1 import id_pass_service_pb2 as service_pb
@@ -277,6 +277,7 @@ def test_a_refusal_after_a_lost_attempt_does_not_hide_that_it_may_have_been_made
         ((CODE.NOT_FOUND, "PASS_NOT_FOUND", {}), idpass.NotFound),
         ((CODE.ABORTED, "PASS_CHANGED", {}), idpass.PassChanged),
         ((CODE.RESOURCE_EXHAUSTED, "NO_FREE_SLOT", {}), idpass.NoFreeSlot),
+        ((CODE.RESOURCE_EXHAUSTED, "DAILY_QUOTA_EXHAUSTED", {}), idpass.DailyQuotaExhausted),
     ],
 )
 def test_a_refusal_that_comes_after_the_receipts_were_looked_at_settles_the_matter(
@@ -360,6 +361,14 @@ def test_a_caller_over_its_rate_keeps_the_retries_of_what_gets_lost(script: Scri
     script.get(overloaded(200), None)
 
 
+def test_a_call_that_is_turned_away_keeps_the_retries_of_what_gets_lost(script: Script) -> None:
+    for _ in range(600):
+        script.client._throttle.failed()
+    tokens = script.client._throttle._tokens
+    script.get((CODE.CANCELLED, None, {}), (CODE.CANCELLED, None, {}), None)
+    assert script.client._throttle._tokens >= tokens
+
+
 def test_a_listing_goes_at_the_services_pace(script: Script) -> None:
     asked_for = [60_000, 200, 3_600_000]
     listed = script.run(
@@ -393,6 +402,24 @@ class Refused(grpc.RpcError):
 
     def trailing_metadata(self) -> Any:
         return self._trailing
+
+
+class StreamRefused(Refused):
+    """As gRPC says it of a server that has as many streams as it takes."""
+
+    def details(self) -> str:
+        return "Stream removed (RST_STREAM (Received RST_STREAM with error code 7))"
+
+
+def test_a_stream_that_the_server_refused_unseen_has_changed_nothing() -> None:
+    throttle = _retry.Throttle()
+    call = _calls.register(0, "", None, "once")
+    attempts = _retry.Attempts(call, 5.0, 0.0, throttle, str)
+    assert 0 < attempts.failed(StreamRefused(LOST), 1.0) <= 0.1
+    with pytest.raises(idpass.Unavailable, match="Nothing was changed") as raised:
+        attempts.failed(StreamRefused(LOST), 4.999)
+    assert raised.value.request_id == "once"
+    assert throttle._tokens == throttle.MAX_TOKENS
 
 
 def test_a_stream_that_was_open_comes_back_at_the_services_pace_but_not_for_ever() -> None:

@@ -55,6 +55,8 @@ def test_a_service_that_went_and_comes_back_is_waited_for(
     client = connect(own_server.address)
     client.account()
     own_server.kill()
+    with pytest.raises(Unavailable):  # from here on it is known that the connection is lost
+        client.account(timeout=0.5)
     with pytest.raises(Unavailable, match="Nothing was sent"):
         client.cancel(uuid.uuid4(), timeout=0.5)
     own_server.start()

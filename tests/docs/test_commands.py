@@ -32,6 +32,7 @@ HOW: Final = {
         "grpcurl": f"{README}test_the_grpcurl_session_runs_as_shown",
     },
     "operating.md": {
+        "pip install": "prove/test_packages.py::test_the_documented_installation_works",
         "export IDPASS_DB": f"{HERE}test_operating_from_the_start_to_a_restored_backup",
         "idpass-server serve": f"{HERE}test_operating_from_the_start_to_a_restored_backup",
         "idpass-server account": f"{HERE}test_operating_from_the_start_to_a_restored_backup",

@@ -2,13 +2,17 @@
 
 import re
 import tomllib
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 import idpass
 from idpass_server import extras
+from kit.documents import PAGES
 from kit.paths import ROOT
+from kit.shell import Shell
+from kit.support import Service
 
 SERVER = tomllib.loads((ROOT / "pyproject.toml").read_text())
 CLIENT = tomllib.loads((ROOT / "clients/python/pyproject.toml").read_text())
@@ -25,8 +29,24 @@ def test_both_packages_take_their_version_from_one_place() -> None:
 def test_the_server_requires_the_client_of_its_own_version() -> None:
     required = [each for each in SERVER["project"]["dependencies"] if "idpass-client" in each]
     assert required == [f"idpass-client=={idpass.__version__}"]
-    readme = (ROOT / "clients/python/README.md").read_text()
-    assert set(re.findall(r"idpass_client-([\d.]+)-", readme)) == {idpass.__version__}
+
+
+def test_the_wheels_that_documents_install_have_the_version() -> None:
+    for page in ("clients/python/README.md", "server/docs/operating.md"):
+        named = re.findall(r"idpass_(?:client|server)-([\d.]+)-", (ROOT / page).read_text())
+        assert set(named) == {idpass.__version__}, page
+
+
+def test_the_readmes_command_line_is_installed_with_the_rest(
+    service: Service, tmp_path: Path
+) -> None:
+    shown = re.findall(r"`\.venv/bin/(idpass [^`]+)`", PAGES["README.md"])
+    assert shown == ["idpass register", "idpass cancel ID"]
+    shell = Shell(tmp_path, env={"IDPASS_ADDRESS": service.address})
+    registered = shell.run(shown[0]).stdout
+    pass_id = re.findall(r"^id +([0-9a-f-]{36})$", registered, re.MULTILINE)[0]
+    told = shell.run(shown[1].replace("ID", pass_id)).stdout
+    assert told.startswith(f"{pass_id}  cancelled (was new), AUD 4.50 refunded")
 
 
 def test_the_version_has_its_dated_chapter_in_the_changelog() -> None:

@@ -27,7 +27,7 @@ def test_it_speaks_for_a_service_elsewhere_and_goes_when_told(server: Http) -> N
             assert (again.status_code, reason(again)) == (400, "PASS_ALREADY_CANCELLED")
             assert http.post("/sandbox/reset", json={}).status_code == 404
         process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=10) == 0
+        assert process.wait(timeout=30) == 0
     finally:
         process.kill()
         process.wait()

@@ -11,7 +11,8 @@ import pytest
 from idpass.v1 import id_pass_service_pb2 as service_pb
 from kit.guarded import caller
 from kit.http import JSON, Http, detail, reason, scripted, served, wrong_fields
-from kit.support import UNKNOWN_ID, WAYS, make_accounts
+from kit.support import UNKNOWN_ID, make_accounts
+from kit.ways import WAYS
 
 PASS_ID = "0198c0de-0000-7000-8000-000000000001"
 

@@ -15,8 +15,10 @@ from idpass_server.rules.commands import Register
 from idpass_server.store.sqlite.store import SqliteStore
 from kit.browser import NARROW, WIDE, Page, axe, chromium
 from kit.http import Http, served
+from kit.support import report
 
 LOOKS = {"light": (WIDE, False), "dark": (WIDE, True), "narrow": (NARROW, False)}
+PAGE = "The sandbox page with 10,130 passes, times taken in it"
 TYPED = """
 const [text, done] = arguments;
 const start = performance.now();
@@ -375,22 +377,21 @@ def axe_script(tmp_path_factory: pytest.TempPathFactory) -> str:
     return axe(tmp_path_factory.mktemp("axe"))
 
 
-def test_content_comes_at_once_and_ten_thousand_passes_do_not_slow_the_page(
-    browser: Page, tmp_path: Path
+def test_ten_thousand_passes_are_filtered_as_one_types(
+    browser: Page, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    """Times are taken in the page; the bounds leave room for a machine with much else to do."""
     with served(tmp_path / "not-used.db", "--sandbox") as many:
         _register_many(Path(many.wait_for("serving")["db"].removeprefix("sqlite:///")))
         page = Page(browser.driver, many.url)
         page.size(*WIDE)
         page.open()
         paint = "return performance.getEntriesByName('first-contentful-paint')[0].startTime"
-        assert page.driver.execute_script(paint) < 1_000
+        report(request, PAGE, f"{page.driver.execute_script(paint):6.1f} ms: first content")
         page.until(lambda: page.text("range").endswith("of 10,130"))
         for text, found in (("applicant 77", "1–12 of 111"), ("", "1–12 of 10,130")):
             took_ms = page.driver.execute_async_script(TYPED, text)
             assert page.text("range") == found
-            assert took_ms < 250
+            report(request, PAGE, f"{took_ms:6.1f} ms: {found} shown")
         page.pick(0)
         page.click("cancel")
         page.outcome("Cancelled from new")

@@ -13,7 +13,8 @@ import pytest
 from idpass_server.gateway import app
 from idpass_server.trying.sandbox import FEE, SLOTS, STORIES, seed
 from kit.http import EventStream, Http, reason, served
-from kit.support import WAYS, cli, problems
+from kit.support import cli, problems
+from kit.ways import WAYS
 
 STATIC = sorted(app.STATIC.iterdir())
 
@@ -89,7 +90,7 @@ def test_a_sandbox_stops_as_any_server_does(tmp_path: Path) -> None:
     with served(tmp_path / "x.db", "--sandbox") as running:
         assert running.http.post("/sandbox/reset", json={}).status_code == 200
         running.signal(signal.SIGTERM)
-        assert running.wait(timeout_s=10) == 0
+        assert running.wait() == 0
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,8 @@
 """What the client's tests share: a service in a process of its own, one way to use both clients."""
 
 import asyncio
-import contextlib
-import json
-import os
+import signal
 import subprocess
-import sys
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,19 +10,11 @@ from typing import Any
 import grpc
 import trustme
 
-from idpass import AsyncIdPassClient, Status
+from idpass import AsyncIdPassClient
 from idpass.v1 import id_pass_pb2 as pb
 from idpass.v1.id_pass_service_pb2_grpc import IdPassServiceServicer
+from kit.serving import COMMAND, Serving, url_of
 
-COMMAND = (os.environ.get("IDPASS_SERVER_PYTHON", sys.executable), "-m", "idpass_server")
-WAYS = {
-    Status.NEW: (),
-    Status.OPENED: (Status.OPENED,),
-    Status.IN_PROGRESS: (Status.OPENED, Status.IN_PROGRESS),
-    Status.COMPLETE: (Status.OPENED, Status.IN_PROGRESS, Status.COMPLETE),
-    Status.EXPIRED: (Status.EXPIRED,),
-    Status.FAILED: (Status.OPENED, Status.IN_PROGRESS, Status.FAILED),
-}
 PutPass = Callable[..., str]
 Connect = Callable[..., Any]
 
@@ -40,51 +28,28 @@ class ServerProcess:
 
     def __init__(self, db: Path, *options: str) -> None:
         self.db = db
-        self.options = options or ("--rate", "0")
+        self.options = options
         self.address = "127.0.0.1:0"
         self.start()
 
     def set_slots(self, slots: int) -> None:
-        change = ["account", "set", "demo", "--slots", str(slots), "--db", f"sqlite:///{self.db}"]
+        change = ["account", "set", "demo", "--slots", str(slots), "--db", url_of(self.db)]
         subprocess.run([*COMMAND, *change], check=True, capture_output=True)
 
     def start(self) -> None:
-        self.process = subprocess.Popen(
-            [
-                *(*COMMAND, "serve", "--listen", self.address, "--db", f"sqlite:///{self.db}"),
-                *self.options,
-            ],
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        assert self.process.stderr
-        lines = []
-        for line in self.process.stderr:
-            lines.append(line)
-            with contextlib.suppress(ValueError):
-                entry = json.loads(line)
-                if entry["event"] == "serving":
-                    self.address = entry["listen"]
-                    break
-        else:
-            raise AssertionError("".join(lines))
-        # Or its log fills the pipe and it stands still.
-        self._reader = threading.Thread(target=self.process.stderr.read, daemon=True)
-        self._reader.start()
+        self._serving = Serving(self.db, *self.options, "--listen", self.address)
+        self.address = self._serving.address
 
     def stop(self) -> None:
-        self.process.terminate()
-        self._end()
+        self.signal(signal.SIGTERM)
+        self._serving.wait()
+        self._serving.end()
 
     def kill(self) -> None:
-        self.process.kill()
-        self._end()
+        self._serving.end()
 
-    def _end(self) -> None:
-        self.process.wait(30)
-        self._reader.join(30)
-        if self.process.stderr:
-            self.process.stderr.close()
+    def signal(self, number: int) -> None:
+        self._serving.signal(number)
 
 
 class Blocking:

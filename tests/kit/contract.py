@@ -85,6 +85,12 @@ ROWS = [
         {"QuotaFailure"},
     ),
     (
+        refusals.DailyQuotaExhausted("acme", 10, 86_400_000_000),
+        ("RESOURCE_EXHAUSTED", 429, "DAILY_QUOTA_EXHAUSTED"),
+        {"registrationsPerDay", "resetTime"},
+        {"QuotaFailure"},
+    ),
+    (
         refusals.Overloaded("too many calls are in flight"),
         ("RESOURCE_EXHAUSTED", 429, "OVERLOADED"),
         {"cause"},

@@ -29,12 +29,15 @@ def main(url: str, seed: str) -> None:
             commands.append(Cancel(account, "hammer", new_uuid(), None, pass_id))
             request_id = f"instead-of-{pass_id}"
             commands.append(Register(account, "hammer", new_uuid(), request_id, new_uuid()))
-        outcomes = store.commit(commands, time.time_ns() // 1_000).outcomes
-        for command, outcome in zip(commands, outcomes, strict=True):
-            if isinstance(outcome, Cancelled):
-                cancelled.append(outcome.event.id_pass_id)
-            elif isinstance(outcome, Registered):
-                registered[command.request_id] = outcome.id_pass.id
+        while commands:
+            outcomes, _, busy = store.commit(commands, time.time_ns() // 1_000)
+            for command, outcome in zip(commands, outcomes, strict=True):
+                if isinstance(outcome, Cancelled):
+                    cancelled.append(outcome.event.id_pass_id)
+                elif isinstance(outcome, Registered):
+                    registered[command.request_id] = outcome.id_pass.id
+            # Those whose account another process holds were not run.
+            commands = [command for command in commands if command.account in busy]
     store.close()
     json.dump({"cancelled": cancelled, "registered": registered}, sys.stdout)
 

@@ -27,7 +27,9 @@ class Http(Process):
     """A server with HTTP in a process of its own; `calls` of the base class go over gRPC."""
 
     def __init__(self, db: Path, *options: str) -> None:
-        super().__init__(db, "--http", "127.0.0.1:0", *options)
+        # A sandbox that is killed leaves its folder behind.
+        environment = {"TMPDIR": str(db.parent)}
+        super().__init__(db, "--http", "127.0.0.1:0", *options, env=environment)
         self.url = f"http://{self.wait_for('gateway')['http']}"
         self.http = httpx.Client(base_url=self.url, timeout=30, trust_env=False)
 

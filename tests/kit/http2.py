@@ -1,5 +1,6 @@
 """HTTP/2 by hand: frames as an attacker would send them, in any order and number."""
 
+import contextlib
 import socket
 import time
 from collections.abc import Iterable, Sequence
@@ -15,11 +16,13 @@ from hyperframe.frame import (
     PingFrame,
     RstStreamFrame,
     SettingsFrame,
+    WindowUpdateFrame,
 )
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 MAX_FRAME = 16_384
 INITIAL_WINDOW = SettingsFrame.INITIAL_WINDOW_SIZE
+LARGEST_WINDOW = (1 << 31) - 1
 SERVICE = "/idpass.v1.IdPassService/"
 PIECE = 1 << 16
 
@@ -162,6 +165,15 @@ class Connection:
         for frame in self.frames(60):
             if isinstance(frame, PingFrame) and frame.opaque_data == b"the last":
                 return
+
+    def open_wide(self) -> None:
+        """Lets the server send as much as the kernel takes. Needs LARGEST_WINDOW as a setting."""
+        self.send(WindowUpdateFrame(0, window_increment=LARGEST_WINDOW - (1 << 16)).serialize())
+
+    def forget(self, count: int) -> None:
+        """Reads as many bytes and does nothing with them."""
+        with contextlib.suppress(OSError):
+            self._socket.recv(count)
 
     def frames(self, timeout_s: float) -> Iterable[Frame]:
         """What the server sends until it hangs up, or the time is over."""

@@ -1,24 +1,17 @@
 """What the tests share: a real server in this process or in one of its own, and its errors."""
 
-import asyncio
 import contextlib
-import json
 import os
-import queue
 import shutil
-import signal
 import subprocess
 import sys
-import threading
 import time
-from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import grpc
 import pytest
-import uvloop
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 
@@ -27,15 +20,15 @@ from idpass.v1 import id_pass_service_pb2 as service_pb
 from idpass.v1.id_pass_service_pb2_grpc import IdPassServiceStub
 from idpass_server.config import Settings
 from idpass_server.engine.clock import Clock
-from idpass_server.hosting.server import Server
 from idpass_server.rules.records import Account
 from idpass_server.store.opening import audit_store, make_store, open_store
+from idpass_server.testing import RunningServer
+from kit.serving import Serving, url_of
+from kit.ways import WAYS
 
 DAY_US = 86_400_000_000
 BUF = shutil.which("buf", path=str(Path(sys.executable).parent))
 """buf curl is what grpcurl is, and can be installed from where everything else is."""
-
-REPORTS = pytest.StashKey[dict[str, list[str]]]()
 
 UNKNOWN_ID = "00000000-0000-7000-8000-000000000000"
 STATUS = {
@@ -46,15 +39,6 @@ STATUS = {
     "expired": pb.ID_PASS_STATUS_EXPIRED,
     "failed": pb.ID_PASS_STATUS_FAILED,
     "cancelled": pb.ID_PASS_STATUS_CANCELLED,
-}
-WAYS = {
-    "new": (),
-    "opened": ("opened",),
-    "in_progress": ("opened", "in_progress"),
-    "complete": ("opened", "in_progress", "complete"),
-    "expired": ("expired",),
-    "failed": ("opened", "in_progress", "failed"),
-    "cancelled": ("cancelled",),
 }
 
 
@@ -249,11 +233,6 @@ class Calls:
         return pass_id
 
 
-def url_of(db: Path | str) -> str:
-    """The URL of a database that is named by its file, or by its URL."""
-    return db if isinstance(db, str) else f"sqlite:///{db}"
-
-
 def channel_to(address: str, credentials: grpc.ChannelCredentials | None) -> grpc.Channel:
     if credentials is None:
         return grpc.insecure_channel(address)
@@ -281,46 +260,30 @@ class Service(Calls):
         # Tests call as fast as they can, all of them as one caller.
         settings = {"rate_per_s": 0} | settings
         self._settings = Settings(listen="127.0.0.1:0", db=self.url, **settings)
-        ready: queue.SimpleQueue[str | BaseException] = queue.SimpleQueue()
-        self.healthy: bool | None = None
-        self._thread = threading.Thread(target=self._run, args=(ready,), daemon=True)
-        self._thread.start()
-        address = ready.get(timeout=30)
-        if isinstance(address, BaseException):
-            raise address
-        self.address = address
-        super().__init__(channel_to(address, credentials))
+        self._running = RunningServer(self._settings, self.time.clock())
+        self.server, self.loop = self._running.server, self._running.loop
+        super().__init__(channel_to(self._running.address, credentials))
 
-    def _run(self, ready: "queue.SimpleQueue[str | BaseException]") -> None:
-        async def serve() -> None:
-            self.loop = asyncio.get_running_loop()
-            self.server = Server(self._settings, self.time.clock())
-            try:
-                address = await self.server.start()
-            except BaseException as error:  # noqa: BLE001 the test's thread gets it
-                ready.put(error)
-                return
-            ready.put(address)
-            self.healthy = await self.server.wait()
+    @property
+    def address(self) -> str:
+        return self._running.address
 
-        uvloop.run(serve())
+    @property
+    def healthy(self) -> bool | None:
+        """How it ended; None while it runs."""
+        return self._running.healthy
 
     def stop(self) -> None:
         self.channel.close()
-        if self._thread.is_alive():
-            self.loop.call_soon_threadsafe(self.server.stop)
-            self._thread.join(timeout=30)
-            assert not self._thread.is_alive()
+        self._running.stop()
 
 
-class Process(Calls):
+class Process(Calls, Serving):
     """A server in a process of its own.
 
     Args:
         credentials: to speak TLS with.
     """
-
-    limits: tuple[str, ...] = ("--rate", "0")
 
     def __init__(
         self,
@@ -330,78 +293,11 @@ class Process(Calls):
         credentials: grpc.ChannelCredentials | None = None,
     ) -> None:
         self.url = url_of(db)
-        command = [sys.executable, "-m", "idpass_server", "serve", "--db", self.url]
-        self.log: list[dict[str, Any]] = []
-        self._by_event: dict[str, list[dict[str, Any]]] = defaultdict(list)
-        self.process = subprocess.Popen(
-            [*command, "--listen", "127.0.0.1:0", *self.limits, *options],
-            stderr=subprocess.PIPE,
-            env=os.environ | (env or {}),
-            text=True,
-        )
-        self._logged = threading.Condition()
-        self._reader = threading.Thread(target=self._read_log, daemon=True)
-        self._reader.start()
-        self.address = self.wait_for("serving")["listen"]
-        super().__init__(channel_to(self.address, credentials))
-
-    def _read_log(self) -> None:
-        assert self.process.stderr
-        for line in self.process.stderr:
-            try:
-                self._keep(json.loads(line))
-            except ValueError:
-                self._keep({"event": "", "text": line})
-        self._keep({"event": "end"})
-
-    def _keep(self, line: dict[str, Any]) -> None:
-        with self._logged:
-            self.log.append(line)
-            self._by_event[line["event"]].append(line)
-            self._logged.notify_all()
-
-    def wait_for(self, event: str, timeout_s: float = 30, *, count: int = 1) -> dict[str, Any]:
-        """The first log line with an event, or the one that makes the count full."""
-
-        def found() -> dict[str, Any] | None:
-            lines = self._by_event[event]
-            return (
-                lines[count - 1] if len(lines) >= count else next(iter(self._by_event["end"]), None)
-            )
-
-        with self._logged:
-            line = self._logged.wait_for(found, timeout_s)
-        if line is None or line["event"] != event:
-            raise AssertionError(f"no {event!r} in the log: {self.log}")
-        return line
-
-    def wait_for_line(self, wanted: Callable[[dict[str, Any]], bool]) -> None:
-        """Waits for a line of the log."""
-        with self._logged:
-            assert self._logged.wait_for(lambda: any(map(wanted, self.log)), 30)
-
-    def workers(self) -> dict[int, int]:
-        """The process ids of the workers that serve, by number."""
-        serving: dict[int, int] = {}
-        for line in self._by_event["worker_started"]:
-            serving[line["worker"]] = line["pid"]
-        ends = self._by_event["worker_died"] + self._by_event["worker_stopped"]
-        dead = {line["pid"] for line in ends}
-        return {number: pid for number, pid in serving.items() if pid not in dead}
-
-    def signal(self, number: int = signal.SIGTERM) -> None:
-        self.process.send_signal(number)
-
-    def wait(self, timeout_s: float = 30) -> int:
-        """Its exit code, once it ends."""
-        return self.process.wait(timeout_s)
+        Serving.__init__(self, db, *options, env=env)
+        Calls.__init__(self, channel_to(self.address, credentials))
 
     def kill(self) -> None:
-        self.process.kill()
-        self.process.wait()
-        self._reader.join()
-        assert self.process.stderr
-        self.process.stderr.close()
+        self.end()
         self.channel.close()
 
 
@@ -431,8 +327,13 @@ def make_accounts(db: Path | str, *names: str) -> None:
 
 def set_slots(db: Path | str, slots: int) -> None:
     """Gives the account `demo` another slot limit, beside the server that may be running."""
+    set_account(db, slot_limit=slots)
+
+
+def set_account(db: Path | str, **changes: Any) -> None:
+    """Changes the account `demo`, beside the server that may be running."""
     store = open_store(url_of(db), exclusive=False)
-    store.set_account("demo", slot_limit=slots, fee=None)
+    store.set_account("demo", **{"slot_limit": None, "fee": None} | changes)
     store.close()
 
 
@@ -451,6 +352,6 @@ def cli(
     )
 
 
-def report(config: pytest.Config, title: str, line: str) -> None:
+def report(request: pytest.FixtureRequest, title: str, line: str) -> None:
     """Has a line printed at the end of the run, among others with that title."""
-    config.stash.setdefault(REPORTS, {}).setdefault(title, []).append(line)
+    request.node.user_properties.append((title, line))

@@ -310,17 +310,20 @@ def test_a_server_ends_with_its_terminal_unless_it_is_to_outlive_it(
     ) as server:
         assert server.stderr
         os.close(slave)
-        lines = map(json.loads, server.stderr)
-        address = next(line["listen"] for line in lines if line["event"] == "serving")
-        server.send_signal(signal.SIGHUP)  # the terminal is there: files are read again
-        calls = Calls(channel_to(address, None))
-        assert calls.account().id == "demo"
-        os.close(master)
-        if outlives:
+        try:
+            lines = map(json.loads, server.stderr)
+            address = next(line["listen"] for line in lines if line["event"] == "serving")
+            server.send_signal(signal.SIGHUP)  # the terminal is there: files are read again
+            calls = Calls(channel_to(address, None))
             assert calls.account().id == "demo"
-            server.terminate()
-        calls.channel.close()
-        assert server.wait(30) == 0
+            os.close(master)
+            if outlives:
+                assert calls.account().id == "demo"
+                server.terminate()
+            calls.channel.close()
+            assert server.wait(30) == 0
+        finally:
+            server.kill()
 
 
 # -- the environment

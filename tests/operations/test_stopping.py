@@ -87,6 +87,47 @@ def test_a_stream_that_nobody_reads_does_not_hold_up_a_stop(
         assert server.wait() == 0
 
 
+SYMBOL = reflection_pb2.ServerReflectionRequest(file_containing_symbol="idpass.v1.IdPassService")
+
+
+@pytest.mark.parametrize("pace_s", [None, 1.0])
+@pytest.mark.parametrize("stream", STREAMS)
+def test_a_reader_with_room_that_takes_next_to_nothing_does_not_hold_up_a_stop(
+    server: Process, stream: str, pace_s: float | None
+) -> None:
+    """One that reads no byte, and one that reads one a second: the kernel holds the rest."""
+    method, request = STREAMS[stream]
+    headers = http2.call_headers(method)
+    settings = {INITIAL_WINDOW_SIZE: http2.LARGEST_WINDOW}
+    over = threading.Event()
+    with contextlib.closing(http2.Connection(server.address, settings=settings)) as reader:
+        reader.open_wide()
+        reader.send(http2.header_frames(1, headers))
+        asked = http2.message(request.SerializeToString())
+        reader.send(http2.data_frames(1, asked, end_stream=stream != "reflection"))
+        reader.wait_quiet()
+        trickle = threading.Thread(target=take_a_byte_at_a_time, args=(reader, pace_s, over))
+        trickle.start()
+        if stream == "reflection":  # 20 MB of answers
+            asked = http2.message(SYMBOL.SerializeToString())
+            reader.send(http2.data_frames(1, asked * 1_000, end_stream=False))
+        for _ in range(100):
+            server.register()
+        server.signal()
+        try:
+            assert server.wait() == 0
+        finally:
+            over.set()
+            trickle.join()
+
+
+def take_a_byte_at_a_time(
+    reader: http2.Connection, pace_s: float | None, over: threading.Event
+) -> None:
+    while not over.wait(pace_s):
+        reader.forget(1)
+
+
 def test_a_call_in_flight_is_finished_however_long_it_takes(tmp_path: Path) -> None:
     service = Service(tmp_path / "idpass.db", drain_s=600)
     pass_id = service.register().id_pass.id

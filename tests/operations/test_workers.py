@@ -67,7 +67,8 @@ def supervisor(*options: str) -> Iterator["subprocess.Popen[str]"]:
             children = children_of(running.pid)
             running.kill()
             for child in children:  # which may be stopped
-                os.kill(child, signal.SIGCONT)
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(child, signal.SIGCONT)
 
 
 def end(server: Process) -> None:
@@ -143,7 +144,8 @@ def test_a_signal_drains_all_workers(database: str, number: int) -> None:
                 assert server.get(pass_id).cancellation.caller
             else:
                 assert isinstance(error, grpc.RpcError)
-                assert error.code() == grpc.StatusCode.UNAVAILABLE
+                # gRPC itself drops with CANCELLED what comes in the moment of hanging up.
+                assert error.code().name in {"UNAVAILABLE", "CANCELLED"}
 
 
 def test_ctrl_c_in_a_terminal_drains_all_workers(database: str) -> None:

@@ -11,6 +11,8 @@ from typing import Any, Final, Self
 
 import grpc
 import pytest
+from grpc_health.v1 import health_pb2
+from grpc_reflection.v1alpha import reflection_pb2
 
 from idpass.v1 import id_pass_pb2
 from idpass.v1 import id_pass_service_pb2 as pb
@@ -56,6 +58,39 @@ ILLEGAL: Final[dict[str, Any]] = {
     "GetIdPass": pb.GetRequest(id=FACE * 3_900),
     "ListIdPasses": pb.ListRequest(statuses=[99] * (wire.MAX_OTHER_BYTES - 10)),  # type: ignore[list-item]
 }
+HEALTH: Final = "/grpc.health.v1.Health/"
+REFLECTION: Final = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
+LARGEST: Final = "n" * (MAX_BYTES - 1_000)
+# Reflection takes a stream of requests; a connection's window holds as many of one file at once.
+OTHERS: Final[list[tuple[str, str, list[bytes]]]] = [
+    *(
+        (f"{HEALTH}{method}", kind, [body])
+        for method in ("Check", "List", "Watch")
+        for kind, body in (
+            (
+                "a name of 2.4 MB",
+                health_pb2.HealthCheckRequest(service=LARGEST).SerializeToString(),
+            ),
+            ("illegal, 2.4 MB", b"\xf8\x01\x01" * 800_000),
+        )
+    ),
+    (
+        REFLECTION,
+        "a name of 2.4 MB",
+        [reflection_pb2.ServerReflectionRequest(file_by_filename=LARGEST).SerializeToString()],
+    ),
+    (REFLECTION, "illegal, 2.4 MB", [b"\xf8\x01\x01" * 800_000]),
+    (
+        REFLECTION,
+        "1,000 symbols",
+        [
+            reflection_pb2.ServerReflectionRequest(
+                file_containing_symbol="idpass.v1.IdPassService"
+            ).SerializeToString()
+        ]
+        * 1_000,
+    ),
+]
 BODIES: Final[list[tuple[str, str, bytes]]] = [
     *((method, "largest legal", request.SerializeToString()) for method, request in LEGAL.items()),
     *((method, "illegal, 16 KB", body.SerializeToString()) for method, body in ILLEGAL.items()),
@@ -83,7 +118,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     folder = tmp_path_factory.mktemp("largest")
     # Made for its file and accounts; what is measured has a process of its own.
     Guarded(folder, caller("ann"), caller("bob", "beta")).stop()
-    options = ("--callers", str(folder / "callers.toml"), "--rate", "0")
+    options = ("--callers", str(folder / "callers.toml"), "--rate", "0", "--reflection")
     with process(folder / "idpass.db", *options) as running:
         ann = running.with_token("ann-token")
         registering = [
@@ -140,7 +175,28 @@ def test_no_request_holds_another_account_up(server: Any, request: pytest.Fixtur
                     with contextlib.suppress(grpc.RpcError):
                         call(body, metadata=bearer(token), timeout=30)
             report(
-                request.config,
+                request,
                 "Largest requests: longest call of another account meanwhile (goal: 100 ms)",
                 f"{prober.longest_s * 1e3:7.1f} ms  {token}  {method} {kind} ({len(body):,} bytes)",
             )
+
+
+@pytest.mark.parametrize(("method", "kind", "bodies"), OTHERS)
+def test_nor_does_what_needs_no_token(
+    server: Any, request: pytest.FixtureRequest, method: str, kind: str, bodies: list[bytes]
+) -> None:
+    with Prober(server.address) as prober:
+        call: Any = server.channel.stream_stream(method)
+        for _ in range(TIMES if len(bodies) == 1 else 3):
+            # A watch of health has no end of its own.
+            streams = call(iter(bodies), timeout=1 if method.endswith("Watch") else 30)
+            with contextlib.suppress(grpc.RpcError):
+                for _ in streams:
+                    if method.endswith("Watch"):
+                        break
+            streams.cancel()
+    report(
+        request,
+        "Largest requests: longest call of another account meanwhile (goal: 100 ms)",
+        f"{prober.longest_s * 1e3:7.1f} ms  no token  {method} {kind} ({len(bodies[0]):,} bytes)",
+    )

@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 
 import idpass
+from kit.documents import command
 from kit.paths import ROOT
+from kit.shell import Shell
 
 # A file of each kind that a source archive must have.
 CLIENT_FILES = {"README.md", "LICENSE", "src/idpass/py.typed", "src/idpass/v1/id_pass_pb2.py"}
@@ -28,10 +30,10 @@ SERVER_FILES = {
 }
 
 
-def run(*command: str | Path) -> subprocess.CompletedProcess[str]:
+def run(*words: str | Path) -> subprocess.CompletedProcess[str]:
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "VIRTUAL"))}
     return subprocess.run(
-        list(map(str, command)), capture_output=True, text=True, check=False, env=environment
+        list(map(str, words)), capture_output=True, text=True, check=False, env=environment
     )
 
 
@@ -78,12 +80,22 @@ def test_a_source_archive_has_what_its_readers_look_for(
 
 
 def test_the_wheels_work_where_nothing_else_is(installed: Path) -> None:
-    for command, package in (("idpass", "client"), ("idpass-server", "server")):
-        told = run(installed / command, "--version")
-        assert told.stdout == f"{command}, version {idpass.__version__}\n", package
+    for program in ("idpass", "idpass-server"):
+        told = run(installed / program, "--version")
+        assert told.stdout == f"{program}, version {idpass.__version__}\n"
     demo = run(installed / "idpass-server", "demo")
     assert demo.returncode == 0, demo.stderr
     assert demo.stdout.endswith("Every row is as the lifecycle says.\n")
+
+
+def test_the_documented_installation_works(built: Path, tmp_path: Path) -> None:
+    assert run(sys.executable, "-m", "venv", tmp_path / "venv").returncode == 0
+    path = f"{tmp_path / 'venv/bin'}{os.pathsep}{os.environ['PATH']}"
+    places = {"server/": f"{ROOT}/server/", "dist/": f"{built}/"}
+    shell = Shell(tmp_path, places, {"PATH": path})
+    shell.run(command("operating.md", "pip install"))
+    assert (tmp_path / "venv/bin/idpass-server").is_file()
+    shell.run("idpass-server demo && python -c 'import idpass_server.gateway.serving'")
 
 
 def test_what_an_extra_would_bring_is_named_and_can_be_installed(installed: Path) -> None:

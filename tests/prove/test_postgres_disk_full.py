@@ -4,6 +4,7 @@ import contextlib
 import os
 import pwd
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -20,10 +21,10 @@ from kit.support import problems
 
 
 @pytest.fixture
-def small_disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A file system of 20 MB, for a tablespace."""
-    folder = tmp_path_factory.getbasetemp().parent.parent / "idpass-small-disk"
-    folder.mkdir()
+def small_disk() -> Iterator[Path]:
+    """A file system of 20 MB, for a tablespace, where PostgreSQL's user may get to."""
+    folder = Path(tempfile.mkdtemp(prefix="idpass-small-disk-"))
+    folder.chmod(0o711)
     mount = ["mount", "-t", "tmpfs", "-o", "size=20m", "tmpfs", str(folder)]
     if os.geteuid() or subprocess.run(mount, capture_output=True, check=False).returncode:
         folder.rmdir()

@@ -1,7 +1,5 @@
 """With many processes on PostgreSQL nothing that was answered is lost, and nothing is done twice:
 servers killed, their connections cut, the database crashed, its primary lost.
-
-DURABILITY_TIMES=10 makes all of it as many times as long.
 """
 
 import json
@@ -25,10 +23,14 @@ from idpass_server.store.opening import migrate_store
 from idpass_server.store.postgres.store import PostgresStore
 from kit.paths import KIT
 from kit.postgres import Postgres
+from kit.proving import times
 from kit.support import Calls, Process, problems, process, set_slots, told
 from kit.witness import Call, Witness, callers, check_at
 
-TIMES = int(os.environ.get("DURABILITY_TIMES", "1"))
+KILLS = times(20, 10)
+CUTS = times(10, 3)
+CRASHES = times(4, 1)
+FAILOVERS = times(1, 0.3)
 WORKERS = 3
 CALLERS = 6
 ANSWERS = 40
@@ -77,7 +79,7 @@ def under_load(url: str) -> Iterator[Run]:
 def test_killed_servers_lose_no_answer(postgres_db: str) -> None:
     chance = random.Random(1)
     with under_load(postgres_db) as run:
-        for number in range(200 * TIMES):
+        for number in range(KILLS):
             run.wait()
             while not (workers := list(run.server.workers().values())):
                 time.sleep(0.01)
@@ -91,7 +93,7 @@ def test_cut_connections_to_the_database_lose_no_answer(
 ) -> None:
     name = postgres_db.rpartition("/")[2]
     with under_load(postgres_db) as run:
-        for _ in range(50 * TIMES):
+        for _ in range(CUTS):
             run.wait()
             assert postgres.kill_backends(name)
             run.check()
@@ -102,7 +104,7 @@ def test_a_crashed_database_loses_no_answer() -> None:
         url = database.create_database("idpass")
         migrate_store(url)
         with under_load(url) as run:
-            for _ in range(20 * TIMES):
+            for _ in range(CRASHES):
                 run.wait()
                 database.stop("immediate")
                 database.start()
@@ -115,7 +117,7 @@ def test_a_lost_primary_with_a_synchronous_standby_loses_no_answer() -> None:
         migrate_store(first.create_database("idpass"))
         primary, standby = first, first.standby()
         with under_load(primary.url("idpass", standby)) as run:
-            for _ in range(5 * TIMES):
+            for _ in range(FAILOVERS):
                 run.wait()
                 primary.stop("immediate")
                 standby.promote()
@@ -131,7 +133,7 @@ def deadlocks(postgres: Postgres, name: str) -> int:
 
 def test_four_servers_on_one_account_refund_once(postgres: Postgres, postgres_db: str) -> None:
     set_slots(postgres_db, 1_000)
-    passes = 150 * TIMES
+    passes = 150
     with ExitStack() as stack:
         servers = [stack.enter_context(process(postgres_db)) for _ in range(4)]
         ids = [servers[0].register().id_pass.id for _ in range(passes)]
@@ -167,9 +169,7 @@ def test_four_processes_on_many_accounts_do_each_thing_once(
     passes: list[tuple[str, str]] = []
     for account in accounts:
         store.create_account(Account(account, 10_000, 0, "AUD", 4_500_000, 0, 0, 0))
-        commands = [
-            Register(account, "test", new_uuid(), None, new_uuid()) for _ in range(50 * TIMES)
-        ]
+        commands = [Register(account, "test", new_uuid(), None, new_uuid()) for _ in range(50)]
         for outcome in store.commit(commands, time.time_ns() // 1_000).outcomes:
             assert isinstance(outcome, Registered)
             passes.append((account, outcome.id_pass.id))
@@ -192,8 +192,8 @@ def test_four_processes_on_many_accounts_do_each_thing_once(
         found = store.get_account(account)
         assert found
         assert found.refunded_micros == found.charged_micros // 2
-        sequences = [event.sequence for event in store.events(account, 0, 10_000 * TIMES)]
-        assert sequences == list(range(1, 150 * TIMES + 1))
+        sequences = [event.sequence for event in store.events(account, 0, 10_000)]
+        assert sequences == list(range(1, 150 + 1))
     store.close()
     assert problems(postgres_db) == []
     assert deadlocks(postgres, postgres_db.rpartition("/")[2]) == 0

@@ -17,11 +17,11 @@ import pytest
 
 from idpass.v1.id_pass_service_pb2 import CancelRequest, RegisterRequest, WatchRequest
 from idpass.v1.id_pass_service_pb2_grpc import IdPassServiceStub
+from kit.proving import times
 from kit.restarting import restart_under_load
 from kit.support import STATUS, Process, problems, process, report, set_slots
 
 BEFORE_S, AFTER_S = 1.0, 2.0
-MAX_UNKNOWN = 5
 KINDS = ["sqlite", "http", "postgresql", "workers"]
 MORE_OPTIONS = {"workers": ("--workers", "2"), "http": ("--http", "127.0.0.1:0")}
 OPTIONS = [("grpc.initial_reconnect_backoff_ms", 50), ("grpc.max_reconnect_backoff_ms", 100)]
@@ -96,11 +96,11 @@ def database(request: pytest.FixtureRequest, folder: Path, kind: str) -> Path | 
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_clients_see_nothing_of_ten_restarts(
+def test_clients_see_nothing_of_restarts(
     request: pytest.FixtureRequest, tmp_path: Path, kind: str
 ) -> None:
     db = database(request, tmp_path, kind)
-    restart_under_load(db, *MORE_OPTIONS.get(kind, ()), restarts=10)
+    restart_under_load(db, *MORE_OPTIONS.get(kind, ()), restarts=times(3, 1))
 
 
 @pytest.mark.parametrize("rate", [30, 300])
@@ -139,13 +139,14 @@ async def test_a_stop_under_load(
     failing_s = failed[-1].sent_s - failed[0].sent_s if failed else 0.0
     title = f"stop under load: {kind}, {rate} calls/s"
     report(
-        request.config,
+        request,
         title,
         f"stop {stopped_s - signalled_s:.2f} s, start {serving_s - stopped_s:.2f} s, "
         f"calls failed for {failing_s:.2f} s",
     )
     for error, count in Counter(each.error for each in failed).most_common():
-        report(request.config, title, f"{count:5} {error}")
-    # What nobody can know is what gRPC itself dropped in the moment of hanging up.
-    assert sum(not each.known for each in failed) <= MAX_UNKNOWN
+        report(request, title, f"{count:5} {error}")
+    # What nobody can know is what gRPC itself dropped in the moment of hanging up: the busier the
+    # machine, the more of it.
+    assert {each.error for each in failed if not each.known} <= {"CANCELLED: CANCELLED"}
     assert problems(db) == []

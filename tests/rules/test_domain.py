@@ -6,6 +6,7 @@ from idpass_server.rules import domain
 from idpass_server.rules.commands import Advance, Cancel, Cancelled, Expire, Register, Settled
 from idpass_server.rules.records import Event, Pass, Reason, Status
 from idpass_server.rules.refusals import (
+    DailyQuotaExhausted,
     PassChanged,
     PassEnded,
     RefundNotAvailable,
@@ -138,6 +139,50 @@ def test_superseding_needs_no_free_slot() -> None:
     assert decision.account.charged_micros == full.charged_micros + FEE
     assert decision.account.refunded_micros == full.refunded_micros + FEE
     assert isinstance(decision.answer.superseded, Cancelled)  # type: ignore[union-attr]
+
+
+DAY = NOW_US // domain.DAY_US
+
+
+@pytest.mark.parametrize("prior", [None, a_pass(Status.OPENED)])
+def test_a_days_quota_is_kept_to_and_begins_anew_each_day(prior: Pass | None) -> None:
+    """Superseding a pass stores one more like any registration."""
+    register = Register("acme", "t", "ref", None, "new-id", supersedes=prior and prior.id)
+    quota = account(registrations_per_day=5, registration_day=DAY, registrations_of_day=4)
+    last = domain.decide(quota, prior, register, NOW_US)
+    assert isinstance(last, domain.Decision)
+    assert (last.account.registration_day, last.account.registrations_of_day) == (DAY, 5)
+    refusal = domain.decide(last.account, prior, register, NOW_US)
+    assert isinstance(refusal, DailyQuotaExhausted)
+    assert refusal.registrations_per_day == 5
+    assert refusal.reset_time_us == (DAY + 1) * domain.DAY_US
+    again = domain.decide(last.account, prior, register, refusal.reset_time_us - 1)
+    assert isinstance(again, DailyQuotaExhausted)
+    next_day = domain.decide(last.account, prior, register, refusal.reset_time_us)
+    assert isinstance(next_day, domain.Decision)
+    assert next_day.account.registration_day == DAY + 1
+    assert next_day.account.registrations_of_day == 1
+
+
+def test_without_a_quota_any_number_is_registered_and_counted() -> None:
+    many = account(registration_day=DAY, registrations_of_day=1_000_000)
+    decision = domain.decide(many, None, Register("acme", "t", "ref", None, "new-id"), NOW_US)
+    assert isinstance(decision, domain.Decision)
+    assert decision.account.registrations_of_day == 1_000_001
+
+
+def test_a_host_that_is_still_in_the_day_before_does_not_begin_the_count_anew() -> None:
+    ahead = account(registrations_per_day=5, registration_day=DAY + 1, registrations_of_day=5)
+    register = Register("acme", "t", "ref", None, "new-id")
+    refusal = domain.decide(ahead, None, register, NOW_US)
+    assert isinstance(refusal, DailyQuotaExhausted)
+    assert refusal.reset_time_us == (DAY + 2) * domain.DAY_US
+
+
+def test_a_pass_that_has_ended_is_told_before_a_quota() -> None:
+    used_up = account(registrations_per_day=1, registration_day=DAY, registrations_of_day=1)
+    register = Register("acme", "t", "ref", None, "new-id", supersedes="prior")
+    assert isinstance(domain.decide(used_up, a_pass(Status.CANCELLED), register, NOW_US), PassEnded)
 
 
 @pytest.mark.parametrize("status", TERMINAL)

@@ -7,7 +7,8 @@ import socket
 import ssl
 import subprocess
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -202,15 +203,20 @@ def test_tls_to_a_plain_text_port_is_an_error_and_no_harm(service: Service, tmp_
 # -- HTTP beside it
 
 
+@pytest.fixture
+def temporary() -> Iterator[Path]:
+    """A folder with a name short enough for a socket in it: 107 characters are the most."""
+    with tempfile.TemporaryDirectory(prefix="idpass-test-") as folder:
+        yield Path(folder)
+
+
 def test_the_gateway_beside_mutual_tls_passes_tokens_on_and_is_nobody_itself(
-    tmp_path: Path,
+    tmp_path: Path, temporary: Path
 ) -> None:
     servers, clients = Authority(tmp_path / "servers"), Authority(tmp_path / "clients")
     pair = servers.issue(*LOCAL)
     (tmp_path / "callers.toml").write_text(CALLERS)
     make_accounts(tmp_path / "idpass.db", "acme")
-    temporary = tmp_path / "temporary"
-    temporary.mkdir()
     options = {
         "--tls-cert": pair.cert,
         "--tls-key": pair.key,

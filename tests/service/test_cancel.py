@@ -9,6 +9,8 @@ from idpass.v1 import id_pass_pb2 as pb
 from idpass.v1.id_pass_service_pb2 import CancelRequest
 from kit.support import STATUS, UNKNOWN_ID, Service, details_of, refused
 
+pytestmark = pytest.mark.both_stores
+
 REASON_OF = {
     "complete": "PASS_COMPLETE",
     "expired": "PASS_EXPIRED",

@@ -10,7 +10,8 @@ import pytest
 
 from idpass_server.engine import reads, sweeper
 from idpass_server.engine.clock import ClockWrong, Now, kernel_synchronised
-from kit.support import DAY_US, STATUS, FakeTime, Service, cli, eventually, process, refused, url_of
+from kit.serving import url_of
+from kit.support import DAY_US, STATUS, FakeTime, Service, cli, eventually, process, refused
 
 SECOND_US = 1_000_000
 MINUTE_US = 60 * SECOND_US

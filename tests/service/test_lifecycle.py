@@ -1,12 +1,15 @@
 """RegisterIdPass, AdvanceIdPass and GetIdPass, over real gRPC."""
 
 import uuid
+from datetime import datetime
 
 import grpc
 import pytest
 
 from idpass.v1 import id_pass_pb2 as pb
-from kit.support import DAY_US, STATUS, UNKNOWN_ID, WAYS, Service, refused
+from idpass.v1.id_pass_service_pb2 import RegisterRequest
+from kit.support import DAY_US, STATUS, UNKNOWN_ID, Service, refused, set_account, told
+from kit.ways import WAYS
 
 
 def test_registering_charges_the_fee_and_takes_a_slot(service: Service) -> None:
@@ -186,6 +189,37 @@ def test_overdue_passes_do_not_block_a_slot(service: Service) -> None:
     service.time.advance(days=1)
     service.register()
     assert service.account().slots_in_use == 1
+
+
+def test_an_account_registers_no_more_in_a_day_than_its_quota(service: Service) -> None:
+    first = service.register(request_id="first")
+    set_account(service.url, registrations_per_day=2)
+    service.register(supersedes=first.id_pass.id)
+    error = refused(service.register)
+    assert (error.code, error.reason) == (
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+        "DAILY_QUOTA_EXHAUSTED",
+    )
+    midnight = datetime.fromisoformat(error.metadata["resetTime"])
+    assert (midnight.hour, midnight.minute, midnight.second) == (0, 0, 0)
+    assert error.metadata["registrationsPerDay"] == "2"
+    assert error.details["QuotaFailure"]
+    assert "RetryInfo" not in error.details
+    assert service.register(request_id="first").replayed
+    assert service.cancel(service.list_all()[0].id).fee_refunded
+    service.time.now_us = round(midnight.timestamp() * 1e6) - 1
+    assert refused(service.register).reason == "DAILY_QUOTA_EXHAUSTED"
+    service.time.advance(us=1)
+    service.register()
+
+
+def test_passes_of_one_batch_count_one_by_one(service: Service) -> None:
+    set_account(service.url, registrations_per_day=3)
+    calls = [service.stub.RegisterIdPass.future(RegisterRequest()) for _ in range(10)]
+    errors = [call.exception() for call in calls]
+    refusals = [told(error).reason for error in errors if isinstance(error, grpc.RpcError)]
+    assert refusals == ["DAILY_QUOTA_EXHAUSTED"] * 7
+    assert service.account().slots_in_use == 3
 
 
 def test_cancelling_and_superseding_free_the_slot(service: Service) -> None:

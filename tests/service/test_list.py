@@ -7,6 +7,8 @@ from idpass.v1 import id_pass_pb2 as pb
 from idpass_server.store.sqlite import store as sqlite
 from kit.support import STATUS, Service, refused
 
+pytestmark = pytest.mark.both_stores
+
 
 def test_lists_newest_first_in_pages(service: Service) -> None:
     ids = [service.register().id_pass.id for _ in range(7)]

@@ -24,7 +24,9 @@ from hypothesis.stateful import (
 
 from idpass.v1 import id_pass_pb2 as pb
 from idpass.v1.id_pass_service_pb2 import CancelRequest
-from kit.support import DAY_US, STATUS, Service, details_of, problems, set_slots, told
+from idpass_server.store.opening import make_store
+from kit.proving import times
+from kit.support import DAY_US, STATUS, Service, details_of, problems, set_account, set_slots, told
 
 NAME = {number: name for name, number in STATUS.items()}
 SLOTS = 5
@@ -67,6 +69,11 @@ class Ledger:
     receipts: dict[str, Receipt] = field(default_factory=dict)
     charged: float = 0
     refunded: float = 0
+    registered: dict[int, int] = field(default_factory=dict)  # on each day
+    quota: int = 0
+
+    def quota_is_used_up(self, day: int) -> bool:
+        return 0 < self.quota <= self.registered.get(day, 0)
 
     def in_flight(self) -> int:
         return sum(p.status in NEXT for p in self.passes.values())
@@ -141,6 +148,8 @@ class OneAccount(RuleBasedStateMachine):
         prior = self.ledger.passes[prior_id] if prior_id else None
         if prior and prior.status not in NEXT:
             assert reason == ENDED_REASON[prior.status]
+        elif self.ledger.quota_is_used_up(self._day()):
+            assert reason == "DAILY_QUOTA_EXHAUSTED"
         elif not prior and self.ledger.in_flight() >= SLOTS:
             assert reason == "NO_FREE_SLOT"
         else:
@@ -154,7 +163,16 @@ class OneAccount(RuleBasedStateMachine):
                 "new", self.service.time.now_us + days * DAY_US, supersedes=prior_id or ""
             )
             self.ledger.charged += FEE
+            self.ledger.registered[self._day()] = self.ledger.registered.get(self._day(), 0) + 1
             self._keep(request_id, content, answer)
+
+    def _day(self) -> int:
+        return self.service.time.now_us // DAY_US
+
+    @rule(quota=st.integers(0, 4))
+    def operator_sets_the_quota(self, quota: int) -> None:
+        set_account(self.service.url, registrations_per_day=quota)
+        self.ledger.quota = quota
 
     def _cancel_in_model(self, model: Model, answer: Any) -> None:
         refund = model.status in {"new", "opened"}
@@ -323,7 +341,9 @@ class OneAccount(RuleBasedStateMachine):
 @contextlib.contextmanager
 def sqlite_file() -> Iterator[str]:
     with tempfile.TemporaryDirectory() as folder:
-        yield f"sqlite:///{folder}/idpass.db"
+        url = f"sqlite:///{folder}/idpass.db"
+        make_store(url)
+        yield url
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
@@ -335,5 +355,7 @@ def test_one_account_is_as_its_model(kind: str, request: pytest.FixtureRequest) 
 
     run_state_machine_as_test(
         OneAccountOfThisKind,
-        settings=settings(max_examples=40, stateful_step_count=40, deadline=None),
+        settings=settings(
+            max_examples=times(every_day=15, a_minute=6), stateful_step_count=40, deadline=None
+        ),
     )

@@ -10,6 +10,8 @@ import pytest
 from idpass.v1 import id_pass_pb2 as pb
 from kit.support import Service, told
 
+pytestmark = pytest.mark.both_stores
+
 ROUNDS = 150
 
 

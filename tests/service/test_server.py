@@ -141,13 +141,15 @@ def test_a_stopping_server_finishes_what_is_in_flight(tmp_path: Path, number: in
         outcomes = [future.exception() for future in futures]
         assert server.wait() == 0
     assert {line["event"] for line in server.log} >= {"draining", "stopped"}
-    # Each call was either answered or never begun: the server knows of no other cancellations.
-    for error in outcomes:
-        assert error is None or told_code(error) == grpc.StatusCode.UNAVAILABLE
     with process(db) as server:
         for pass_id, error in zip(ids, outcomes, strict=True):
+            is_cancelled = server.get(pass_id).status == pb.ID_PASS_STATUS_CANCELLED
             if error is None:
-                assert server.get(pass_id).status == pb.ID_PASS_STATUS_CANCELLED
+                assert is_cancelled
+            elif told_code(error) is not grpc.StatusCode.CANCELLED:
+                # What gRPC drops in the moment of hanging up is CANCELLED, and nobody can know.
+                assert told_code(error) is grpc.StatusCode.UNAVAILABLE
+                assert not is_cancelled or "nothing was changed" not in str(error)
     assert problems(db) == []
 
 
@@ -203,16 +205,17 @@ def test_the_environment_sets_what_the_options_do(tmp_path: Path) -> None:
     db = tmp_path / "by-environment.db"
     environment = {"IDPASS_DB": f"sqlite:///{db}", "IDPASS_MAX_WATCHERS": "0"}
     command = [sys.executable, "-m", "idpass_server", "serve", "--listen", "127.0.0.1:0"]
-    server = subprocess.Popen(
+    with subprocess.Popen(
         command, env=os.environ | environment, stderr=subprocess.PIPE, text=True
-    )
-    assert server.stderr
-    told = map(json.loads, server.stderr)
-    address = next(line["listen"] for line in told if line["event"] == "serving")
-    with grpc.insecure_channel(address) as channel, pytest.raises(grpc.RpcError) as caught:
-        next(IdPassServiceStub(channel).WatchIdPasses(WatchRequest()))
-    server.kill()
-    server.communicate()
+    ) as server:
+        assert server.stderr
+        try:
+            told = map(json.loads, server.stderr)
+            address = next(line["listen"] for line in told if line["event"] == "serving")
+            with grpc.insecure_channel(address) as channel, pytest.raises(grpc.RpcError) as caught:
+                next(IdPassServiceStub(channel).WatchIdPasses(WatchRequest()))
+        finally:
+            server.kill()
     assert caught.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
     assert db.exists()
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from idpass.v1.id_pass_pb2 import IdPassEvent
 from idpass_server.api import watch
 from idpass_server.api.watch import Watchers
-from idpass_server.engine.reads import History
+from idpass_server.engine.reads import PassEvents
 from idpass_server.rules.records import Event, Pass
 
 WAY = ("new", "opened", "cancelled")
@@ -66,9 +66,9 @@ class FakeReads:
         await asyncio.sleep(0)
         return found
 
-    async def history(
+    async def pass_events(
         self, account: str, pass_id: str, after_sequence: int, limit: int
-    ) -> History | None:
+    ) -> PassEvents | None:
         assert account == "demo"
         up_to = self.visible
         await asyncio.sleep(0)
@@ -77,7 +77,7 @@ class FakeReads:
             return None
         ended_us = own[-1].event_time_us if own[-1].to_status == WAY[-1] else None
         id_pass = Pass(*[None] * len(Pass._fields))._replace(end_time_us=ended_us)  # type: ignore[arg-type]
-        return History(id_pass, [e for e in own if e.sequence > after_sequence][:limit], up_to)
+        return PassEvents(id_pass, [e for e in own if e.sequence > after_sequence][:limit], up_to)
 
 
 async def eventually(condition: Callable[[], bool]) -> None:

@@ -20,7 +20,8 @@ from idpass_server.store.sqlite.file import sqlite3
 from idpass_server.store.sqlite.hold import _FLOCK, _INODE_LOCK
 from idpass_server.store.sqlite.store import SqliteStore
 from kit.paths import KIT
-from kit.support import Told, cli, problems, process, refused, told, url_of
+from kit.serving import url_of
+from kit.support import Told, cli, problems, process, refused, told
 
 CALLERS = """
 [callers.ann]

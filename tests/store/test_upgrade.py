@@ -18,10 +18,15 @@ from idpass_server.store.sqlite.file import sqlite3
 from idpass_server.store.sqlite.hold import Taken
 from idpass_server.store.sqlite.schema import migrations
 from kit.paths import ROOT
-from kit.support import Process, cli, problems, process, url_of
+from kit.serving import url_of
+from kit.support import Process, cli, problems, process
 
 RELEASED = "99c2664fdfa02f5942a5cafa729d92c386a4bb2c"
 """The commit of version 0.1.0."""
+
+NEEDED = "caller_of_every_pass, registrations_per_day"
+"""What its databases lack."""
+KNOWN = len(migrations._migrations)
 
 
 @pytest.fixture(scope="session")
@@ -44,7 +49,7 @@ def released(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 class Released(Process):
     """A server of version 0.1.0, which had no rate."""
 
-    limits = ()
+    defaults = ("--listen", "127.0.0.1:0")
 
 
 @contextlib.contextmanager
@@ -81,7 +86,7 @@ def test_no_command_changes_the_schema_under_a_running_older_server(
             (("account", "set", "demo", "--slots", "9"), migrate),
             (("account", "create", "acme", "--slots", "9", "--fee", "AUD 1"), migrate),
             (("audit",), migrate),
-            (("migrate",), "could not go on after caller_of_every_pass; stop it first"),
+            (("migrate",), f"could not go on after {NEEDED}; stop it first"),
             (("serve", "--listen", "127.0.0.1:0"), "is being served by another process"),
         ]:
             done = cli(*command, "--db", url)
@@ -90,7 +95,7 @@ def test_no_command_changes_the_schema_under_a_running_older_server(
             assert "damaged" not in done.stderr
         done = cli("migrate", "--check", "--db", url)
         assert done.returncode == 1
-        assert "lacks caller_of_every_pass" in done.stdout
+        assert f"lacks {NEEDED}" in done.stdout
         done = cli("migrate", "--plan", "--db", url)
         assert done.returncode == 0
         assert "stop servers of the previous version first" in done.stdout
@@ -200,14 +205,14 @@ def test_the_version_before_is_refused_where_the_next_one_changes_more(
     with process(db) as server:
         server.register()
         with (
-            upgraded(3),
+            upgraded(KNOWN + 1),
             pytest.raises(Taken, match="could not go on after notes; stop it first"),
         ):
             opening.migrate_store(url_of(db))
         server.register()
         server.signal()
         server.wait()
-    with upgraded(3):
+    with upgraded(KNOWN + 1):
         assert opening.migrate_store(url_of(db)) == ["notes"]
     for command in (
         ("serve", "--listen", "127.0.0.1:0"),

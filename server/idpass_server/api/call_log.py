@@ -57,7 +57,7 @@ class CallRecord:
         self.room: Room | None = None
         self.over_rate = False
         self.overloaded = False
-        # A call that ends without an answer was given up by its caller.
+        # A call that ends without an answer was abandoned by its caller.
         self.code = grpc.StatusCode.CANCELLED
         self.reason: str | None = None
 

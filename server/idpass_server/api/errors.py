@@ -19,6 +19,7 @@ from google.rpc import status_pb2
 
 from idpass_server.rules.records import Pass, Status
 from idpass_server.rules.refusals import (
+    DailyQuotaExhausted,
     InternalFault,
     InvalidRequest,
     NoFreeSlot,
@@ -199,6 +200,24 @@ def _no_free_slot(refusal: NoFreeSlot) -> Told:
     )
 
 
+def _daily_quota_exhausted(refusal: DailyQuotaExhausted) -> Told:
+    """Without a RetryInfo: who obeys it would hold its call until midnight."""
+    reset_time = rfc3339(refusal.reset_time_us)
+    message = (
+        f"Account {refusal.account} has registered the {refusal.registrations_per_day} passes "
+        f"that it may in a day; the next day begins at {reset_time}."
+    )
+    violation = details_pb2.QuotaFailure.Violation(
+        subject=f"accounts/{refusal.account}", description=message
+    )
+    return Told(
+        "DAILY_QUOTA_EXHAUSTED",
+        message,
+        {"registrationsPerDay": str(refusal.registrations_per_day), "resetTime": reset_time},
+        [details_pb2.QuotaFailure(violations=[violation])],
+    )
+
+
 def _store_unavailable(refusal: StoreUnavailable) -> Told:
     message = f"The service cannot answer now: {refusal}."
     if refusal.outcome_unknown:
@@ -238,6 +257,7 @@ TABLE: Final[Mapping[type[Refusal], tuple[grpc.StatusCode, Callable[[Any], Told]
     RefundNotAvailable: (grpc.StatusCode.FAILED_PRECONDITION, _refund_not_available),
     PassChanged: (grpc.StatusCode.ABORTED, _pass_changed),
     NoFreeSlot: (grpc.StatusCode.RESOURCE_EXHAUSTED, _no_free_slot),
+    DailyQuotaExhausted: (grpc.StatusCode.RESOURCE_EXHAUSTED, _daily_quota_exhausted),
     Overloaded: (
         grpc.StatusCode.RESOURCE_EXHAUSTED,
         lambda refusal: Told(

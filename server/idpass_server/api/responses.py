@@ -1,4 +1,4 @@
-"""Answers and records as protobuf messages."""
+"""Answers and records as protobuf messages: one function for each message."""
 
 from collections import Counter
 from collections.abc import Iterable

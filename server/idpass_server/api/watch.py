@@ -18,7 +18,7 @@ from typing import Final
 
 from idpass.v1.id_pass_pb2 import IdPassEvent
 from idpass_server.api import responses
-from idpass_server.engine.reads import History, Reads
+from idpass_server.engine.reads import PassEvents, Reads
 from idpass_server.rules import domain
 from idpass_server.rules.refusals import InvalidRequest, Overloaded, StoreUnavailable, Violation
 
@@ -147,12 +147,12 @@ class Watchers:
             # Other watchers may not have heard of this event, and might not until the next.
             self.notify({account: latest_sequence})
             if pass_id is not None:
-                history = await self._history(stream, pass_id)
-                for event in map(responses.event, history.events):
+                found = await self._pass_events(stream, pass_id)
+                for event in map(responses.event, found.events):
                     yield event
-                if history.id_pass.end_time_us is not None:
+                if found.id_pass.end_time_us is not None:
                     return
-                stream.position = max([history.up_to, *(e.sequence for e in history.events)])
+                stream.position = max([found.up_to, *(e.sequence for e in found.events)])
             while True:
                 self._check_open(stream)
                 still_admitted()
@@ -174,11 +174,11 @@ class Watchers:
             self._streams.discard(stream)
             self._open[account] -= 1
 
-    async def _history(self, stream: _Stream, pass_id: str) -> History:
+    async def _pass_events(self, stream: _Stream, pass_id: str) -> PassEvents:
         """Reads one pass's events; repeats a read that lags behind the watcher's position."""
         while True:
             self._check_open(stream)
-            found = await self._reads.history(
+            found = await self._reads.pass_events(
                 stream.account, pass_id, stream.position, CHUNK_EVENTS
             )
             if found is not None and found.up_to >= stream.position:

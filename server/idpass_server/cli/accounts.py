@@ -15,6 +15,8 @@ from idpass_server.store import Store, opening
 
 MAX_SLOTS: Final = 2**31 - 1
 """Largest slot limit of an account; the API has it as a 32-bit number."""
+MAX_QUOTA: Final = 2**31 - 1
+"""Largest quota of registrations a day."""
 
 
 class _Money(click.ParamType[Money]):
@@ -25,6 +27,22 @@ class _Money(click.ParamType[Money]):
             return value if isinstance(value, Money) else parse_money(value)
         except ValueError as error:
             self.fail(str(error), param, ctx)
+
+
+class _Quota(click.IntRange):
+    name = "quota"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> int:
+        return 0 if value == "none" else int(super().convert(value, param, ctx))
+
+
+_quota: Final = click.option(
+    "--registrations-per-day",
+    "quota",
+    type=_Quota(0, MAX_QUOTA),
+    metavar="N",
+    help="Passes that may be registered in a day, which begins at 00:00 UTC; none: any number.",
+)
 
 
 def _account_name(_context: Any, _parameter: Any, value: str) -> str:
@@ -44,11 +62,12 @@ def account() -> None:
 @click.argument("name", callback=_account_name)
 @click.option("--slots", type=click.IntRange(0, MAX_SLOTS), required=True, help="Slot limit.")
 @click.option("--fee", type=_Money(), required=True, help="Fee for a pass, such as 'AUD 4.50'.")
+@_quota
 @option("db")
-def create(name: str, slots: int, fee: Money, db: str) -> None:
+def create(name: str, slots: int, fee: Money, quota: int | None, db: str) -> None:
     """Create an account."""
     with _opened(db) as store:
-        if not store.create_account(Account(name, slots, 0, *fee, 0, 0, 0)):
+        if not store.create_account(Account(name, slots, 0, *fee, 0, 0, 0, quota or 0)):
             raise click.ClickException(
                 f"account {name} exists; change it with: idpass-server account set {name}"
             )
@@ -68,14 +87,17 @@ def show(name: str, db: str) -> None:
 @click.argument("name")
 @click.option("--slots", type=click.IntRange(0, MAX_SLOTS), help="Slot limit.")
 @click.option("--fee", type=_Money(), help="Fee for passes registered from now on.")
+@_quota
 @option("db")
-def set_account(name: str, slots: int | None, fee: Money | None, db: str) -> None:
+def set_account(
+    name: str, slots: int | None, fee: Money | None, quota: int | None, db: str
+) -> None:
     """Change an account. Passes keep the fee they were registered with."""
-    if slots is None and fee is None:
-        raise click.UsageError("nothing to change; give --slots or --fee")
+    if slots is None and fee is None and quota is None:
+        raise click.UsageError("nothing to change; give --slots, --fee or --registrations-per-day")
     with _opened(db) as store:
         before = _account(store, name)
-        if not store.set_account(name, slot_limit=slots, fee=fee):
+        if not store.set_account(name, slot_limit=slots, fee=fee, registrations_per_day=quota):
             raise click.ClickException(
                 f"account {name} has charged fees in {before.currency} and keeps that currency"
             )
@@ -108,6 +130,8 @@ def _show(store: Store, name: str) -> None:
     click.echo(f"account        {found.name}")
     click.echo(f"fee            {show_money(Money(found.currency, found.fee_micros))}")
     click.echo(f"slots          {found.slots_in_use} of {found.slot_limit} in use")
+    quota = f"{found.registrations_per_day} a day" if found.registrations_per_day else "no quota"
+    click.echo(f"registrations  {quota}")
     click.echo(f"fees charged   {show_money(Money(found.currency, found.charged_micros))}")
     click.echo(f"fees refunded  {show_money(Money(found.currency, found.refunded_micros))}")
     click.echo(f"last event     {found.last_sequence}")

@@ -30,7 +30,7 @@ T = TypeVar("T")
 log = structlog.get_logger()
 
 
-class History(NamedTuple):
+class PassEvents(NamedTuple):
     """Events of one pass.
 
     Attributes:
@@ -99,12 +99,12 @@ class Reads:
         """Up to `limit` of the account's events after a sequence, in order."""
         return await self.run(self._store.events, account, after_sequence, limit)
 
-    async def history(
+    async def pass_events(
         self, account: str, pass_id: str, after_sequence: int, limit: int
-    ) -> History | None:
+    ) -> PassEvents | None:
         """Up to `limit` events of one pass after a sequence; None if there is no such pass."""
 
-        def read() -> History | None:
+        def read() -> PassEvents | None:
             # One thread, hence one connection, and in this order: the events are not older than
             # `up_to`, even on a lagging standby.
             found = self._store.get_account(account)
@@ -112,7 +112,7 @@ class Reads:
             if found is None or id_pass is None:
                 return None
             events = self._store.events(account, after_sequence, limit, pass_id)
-            return History(id_pass, events, found.last_sequence)
+            return PassEvents(id_pass, events, found.last_sequence)
 
         return await self.run(read)
 

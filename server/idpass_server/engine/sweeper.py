@@ -17,7 +17,8 @@ log = structlog.get_logger()
 
 
 class Sweeper:
-    """
+    """The task that sweeps.
+
     Args:
         reads: does the sweeping.
         clock: checked before each sweep.

@@ -7,11 +7,13 @@ from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any, Final
 
 import grpc
+from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
 from idpass_server.gateway import bodies, errors, messages
 from idpass_server.gateway.errors import HttpError
 from idpass_server.gateway.messages import Violations
+from idpass_server.gateway.pace import Result, Turns
 from idpass_server.gateway.routes import SMALL_BODY_BYTES, HttpRoute
 
 Scope = MutableMapping[str, Any]
@@ -44,6 +46,7 @@ class Api:
 
     def __init__(self, route: HttpRoute, channel: grpc.aio.Channel) -> None:
         self._route = route
+        self._turns = Turns()
         self._empty = GetMessageClass(route.request)()
         self._takes_key = "request_id" in route.request.fields_by_name
         self._takes_keys_inside = any(
@@ -63,9 +66,7 @@ class Api:
             call = self._call(request, timeout=CALL_S, metadata=metadata)
             answer = await call
             headers = reference_header(await call.trailing_metadata())
-            body = json.dumps(
-                messages.render(answer), separators=(",", ":"), ensure_ascii=False
-            ).encode()
+            body = await self._in_turn(answer.ByteSize(), lambda: _rendered(answer))
         except grpc.aio.AioRpcError as error:
             await respond_error(send, errors.from_rpc(error), with_body=with_body)
         except HttpError as error:
@@ -87,19 +88,26 @@ class Api:
             )
         headers = headers_of(scope)
         metadata = metadata_of(headers)
-        value = {}
+        body = b"{}"
         if self._route.verb == "POST":
             _check_type(headers)
-            try:
-                value = bodies.load(await self._body(headers, receive, metadata))
-            except bodies.Unreadable as error:
-                raise errors.unreadable(str(error)) from error
-        request, violations = messages.read(self._route.request, value)
+            body = await self._body(headers, receive, metadata)
+        request, violations = await self._in_turn(len(body), lambda: self._parsed(body))
         if b"idempotency-key" in headers:
             self._take_key(headers[b"idempotency-key"], request, violations)
         if violations:
             raise errors.invalid(violations)
         return request, metadata
+
+    async def _in_turn(self, size: int, work: Callable[[], Result]) -> Result:
+        """Args: size: of the message that the work is on, bytes."""
+        return work() if size <= SMALL_BODY_BYTES else await self._turns.do(work)
+
+    def _parsed(self, body: bytes) -> tuple[Any, Violations]:
+        try:
+            return messages.read(self._route.request, bodies.load(body))
+        except bodies.Unreadable as error:
+            raise errors.unreadable(str(error)) from error
 
     async def _body(
         self, headers: dict[bytes, bytes], receive: Receive, metadata: Metadata
@@ -155,6 +163,11 @@ class Api:
             violations.add(KEY, "is not the request_id in the body; send one of them")
         else:
             request.request_id = key.decode()
+
+
+def _rendered(answer: Message) -> bytes:
+    value = messages.render(answer)
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
 
 
 def headers_of(scope: Scope) -> dict[bytes, bytes]:

@@ -1,7 +1,12 @@
-"""Paces refusals by the gateway itself, which the service's rate limits do not count."""
+"""Paces what takes the event loop from others: the gateway's own refusals, which the service's rate
+limits do not count, and work on large messages.
+"""
 
 import asyncio
-from typing import Final
+from collections.abc import Callable
+from typing import Final, TypeVar
+
+Result = TypeVar("Result")
 
 PER_S: Final = 500
 """Rate of refusals of all clients together, per second; they cost a fifth of a core."""
@@ -26,3 +31,22 @@ class Pace:
         wait_s = self.wait_s(asyncio.get_running_loop().time())
         if wait_s:
             await asyncio.sleep(wait_s)
+
+
+class Turns:
+    """Turns for work that holds the event loop: one at a time, each followed by a pause as long as
+    the work took, so that other calls have the loop for half of the time at least.
+    """
+
+    def __init__(self) -> None:
+        self._free = asyncio.Lock()
+
+    async def do(self, work: Callable[[], Result]) -> Result:
+        """Waits for a turn and returns what `work` does. The pause delays only the next turn."""
+        await self._free.acquire()
+        loop = asyncio.get_running_loop()
+        start_s = loop.time()
+        try:
+            return work()
+        finally:
+            loop.call_later(loop.time() - start_s, self._free.release)

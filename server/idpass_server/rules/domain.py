@@ -24,6 +24,7 @@ from idpass_server.rules.commands import (
 )
 from idpass_server.rules.records import Account, Event, Pass, Reason, Status
 from idpass_server.rules.refusals import (
+    DailyQuotaExhausted,
     NoFreeSlot,
     PassChanged,
     PassEnded,
@@ -177,13 +178,19 @@ def _advance(account: Account, id_pass: Pass, command: Advance, now_us: int) -> 
 
 
 def _register(account: Account, command: Register, now_us: int) -> Decision | Refusal:
+    if refusal := _over_quota(account, now_us):
+        return refusal
     if account.slots_in_use >= account.slot_limit:
         return NoFreeSlot(account.name, account.slot_limit)
     return _create(account, command, now_us)
 
 
-def _supersede(account: Account, prior: Pass, command: Register, now_us: int) -> Decision:
-    """The new pass takes the prior's slot, so that it needs no free one."""
+def _supersede(account: Account, prior: Pass, command: Register, now_us: int) -> Decision | Refusal:
+    """The new pass takes the prior's slot, so that it needs no free one. It counts in the quota:
+    it is stored like any other.
+    """
+    if refusal := _over_quota(account, now_us):
+        return refusal
     cancelled = _move(
         account,
         prior,
@@ -200,6 +207,21 @@ def _supersede(account: Account, prior: Pass, command: Register, now_us: int) ->
         cancelled.changes + created.changes,
         Registered(created.changes[0].id_pass, superseded, command.reference),
     )
+
+
+def _over_quota(account: Account, now_us: int) -> Refusal | None:
+    day, registered = _today(account, now_us)
+    if not account.registrations_per_day or registered < account.registrations_per_day:
+        return None
+    return DailyQuotaExhausted(account.name, account.registrations_per_day, (day + 1) * DAY_US)
+
+
+def _today(account: Account, now_us: int) -> tuple[int, int]:
+    """The day in UTC, and how many passes were registered on it. The account's day does not go
+    back: around midnight the hosts of one database differ, and the count would begin anew.
+    """
+    day = max(now_us // DAY_US, account.registration_day)
+    return day, account.registrations_of_day if day == account.registration_day else 0
 
 
 def _create(account: Account, command: Register, now_us: int) -> Decision:
@@ -240,10 +262,13 @@ def _create(account: Account, command: Register, now_us: int) -> Decision:
         reason=Reason.UNSPECIFIED,
         previous_sequence=None,
     )
+    day, registered = _today(account, now_us)
     account = account._replace(
         slots_in_use=account.slots_in_use + 1,
         charged_micros=account.charged_micros + account.fee_micros,
         last_sequence=event.sequence,
+        registration_day=day,
+        registrations_of_day=registered + 1,
     )
     return Decision(
         account, (Change(id_pass, event),), Registered(id_pass, None, command.reference)

@@ -57,6 +57,9 @@ class Account(NamedTuple):
         charged_micros: sum of all fees ever charged.
         refunded_micros: sum of all fees ever given back.
         last_sequence: sequence number of its newest event; 0 without events.
+        registrations_per_day: quota of registrations in a UTC day; 0 for none.
+        registration_day: UTC day of its newest registration, in days since the epoch.
+        registrations_of_day: number of passes registered in that day.
     """
 
     name: str
@@ -67,6 +70,9 @@ class Account(NamedTuple):
     charged_micros: int
     refunded_micros: int
     last_sequence: int
+    registrations_per_day: int = 0
+    registration_day: int = 0
+    registrations_of_day: int = 0
 
 
 class Pass(NamedTuple):

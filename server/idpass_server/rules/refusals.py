@@ -11,6 +11,7 @@
     ├── RefundNotAvailable     a refund was required and none is due
     ├── PassChanged            the pass is not in the expected status
     ├── NoFreeSlot             the account's slots are all in use
+    ├── DailyQuotaExhausted    the account has registered as many passes today as it may
     ├── Overloaded             the server or the caller's rate limit has no room
     ├── StoreUnavailable       the store cannot answer now
     └── InternalFault          a bug; its text stays in the log
@@ -129,6 +130,20 @@ class NoFreeSlot(Refusal):
         super().__init__(account, slot_limit)
         self.account = account
         self.slot_limit = slot_limit
+
+
+class DailyQuotaExhausted(Refusal):
+    """The account has registered as many passes today as it may.
+
+    Args:
+        reset_time_us: when the next day begins.
+    """
+
+    def __init__(self, account: str, registrations_per_day: int, reset_time_us: int) -> None:
+        super().__init__(account, registrations_per_day)
+        self.account = account
+        self.registrations_per_day = registrations_per_day
+        self.reset_time_us = reset_time_us
 
 
 class Overloaded(Refusal):

@@ -186,13 +186,22 @@ class Store(Protocol):
     def create_account(self, account: Account) -> bool:
         """Creates an account; false if the name is taken."""
 
-    def set_account(self, name: str, *, slot_limit: int | None, fee: Money | None) -> bool:
+    def set_account(
+        self,
+        name: str,
+        *,
+        slot_limit: int | None,
+        fee: Money | None,
+        registrations_per_day: int | None = None,
+    ) -> bool:
         """Changes an account.
 
         Args:
             name: of the account.
             slot_limit: number of passes that may be in flight; None to leave it.
             fee: what registering a pass costs from now on; None to leave it.
+            registrations_per_day: number of passes that may be registered in a UTC day, 0 for no
+                quota; None to leave it.
 
         Returns:
             false, and changes nothing, if there is no such account, or it has events in another

@@ -9,7 +9,7 @@ audited while it is served, and no check holds rows in memory.
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
-from idpass_server.rules.domain import IN_FLIGHT, TRANSITIONS, Fee
+from idpass_server.rules.domain import DAY_US, IN_FLIGHT, TRANSITIONS, Fee
 
 SHOWN_PER_CHECK: Final = 5
 """Number of findings shown per check."""
@@ -101,6 +101,19 @@ CHECKS: Final = (
         quick=True,
     ),
     Check(
+        # It may be fewer: a program from before the quota does not count.
+        "more registrations are counted in the day than there were",
+        f"""SELECT name, registrations_of_day, coalesce(registered, 0)
+            FROM accounts LEFT JOIN (
+            SELECT account, count(*) AS registered FROM events CROSS JOIN accounts
+            WHERE name = account AND from_status IS NULL
+                AND event_time_us >= registration_day * {DAY_US} - {CLOCKS_APART_US}
+            GROUP BY account) AS e ON account = name
+            WHERE registrations_of_day > coalesce(registered, 0)""",
+        quick=True,
+        warning=True,
+    ),
+    Check(
         "pass or event belongs to no account",
         """SELECT account, 'passes' FROM passes GROUP BY account
             HAVING account NOT IN (SELECT name FROM accounts)
@@ -159,7 +172,7 @@ CHECKS: Final = (
     Check(
         # Each event is its pass's newest, or the previous one of another event. A set difference
         # would be sorted in memory, so sums stand for the sets.
-        "pass has more events than its history",
+        "event is in no pass's chain of events",
         f"""SELECT name FROM accounts LEFT JOIN (
             SELECT account, count(*) AS n, {_sums("sequence", "x")},
                 count(previous_sequence) AS known, {_sums("previous_sequence", "y")}

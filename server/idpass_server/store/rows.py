@@ -21,7 +21,10 @@ PASS_CHANGES: Final = (
     *("end_time_us", "cancel_reason", "cancel_note", "caller", "event_sequence"),
 )
 """Columns of a pass that a change of status may set; the others never change."""
-ACCOUNT_CHANGES: Final = ("slots_in_use", "charged_micros", "refunded_micros", "last_sequence")
+ACCOUNT_CHANGES: Final = (
+    *("slots_in_use", "charged_micros", "refunded_micros", "last_sequence"),
+    *("registration_day", "registrations_of_day"),
+)
 """Columns of an account that a batch may set; the others are the operator's."""
 
 

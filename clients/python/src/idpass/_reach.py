@@ -48,6 +48,19 @@ def never_sent(rpc_error: Any) -> bool:
     )
 
 
+def refused(rpc_error: Any) -> bool:
+    """Whether the server refused the call's stream unseen (HTTP/2's REFUSED_STREAM, RFC 9113 §8.7).
+
+    Args:
+        rpc_error: a grpc.RpcError, sync or async.
+    """
+    return (
+        rpc_error.code() is grpc.StatusCode.UNAVAILABLE
+        and "RST_STREAM with error code 7" in (rpc_error.details() or "")
+        and not rpc_error.trailing_metadata()
+    )
+
+
 def explained(address: str, why: str, *, secure: bool) -> str:
     """The message for a call that was never sent.
 

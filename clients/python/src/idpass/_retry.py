@@ -23,7 +23,14 @@ import grpc
 
 from idpass import _reach, _status
 from idpass._calls import Call
-from idpass.errors import IdPassError, NoFreeSlot, OutcomeUnknown, Overloaded, Unavailable
+from idpass.errors import (
+    DailyQuotaExhausted,
+    IdPassError,
+    NoFreeSlot,
+    OutcomeUnknown,
+    Overloaded,
+    Unavailable,
+)
 
 Explain = Callable[[str], str]
 
@@ -37,6 +44,11 @@ DROPPED = (
     "The server dropped the call without an answer (CANCELLED): it is overloaded, or it was just "
     "stopping."
 )
+REFUSED = (
+    "The server refused the call before it looked at it: too many are open. Nothing was changed."
+)
+# Details of a bare CANCELLED: gRPC fills them in with the name of the code.
+_SAYS_NOTHING = frozenset({None, "", "CANCELLED"})
 CLOSED = "The client was closed before the call was answered."
 
 # Refusals decided after the service has looked up the request_id: it found no receipt, so no
@@ -68,8 +80,9 @@ class Throttle:
     than half of the tokens are left. One broken connection fails every call on it at once, which
     must not use up the budget for a server in trouble: hence a thousand tokens.
 
-    Overloaded counts as neither. A server that says when to come back leaves nothing to guess,
-    and a caller that is often over its rate must keep its retries for calls that get lost.
+    A call that is turned away counts as neither: the server is there and does its work. A caller
+    that is often over its rate, or that makes thousands of calls at once, must keep its retries for
+    calls that get lost.
     """
 
     MAX_TOKENS = 1_000.0
@@ -174,7 +187,7 @@ class Attempts:
         self.unconnected = error.reason is None
         if isinstance(error, Unavailable):
             self._waited_for = error
-            may_retry = self._throttle.failed() and not closed
+            may_retry = not closed and (_turned_away(error) or self._throttle.failed())
             delay_s = _delay_s(error, rpc_error, self._backoff)
             if may_retry and 0 <= delay_s < self._deadline_s - now_s:
                 return delay_s
@@ -185,7 +198,7 @@ class Attempts:
                 self._deadline_s = now_s + delay_s + self._timeout_s
             if 0 <= delay_s < self._deadline_s - now_s:
                 return delay_s
-        elif isinstance(error, NoFreeSlot) or error.code in _SETTLING_CODES:
+        elif isinstance(error, NoFreeSlot | DailyQuotaExhausted) or error.code in _SETTLING_CODES:
             self._throttle.succeeded()
             raise error
         if self._maybe_made:
@@ -201,9 +214,9 @@ class Attempts:
         last = f"{error.code.name}: {error.message}"
         if self._waited_for and self._waited_for is not error:
             last += f" (before: {self._waited_for.message})"
-        when = "before the client was closed" if closed else f"within {self._timeout_s:g} s"
+        when = " before the client was closed" if closed else ""
         return OutcomeUnknown(
-            f"{self._call.method} got no answer {when} and may or may not have been carried out. "
+            f"{self._call.method} got no answer{when} and may or may not have been carried out. "
             f"{again} to learn which. The last attempt: {last}",
             code=error.code,
             reason=error.reason,
@@ -286,17 +299,26 @@ def _read(
         closed: whether the client has been closed: CANCELLED then comes from this side.
     """
     error = _status.from_rpc_error(rpc_error, request_id)
-    sent = not _reach.never_sent(rpc_error)
-    if not sent:
+    refused = _reach.refused(rpc_error)
+    sent = not (refused or _reach.never_sent(rpc_error))
+    if refused:
+        error = Unavailable(REFUSED, code=error.code, request_id=request_id)
+    elif not sent:
         error = Unavailable(explain(error.message), code=error.code, request_id=request_id)
     elif error.code is grpc.StatusCode.CANCELLED and error.reason is None:
         if closed:
             error = IdPassError(CLOSED, code=error.code, request_id=request_id)
         else:
-            said = f" It said: {rpc_error.details()}" if rpc_error.details() else ""
+            details = rpc_error.details()
+            said = f" It said: {details}" if details not in _SAYS_NOTHING else ""
             error = Unavailable(DROPPED + said, code=error.code, request_id=request_id)
     error.__cause__ = rpc_error
     return error, sent
+
+
+def _turned_away(error: IdPassError) -> bool:
+    """Whether a live server had no room for the call, as far as that can be told."""
+    return error.code is grpc.StatusCode.CANCELLED or error.message == REFUSED
 
 
 def _may_have_been_made(error: IdPassError) -> bool:

@@ -265,6 +265,7 @@ class IdPassClient:
 
         Raises:
             NoFreeSlot: every slot of the account is in use.
+            DailyQuotaExhausted: the account has registered as many passes today as it may.
             NotFound, AlreadyCancelled, Complete, Expired, Failed: the pass in `supersedes` does
                 not exist or is not in flight.
             OutcomeUnknown: no answer came; call again with the error's request_id.

@@ -18,6 +18,7 @@
     │   └── PassChanged           the pass is not in expected_status
     ├── ResourceExhausted         a limit is reached
     │   ├── NoFreeSlot            the account's slots are all in use
+    │   ├── DailyQuotaExhausted   the account has registered as many passes today as it may
     │   └── Overloaded            the server is too busy, or the caller too fast; nothing changed
     ├── Unavailable               no server answered; nothing was changed
     ├── DeadlineExceeded          a call that changes nothing ran out of time
@@ -213,6 +214,21 @@ class NoFreeSlot(ResourceExhausted):
         """How many slots the account has."""
         limit = self.metadata.get("slotLimit", "")
         return int(limit) if limit.isdecimal() else None
+
+
+class DailyQuotaExhausted(ResourceExhausted):
+    """The account has registered as many passes today as it may. Nothing was changed."""
+
+    @property
+    def registrations_per_day(self) -> int | None:
+        """How many it may."""
+        quota = self.metadata.get("registrationsPerDay", "")
+        return int(quota) if quota.isdecimal() else None
+
+    @property
+    def reset_time(self) -> datetime | None:
+        """When the next day begins, in UTC."""
+        return _time(self.metadata.get("resetTime"))
 
 
 class Overloaded(ResourceExhausted):

@@ -94,6 +94,15 @@ MIGRATIONS: Final[Mapping[str, str]] = {
 
         INSERT INTO accounts VALUES ('demo', 1000, 0, 'AUD', 4500000, 0, 0, 0);
         """,
+    # A program that does not know them goes on, without counting.
+    "registrations_per_day": """
+        ALTER TABLE accounts
+            ADD COLUMN registrations_per_day bigint NOT NULL DEFAULT 0
+                CHECK (registrations_per_day >= 0),
+            ADD COLUMN registration_day bigint NOT NULL DEFAULT 0,
+            ADD COLUMN registrations_of_day bigint NOT NULL DEFAULT 0
+                CHECK (registrations_of_day >= 0);
+        """,
 }
 
 

@@ -21,13 +21,14 @@ from idpass_server.store.rows import (
 )
 
 _UUIDS: Final = {"id", "id_pass_id", "supersedes", "superseded_by", "reference"}
+_COUNTS: Final = {"slots_in_use", "registration_day", "registrations_of_day"}
 
 
 def _typed(names: Iterable[str]) -> str:
     def type_of(name: str) -> str:
         if name in _UUIDS:
             return "uuid"
-        number = name.endswith(("_us", "_micros", "sequence")) or name == "slots_in_use"
+        number = name.endswith(("_us", "_micros", "sequence")) or name in _COUNTS
         return "bigint" if number else "integer" if name == "fee_refunded" else "text"
 
     return ", ".join(f"{name} {type_of(name)}" for name in names)
@@ -102,7 +103,8 @@ INSERT_ACCOUNT: Final = (
 SET_ACCOUNT: Final = """
     UPDATE accounts SET slot_limit = coalesce(%(slot_limit)s::bigint, slot_limit),
         currency = coalesce(%(currency)s, currency),
-        fee_micros = coalesce(%(fee_micros)s::bigint, fee_micros)
+        fee_micros = coalesce(%(fee_micros)s::bigint, fee_micros),
+        registrations_per_day = coalesce(%(registrations_per_day)s::bigint, registrations_per_day)
     WHERE name = %(name)s AND (last_sequence = 0 OR currency = coalesce(%(currency)s, currency))"""
 SELECT_ACCOUNT: Final = f"SELECT {columns(Account)} FROM accounts WHERE name = %s"
 SELECT_PASS: Final = f"SELECT {columns(Pass)} FROM passes WHERE account = %s AND id = %s"
@@ -110,16 +112,16 @@ SELECT_EVENTS: Final = (
     f"SELECT {columns(Event)} FROM events WHERE account = %s AND sequence > %s "
     "ORDER BY sequence LIMIT %s"
 )
-HISTORY: Final = f"""
-    WITH RECURSIVE history (sequence) AS (
+PASS_EVENTS: Final = f"""
+    WITH RECURSIVE chain (sequence) AS (
         SELECT event_sequence FROM passes WHERE account = %(account)s AND id = %(id)s
         UNION ALL
-        SELECT events.previous_sequence FROM history
-        JOIN events ON events.account = %(account)s AND events.sequence = history.sequence
+        SELECT events.previous_sequence FROM chain
+        JOIN events ON events.account = %(account)s AND events.sequence = chain.sequence
         WHERE events.previous_sequence > %(after_sequence)s
     )
-    SELECT {columns(Event, "events")} FROM history
-    JOIN events ON events.account = %(account)s AND events.sequence = history.sequence
+    SELECT {columns(Event, "events")} FROM chain
+    JOIN events ON events.account = %(account)s AND events.sequence = chain.sequence
     WHERE events.sequence > %(after_sequence)s
     ORDER BY events.sequence LIMIT %(limit)s"""
 _CANDIDATES: Final = "FROM passes WHERE account = %(account)s {start} ORDER BY id DESC"

@@ -99,7 +99,14 @@ class PostgresStore:
     def create_account(self, account: Account) -> bool:
         return self._changed(sql.INSERT_ACCOUNT, account)
 
-    def set_account(self, name: str, *, slot_limit: int | None, fee: Money | None) -> bool:
+    def set_account(
+        self,
+        name: str,
+        *,
+        slot_limit: int | None,
+        fee: Money | None,
+        registrations_per_day: int | None = None,
+    ) -> bool:
         currency, fee_micros = fee or (None, None)
         return self._changed(
             sql.SET_ACCOUNT,
@@ -108,6 +115,7 @@ class PostgresStore:
                 "slot_limit": slot_limit,
                 "currency": currency,
                 "fee_micros": fee_micros,
+                "registrations_per_day": registrations_per_day,
             },
         )
 
@@ -142,7 +150,7 @@ class PostgresStore:
             rows = self._all(sql.SELECT_EVENTS, (account, after_sequence, limit))
         else:
             values = {"account": account, "after_sequence": after_sequence, "limit": limit}
-            rows = self._all(sql.HISTORY, values | {"id": pass_id})
+            rows = self._all(sql.PASS_EVENTS, values | {"id": pass_id})
         return list(map(Event._make, rows))
 
     def newest_event_time_us(self) -> int | None:

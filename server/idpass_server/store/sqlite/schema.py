@@ -132,6 +132,16 @@ def caller_of_every_pass(db: Database) -> None:
     )
 
 
+@migrations()
+def registrations_per_day(db: Database) -> None:
+    # A program that does not know them goes on, without counting.
+    for column in ("registrations_per_day", "registration_day", "registrations_of_day"):
+        db.execute(
+            f"ALTER TABLE accounts ADD COLUMN {column} INTEGER NOT NULL DEFAULT 0 "
+            f"CHECK ({column} >= 0)"
+        )
+
+
 SCHEMA: Final = schema.Schema(tuple(each.name for each in migrations._migrations), OLDEST)  # noqa: SLF001 no accessor
 
 

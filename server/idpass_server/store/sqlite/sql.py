@@ -73,7 +73,8 @@ INSERT_ACCOUNT: Final = f"""
     VALUES ({", ".join("?" * len(Account._fields))}) ON CONFLICT DO NOTHING"""
 SET_ACCOUNT: Final = """
     UPDATE accounts SET slot_limit = coalesce(:slot_limit, slot_limit),
-        currency = coalesce(:currency, currency), fee_micros = coalesce(:fee_micros, fee_micros)
+        currency = coalesce(:currency, currency), fee_micros = coalesce(:fee_micros, fee_micros),
+        registrations_per_day = coalesce(:registrations_per_day, registrations_per_day)
     WHERE name = :name AND (last_sequence = 0 OR currency = coalesce(:currency, currency))"""
 
 SELECT_ACCOUNT: Final = f"SELECT {columns(Account)} FROM accounts WHERE name = ?"
@@ -82,16 +83,16 @@ SELECT_EVENT: Final = f"SELECT {columns(Event)} FROM events WHERE account = ? AN
 SELECT_EVENTS: Final = f"""
     SELECT {columns(Event)} FROM events WHERE account = ? AND sequence > ?
     ORDER BY sequence LIMIT ?"""
-HISTORY: Final = f"""
-    WITH RECURSIVE history (sequence) AS (
+PASS_EVENTS: Final = f"""
+    WITH RECURSIVE chain (sequence) AS (
         SELECT event_sequence FROM passes WHERE account = :account AND id = :id
         UNION ALL
-        SELECT events.previous_sequence FROM history
-        JOIN events ON events.account = :account AND events.sequence = history.sequence
+        SELECT events.previous_sequence FROM chain
+        JOIN events ON events.account = :account AND events.sequence = chain.sequence
         WHERE events.previous_sequence > :after_sequence
     )
-    SELECT {columns(Event, "events")} FROM history
-    JOIN events ON events.account = :account AND events.sequence = history.sequence
+    SELECT {columns(Event, "events")} FROM chain
+    JOIN events ON events.account = :account AND events.sequence = chain.sequence
     WHERE events.sequence > :after_sequence
     ORDER BY events.sequence LIMIT :limit"""
 # An account's times follow its sequence.

@@ -185,13 +185,21 @@ class SqliteStore:
     def create_account(self, account: Account) -> bool:
         return self._changed(sql.INSERT_ACCOUNT, account)
 
-    def set_account(self, name: str, *, slot_limit: int | None, fee: Money | None) -> bool:
+    def set_account(
+        self,
+        name: str,
+        *,
+        slot_limit: int | None,
+        fee: Money | None,
+        registrations_per_day: int | None = None,
+    ) -> bool:
         currency, fee_micros = fee or (None, None)
         values = {
             "name": name,
             "slot_limit": slot_limit,
             "currency": currency,
             "fee_micros": fee_micros,
+            "registrations_per_day": registrations_per_day,
         }
         return self._changed(sql.SET_ACCOUNT, values)
 
@@ -241,7 +249,7 @@ class SqliteStore:
                 found = self._reader.execute(sql.SELECT_EVENTS, (account, after_sequence, limit))
             else:
                 values = {"account": account, "after_sequence": after_sequence, "limit": limit}
-                found = self._reader.execute(sql.HISTORY, values | {"id": pass_id})
+                found = self._reader.execute(sql.PASS_EVENTS, values | {"id": pass_id})
             return list(map(Event._make, found))
 
     def newest_event_time_us(self) -> int | None:

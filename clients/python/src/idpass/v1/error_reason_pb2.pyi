@@ -115,6 +115,15 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
         { "reason": "NO_FREE_SLOT", "domain": "idpass.v1",
           "metadata": { "slotLimit": "100" } }
     """
+    ERROR_REASON_DAILY_QUOTA_EXHAUSTED: _ErrorReason.ValueType  # 17
+    """RESOURCE_EXHAUSTED. The account has registered as many passes as it may in
+    a day, which begins at 00:00 UTC; nothing was changed. Register again after
+    `resetTime`. A google.rpc.QuotaFailure says the same for people.
+
+        { "reason": "DAILY_QUOTA_EXHAUSTED", "domain": "idpass.v1",
+          "metadata": { "registrationsPerDay": "5000",
+                        "resetTime": "2026-11-26T00:00:00Z" } }
+    """
     ERROR_REASON_OVERLOADED: _ErrorReason.ValueType  # 14
     """RESOURCE_EXHAUSTED. The server is overloaded (`cause` is "server") or the
     caller exceeds its rate ("rate"); nothing was changed. Retry after the delay
@@ -241,6 +250,15 @@ wait for one to end. A google.rpc.QuotaFailure states the limit.
 
     { "reason": "NO_FREE_SLOT", "domain": "idpass.v1",
       "metadata": { "slotLimit": "100" } }
+"""
+ERROR_REASON_DAILY_QUOTA_EXHAUSTED: ErrorReason.ValueType  # 17
+"""RESOURCE_EXHAUSTED. The account has registered as many passes as it may in
+a day, which begins at 00:00 UTC; nothing was changed. Register again after
+`resetTime`. A google.rpc.QuotaFailure says the same for people.
+
+    { "reason": "DAILY_QUOTA_EXHAUSTED", "domain": "idpass.v1",
+      "metadata": { "registrationsPerDay": "5000",
+                    "resetTime": "2026-11-26T00:00:00Z" } }
 """
 ERROR_REASON_OVERLOADED: ErrorReason.ValueType  # 14
 """RESOURCE_EXHAUSTED. The server is overloaded (`cause` is "server") or the

@@ -123,7 +123,7 @@ class IdPassServiceServicer(object):
 
         Errors: PASS_NOT_FOUND (the prior); REQUEST_ID_REUSED;
         PASS_ALREADY_CANCELLED, PASS_COMPLETE, PASS_EXPIRED, PASS_FAILED (the
-        prior); NO_FREE_SLOT.
+        prior); DAILY_QUOTA_EXHAUSTED; NO_FREE_SLOT.
 
         Retry: safe only with a request_id; without one a retry registers another
         pass.

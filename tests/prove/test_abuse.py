@@ -83,7 +83,7 @@ def attack(server: Process, request: pytest.FixtureRequest) -> Iterator[Attack]:
     peak_mb = rss_mb(server, "VmHWM")
     name = request.node.name.removeprefix("test_").replace("_", " ")
     report(
-        request.config,
+        request,
         "HTTP/2 abuse: a probe during and after, memory before, at its peak and after",
         f"{during.seconds * 1e3:6.1f} {after.seconds * 1e3:6.1f} ms  "
         f"{before_mb:4.0f} {peak_mb:4.0f} {rss_mb(server):4.0f} MB  {name}",

@@ -1,0 +1,17 @@
+"""How far a test goes that could go on for ever: farther in `make prove` than in `make test`."""
+
+import os
+from typing import Final
+
+MINUTES: Final = float(os.environ.get("PROVE_MINUTES", "0"))
+"""The goal for the whole of `make prove` on two cores, minutes; 0 outside of it."""
+
+
+def times(every_day: int, a_minute: float) -> int:
+    """How often something is done.
+
+    Args:
+        every_day: outside of `make prove`, and at least.
+        a_minute: for each minute of PROVE_MINUTES.
+    """
+    return max(every_day, int(a_minute * MINUTES))
