@@ -236,7 +236,7 @@ def test_http_without_its_parser_is_refused_at_the_start(tmp_path: Path) -> None
         env={"PYTHONPATH": str(tmp_path)},
     )
     assert done.returncode == 1
-    assert "--http needs httptools, which is missing" in done.stderr
+    assert "--http needs httptools, which is not installed" in done.stderr
 
 
 def test_a_server_restarted_under_load_loses_nothing_and_its_clients_see_no_error(
