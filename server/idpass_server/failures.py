@@ -1,7 +1,7 @@
 """What operators are told: every failure that ends a command with a message and no traceback.
 
     OperatorError           exit code 1
-    ├── BadSetting          2: an option or argument cannot be used
+    ├── BadSetting          an option cannot be used; exit code 2
     ├── CannotListen        an address cannot be served
     ├── CannotOpen          a database cannot be used
     ├── StoreBroken         a database can no longer be trusted
@@ -13,8 +13,9 @@
     ├── CannotStart         a worker process cannot serve
     └── PartFailed          a part of a running server ended
 
-Each is defined beside what raises it, and derives from OperatorError. `cli.base` turns all of them
-into one line on standard error and an exit code; nothing else does.
+BadSetting is here, since several modules raise it; each of the others is defined beside what raises
+it. `cli.base` turns all of them into one message on standard error and an exit code; nothing else
+does. StoreUnavailable, a refusal of `rules`, is one as well: commands read the store too.
 """
 
 from typing import ClassVar, Final
@@ -36,3 +37,9 @@ class OperatorError(Exception):
     """
 
     exit_code: ClassVar[int] = EXIT_FAILED
+
+
+class BadSetting(OperatorError, ValueError):
+    """A setting cannot be used: its value, or that it is given along with another."""
+
+    exit_code = EXIT_USAGE

@@ -1,8 +1,8 @@
-"""Makes ids. Apart from the rules, since making one reads the clock."""
+"""Makes ids. Not part of the rules, since making one reads the clock."""
 
 import uuid_utils
 
 
 def new_uuid() -> str:
-    """A UUIDv7: ids made one after the other lie together in an index."""
+    """A UUIDv7: consecutive ids are neighbours in an index."""
     return str(uuid_utils.uuid7())

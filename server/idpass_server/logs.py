@@ -3,9 +3,12 @@
 Configured once, before the server exists. A line never holds a credential, a note's text or an
 applicant's reference: calls are logged by method, code, reference, caller and duration.
 
-Whoever reads standard error may be slow, stuck or gone, and no call waits for that: lines go into
-a bounded queue, and a thread of its own writes them. Lines that find no room, or cannot be written,
-are counted, and the count is logged when writing works again.
+The reader of standard error may be slow, stuck or gone, and no call waits for it: lines go into a
+bounded queue, which a thread of its own writes out. Lines that find no room, or cannot be written,
+are counted, and the count is logged once writing works again. Repeated warnings and errors are
+folded into one line a second.
+
+The module is longer than most: queue, folding and rendering are one path that each line takes.
 """
 
 import asyncio
@@ -28,13 +31,13 @@ import structlog
 from structlog.typing import EventDict, ExcInfo, Processor
 
 MAX_QUEUED_CHARACTERS: Final = 4_000_000
-"""Lines waiting to be written, about 15,000 of them; further ones are dropped."""
+"""Size of the queue of lines waiting to be written, characters (about 15,000 lines)."""
 
 FOLD_S: Final = 1.0
-"""Interval at which the repetitions of a warning or an error are logged, as one line."""
+"""Interval at which repetitions of a warning or an error are logged as one line, seconds."""
 
 MAX_KINDS: Final = 10
-"""Kinds of lines of one event whose repetitions are counted apart."""
+"""Kinds of lines of one event whose repetitions are counted separately."""
 
 FLUSH_S: Final = 2.0
 """Time for queued lines to be written when the process ends, seconds."""
@@ -47,16 +50,16 @@ _UNLIKE: Final = {"reference", "exc_info", "time_s"}
 class _Writer:
     """A stream whose lines are written by a thread of its own.
 
-    The thread is woken once in each turn of the event loop at most: each wake takes the
-    interpreter's lock, and one for every line cost a quarter of the server's throughput.
+    The thread is woken at most once per turn of the event loop: each wake takes the interpreter's
+    lock, and a wake for every line cost a quarter of the server's throughput.
 
-    Several processes may write to one pipe, where PIPE_BUF bytes are written in one piece: no more
-    than that is written at once, in whole lines.
+    Several processes may write to one pipe, where writes of up to PIPE_BUF bytes are atomic: lines
+    are written whole, in pieces of at most that size.
 
     Args:
         file: descriptor to write to.
-        folding: whose repetitions are written when they are due.
-        render: makes a line of an event.
+        folding: its repetitions are written when they are due.
+        render: turns an event into a line.
     """
 
     def __init__(self, file: int, folding: "_Folding", render: Render) -> None:
@@ -83,7 +86,7 @@ class _Writer:
             self._queue.append(line)
 
     def flush(self) -> None:
-        """Has what is queued written soon; never waits."""
+        """Wakes the thread to write what is queued; never waits."""
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:
@@ -141,14 +144,14 @@ class _Writer:
                     self._dropped -= told
 
     def _written(self, piece: bytes) -> bool:
-        """Writes all of it. Returns false where that is not possible: no room, or no reader."""
+        """Writes all of a piece. Returns false if it cannot: no space left, or no reader."""
         if self._torn:
             piece = b"\n" + piece
         whole = piece
         while piece:
             try:
                 piece = piece[os.write(self._file, piece) :]
-            except BlockingIOError:  # whoever shares the descriptor has made it non-blocking
+            except BlockingIOError:  # a process that shares the descriptor made it non-blocking
                 select.select([], [self._file], [])
             except OSError:
                 self._torn = self._torn or len(piece) < len(whole)
@@ -158,11 +161,11 @@ class _Writer:
 
 
 class _Folding:
-    """A processor that lets the first of several like warnings or errors through at once.
+    """A processor that passes the first of several similar warnings or errors at once.
 
     Those that follow within FOLD_S are counted, and become one line a second: the latest of them,
-    with `repeated`. Lines are alike where they differ in what differs in every call alone. Of one
-    event MAX_KINDS are told apart at a time: a text may differ each time as well.
+    with `repeated`. Lines are similar if they differ only in what differs in every call. At most
+    MAX_KINDS kinds of one event are told apart, since a text may differ every time too.
     """
 
     def __init__(self) -> None:
@@ -170,7 +173,11 @@ class _Folding:
         self._kinds: dict[_Kind, _Repeated] = {}
 
     def __call__(self, _logger: object, level: str, event: EventDict) -> EventDict:
-        """Raises: structlog.DropEvent: the event is counted, and told later."""
+        """Passes an event on, or counts it.
+
+        Raises:
+            structlog.DropEvent: the event is counted, and logged later.
+        """
         if level not in _FOLDED:
             return event
         name = event["event"]
@@ -185,7 +192,7 @@ class _Folding:
                 self._kinds[kind] = _Repeated(now + FOLD_S)
                 return event
             repeated.times += 1
-            # The traceback stands in the first line; later it cannot be had any more.
+            # The first line has the traceback, which cannot be rendered later.
             repeated.latest = {key: each for key, each in event.items() if key != "exc_info"}
         raise structlog.DropEvent
 
@@ -193,7 +200,11 @@ class _Folding:
         return sum((kind.level, kind.event) == (level, name) for kind in self._kinds)
 
     def due(self, *, everything: bool) -> list[tuple[str, EventDict]]:
-        """The lines that are due, with their levels. Args: everything: also what is not due yet."""
+        """The lines that are due, with their levels.
+
+        Args:
+            everything: also those that are not due yet.
+        """
         now = time.monotonic()
         told: list[tuple[str, EventDict]] = []
         with self._lock:
@@ -215,7 +226,7 @@ class _Kind(NamedTuple):
 
 
 class _Repeated:
-    """How often a kind of line came again. Args: due_s: when that is told, monotonic."""
+    """Repetitions of a kind of line. Args: due_s: when they are logged, monotonic seconds."""
 
     def __init__(self, due_s: float) -> None:
         self.due_s = due_s
@@ -224,7 +235,7 @@ class _Repeated:
 
 
 class _Forwarding(logging.Handler):
-    """Lines of libraries, which log in the standard library's way, become lines like our own."""
+    """Turns what libraries log through `logging` into lines like our own."""
 
     def emit(self, record: logging.LogRecord) -> None:
         log = structlog.get_logger()
@@ -236,7 +247,7 @@ _encode = json.JSONEncoder(default=repr).encode
 
 
 def _stamp(_logger: object, level: str, event: EventDict) -> EventDict:
-    """Adds the level, and the time where the caller has not said when it was."""
+    """Adds the level and the time: `time_s` if the event has it, otherwise now."""
     event["level"] = level
     time_s = event.pop("time_s", None)
     moment = datetime.now(UTC) if time_s is None else datetime.fromtimestamp(time_s, UTC)
@@ -257,49 +268,49 @@ def _json(_logger: object, _level: str, event: EventDict) -> str:
 
 
 def _plain_traceback(to: TextIO, exc_info: ExcInfo) -> None:
-    """A traceback without the values of variables, and without what would steer a terminal."""
+    """Writes a traceback without values of variables and without terminal control characters."""
     text = "".join(traceback.format_exception(*exc_info))
     to.write("".join(c if c == "\n" or c.isprintable() else ascii(c)[1:-1] for c in text))
 
 
 def _fill_standard_streams() -> None:
-    """Puts /dev/null where standard input, output or error is closed.
+    """Opens /dev/null in place of a closed standard input, output or error.
 
-    The next file to be opened would get the free number, and gRPC writes its messages to number 2,
-    whatever that is.
+    Otherwise the next file opened would get the free number, and gRPC writes its messages to
+    descriptor 2, whatever that is.
     """
     for descriptor in (0, 1, 2):
         try:
             os.fstat(descriptor)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number
 
 
 def configure(level: str = "info", worker: int | None = None) -> None:
-    """Sets up all logging of the process, and has SIGUSR1 print every thread's stack.
+    """Sets up all logging of the process, and makes SIGUSR1 print every thread's stack.
 
     Args:
         level: the least severe level that is written.
-        worker: which of several processes that write to one place this is; its lines tell.
+        worker: number of this worker, added to each line; None for a process alone.
     """
     _fill_standard_streams()
-    # Strangers can provoke lines of gRPC's own, which its threads would wait for.
+    # Strangers can provoke gRPC's own log lines, and its threads would block on writing them.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     configure_lines(level, worker)
     logging.basicConfig(level=logging.WARNING, handlers=[_Forwarding()])
-    # Written by the signal handler itself, so that it works where nothing else does any more.
+    # The signal handler writes it itself, so that it works when nothing else does.
     faulthandler.register(signal.SIGUSR1, file=2)
 
 
 def configure_lines(level: str = "info", worker: int | None = None) -> None:
-    """As `configure`, for a process that is not all ours: our own lines alone."""
-    people = os.isatty(2)
+    """As `configure`, for our own lines alone: for a process that is not all ours."""
+    terminal = os.isatty(2)
     processors: list[Processor] = [
         _stamp,
         *([] if worker is None else [_naming(worker)]),
-        *([] if people else [structlog.processors.format_exc_info]),
+        *([] if terminal else [structlog.processors.format_exc_info]),
         structlog.dev.ConsoleRenderer(exception_formatter=_plain_traceback, repr_native_str=True)
-        if people
+        if terminal
         else _json,
     ]
 

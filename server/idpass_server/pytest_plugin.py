@@ -1,4 +1,4 @@
-"""The fixture `idpass_server` for the tests of callers; pytest finds it by itself."""
+"""The fixture `idpass_server` for callers' tests; pytest discovers it."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 @pytest.fixture
 def idpass_server() -> "Iterator[RunningServer]":
     """The real server, with an empty database; see idpass_server.testing."""
-    # Here, so that tests that do without it do not wait for its imports.
+    # Imported here, so that tests without the fixture do not wait for it.
     from idpass_server.testing import running_server  # noqa: PLC0415
 
     with running_server() as server:

@@ -1,4 +1,4 @@
-"""The real server for the tests of its callers: in this process, on a free port, no mocks.
+"""The real server for callers' tests: in this process, on a free port, without mocks.
 
     with running_server() as server:
         pass_id = server.put_pass("opened")
@@ -6,7 +6,7 @@
         assert client.cancel(pass_id).fee_refunded
         server.move_clock(days=8)
 
-With pytest the fixture `idpass_server` is such a server, a new one for every test.
+With pytest, the fixture `idpass_server` is such a server, a new one for each test.
 """
 
 import asyncio
@@ -36,15 +36,19 @@ from idpass_server.rules.records import Money, Status
 from idpass_server.store.sqlite.store import SqliteStore
 
 START_S: Final = 30.0
+"""Time for the server to start, seconds."""
 CALL_S: Final = 10.0
+"""Deadline of a call that prepares a test, seconds."""
 FEE: Final = Money("AUD", 4_500_000)
+"""Fee for a pass, unless a test sets another."""
 
 
 class RunningServer:
-    """
+    """A server in a thread of this process.
+
     Args:
         settings: checked already.
-        clock: that it lives by; by default the machine's, which move_clock moves.
+        clock: the server's time; None for the machine's, which `move_clock` moves.
 
     Attributes:
         address: HOST:PORT, for a client.
@@ -83,11 +87,11 @@ class RunningServer:
         applicant_reference: str = "",
         link_validity_days: int = 0,
     ) -> str:
-        """Registers a pass and brings it into a status, in the way that passes get there.
+        """Registers a pass and brings it into a status, by the transitions that lead there.
 
         Args:
             status: a word such as "in_progress".
-            applicant_reference: the business's own name for the applicant.
+            applicant_reference: the business's own reference for the applicant.
             link_validity_days: 1 to 14; 0 means 7.
 
         Returns:
@@ -95,6 +99,7 @@ class RunningServer:
 
         Raises:
             ValueError: there is no such status.
+            grpc.RpcError: the server refused a call.
         """
         way = _way(Status(status))
         registered = self._stub.RegisterIdPass(
@@ -115,7 +120,10 @@ class RunningServer:
         return pass_id
 
     def move_clock(self, *, days: float = 0, hours: float = 0, seconds: float = 0) -> None:
-        """Lets time pass for the server: links expire, passes become idle.
+        """Moves the server's clock forward: links expire, passes become idle.
+
+        Args:
+            days, hours, seconds: added to each other.
 
         Raises:
             ValueError: the time is negative; a server's clock never runs backwards.
@@ -126,7 +134,7 @@ class RunningServer:
         self._clock_offset_us += by // timedelta(microseconds=1)
 
     def stop(self) -> None:
-        """Ends it as a deployment would: calls in flight finish, streams end."""
+        """Stops the server as SIGTERM would: calls in flight finish, streams end."""
         self._channel.close()
         if self._thread.is_alive():
             self.loop.call_soon_threadsafe(self.server.stop)
@@ -149,13 +157,13 @@ class RunningServer:
 
 @contextlib.contextmanager
 def running_server(*, slot_limit: int = 1_000_000, fee: Money = FEE) -> Iterator[RunningServer]:
-    """A server with an empty database of its own, gone in the end.
+    """Runs a server with an empty database of its own, deleted at the end.
 
     Every caller acts for the account `demo`.
 
     Args:
-        slot_limit: how many passes may be in flight.
-        fee: what registering a pass costs.
+        slot_limit: number of passes that may be in flight.
+        fee: charged for each pass.
     """
     if not structlog.is_configured():
         logs.configure_lines("error")
@@ -166,7 +174,7 @@ def running_server(*, slot_limit: int = 1_000_000, fee: Money = FEE) -> Iterator
             store.set_account(DEMO.account, slot_limit=slot_limit, fee=fee)
         finally:
             store.close()
-        # Tests call as fast as they can, all of them as one caller.
+        # Tests call as fast as they can, all as one caller.
         settings = Settings(listen="127.0.0.1:0", db=f"sqlite:///{db}", drain_s=1.0, rate_per_s=0)
         server = RunningServer(settings)
         try:
@@ -176,7 +184,7 @@ def running_server(*, slot_limit: int = 1_000_000, fee: Money = FEE) -> Iterator
 
 
 def _way(to_status: Status) -> tuple[Status, ...]:
-    """The shortest way there from NEW."""
+    """The shortest path of statuses from NEW."""
     ways: dict[Status, tuple[Status, ...]] = {Status.NEW: ()}
     ahead = [Status.NEW]
     for status in ahead:

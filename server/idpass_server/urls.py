@@ -1,14 +1,17 @@
-"""What may be shown of a database's URL: who connects, where to, and to which database.
+"""Database URLs: which file one names, and what of one may be shown.
 
-Everything else may hold a secret: passwords stand before the host, among the parameters, and in
-keyword strings, and one that is not percent-encoded reaches into what looks like a host, a port
-or a database. So a URL is taken apart, and only parts that look like what they should be are
-shown; of a URL with any other part nothing is.
+Shown are who connects, where to, and to which database. Everything else may hold a secret:
+passwords stand before the host, among the parameters, and in keyword strings, and one that is not
+percent-encoded reaches into what looks like a host, a port or a database. So a URL is taken apart,
+and only parts that look like what they should be are shown; of a URL with any other part, nothing.
 """
 
 import re
+from pathlib import Path
 from typing import Final
 from urllib.parse import parse_qsl, unquote
+
+from idpass_server.failures import BadSetting
 
 POSTGRESQL: Final = ("postgresql://", "postgres://")
 SQLITE: Final = "sqlite:///"
@@ -19,15 +22,34 @@ _HOST: Final = re.compile(r"[\w.-]*|/[\w./-]*|\[[0-9A-Fa-f:.%]+\]|[0-9A-Fa-f:.]+
 _PORT: Final = re.compile(r"\d{0,5}")
 
 
+def sqlite_path(url: str) -> Path | None:
+    """The file of a database URL: sqlite:///FILE (relative) or sqlite:////FILE (absolute).
+
+    Returns:
+        the path as given; None for a URL of PostgreSQL.
+
+    Raises:
+        BadSetting: the URL has another form.
+    """
+    if url.startswith(POSTGRESQL):
+        return None
+    if not url.startswith(SQLITE) or url == SQLITE:
+        raise BadSetting(
+            f"{shown_url(url)!r} is not a database URL such as sqlite:///idpass.db (relative), "
+            "sqlite:////var/lib/idpass.db (absolute) or postgresql://host/database"
+        )
+    return Path(url.removeprefix(SQLITE))
+
+
 def shown_url(url: str) -> str:
-    """A database URL as it may be written to a log or a terminal.
+    """A database URL without secrets, fit for a log or a terminal.
 
     Args:
         url: what was given, whether it is a URL or not.
 
     Returns:
-        of PostgreSQL's: user, hosts, ports and database; of SQLite's: all of it; of anything else
-        no more than the scheme.
+        of a PostgreSQL URL the user, hosts, ports and database; of a SQLite URL all of it; of
+        anything else at most the scheme.
     """
     if url.startswith(SQLITE):
         return url
@@ -39,8 +61,9 @@ def shown_url(url: str) -> str:
 
 
 def is_ambiguous(url: str) -> bool:
-    """Whether a PostgreSQL URL has a part that is not what its place says: most often a password
-    with an `@` or `/` that is not percent-encoded.
+    """Whether some part of a PostgreSQL URL is not what its place says.
+
+    Most often that is a password with an `@` or `/` that is not percent-encoded.
     """
     return shown_url(url).endswith(f"://{HIDDEN}")
 

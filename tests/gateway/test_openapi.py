@@ -12,6 +12,7 @@ import pytest
 
 from idpass_server.gateway import openapi
 from idpass_server.gateway.routes import EVENTS_PATH, routes
+from idpass_server.gateway.schemas import LIMITS
 from kit.http import Http
 
 DOCUMENT: dict[str, Any] = json.loads(Path(openapi.__file__).with_name("openapi.json").read_text())
@@ -38,7 +39,7 @@ def test_it_has_every_route_with_its_comment() -> None:
 
 def test_limits_are_of_fields_that_exist() -> None:
     schemas = DOCUMENT["components"]["schemas"]
-    for name, limits in openapi.LIMITS.items():
+    for name, limits in LIMITS.items():
         message, field = name.split(".")
         if message != "WatchRequest":
             assert limits.items() <= schemas[message]["properties"][field].items()

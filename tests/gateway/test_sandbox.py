@@ -126,10 +126,10 @@ def test_files_outside_the_folder_are_not_served(sandbox: Http) -> None:
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        (("serve", "--sandbox"), "say where with --http"),
+        (("serve", "--sandbox"), "give its address with --http"),
         (
             ("serve", "--sandbox", "--http", "127.0.0.1:0", "--metrics", "127.0.0.1:0"),
-            "not for a --sandbox",
+            "cannot be used with --sandbox",
         ),
         (("serve", "--http", "0.0.0.0:8080"), "can be reached from other machines"),
         (("serve", "--http", "8080"), "is not HOST:PORT"),

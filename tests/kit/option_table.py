@@ -3,7 +3,8 @@
 import re
 from typing import Final
 
-from idpass_server.config import OPTIONS, Option, Settings
+from idpass_server.config import OPTIONS, Settings
+from idpass_server.options import Option
 from kit.paths import ROOT
 
 PAGE: Final = ROOT / "server/docs/operating.md"

@@ -12,7 +12,8 @@ import pytest
 from click.testing import CliRunner
 
 from idpass_server.cli import main
-from idpass_server.config import OPTIONS, BadSetting, Settings
+from idpass_server.config import OPTIONS, Settings
+from idpass_server.failures import BadSetting
 from idpass_server.rules.money import parse_money, show_money
 from idpass_server.rules.records import Money
 from kit.serving import interruptible

@@ -348,10 +348,11 @@ def test_a_variable_that_is_no_options_is_told_with_the_nearest_that_is(tmp_path
 
 
 def test_no_option_has_a_name_that_kubernetes_gives_to_a_service() -> None:
-    from idpass_server.config import _VARIABLE_OF_KUBERNETES, OPTIONS  # noqa: PLC0415
+    from idpass_server.cli.environment import KUBERNETES  # noqa: PLC0415
+    from idpass_server.config import OPTIONS  # noqa: PLC0415
 
     for option in OPTIONS.values():
-        assert not _VARIABLE_OF_KUBERNETES.fullmatch(option.variable)
+        assert not KUBERNETES.fullmatch(option.variable)
 
 
 def test_levels_of_the_standard_library_have_ours() -> None:

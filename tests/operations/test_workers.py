@@ -18,9 +18,10 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from idpass.v1.id_pass_service_pb2 import CancelRequest
-from idpass_server.config import BadSetting, Settings
-from idpass_server.hosting.server import CannotListen
-from idpass_server.processes import supervisor as workers
+from idpass_server.config import Settings
+from idpass_server.failures import BadSetting
+from idpass_server.hosting.listening import CannotListen
+from idpass_server.processes.reserving import reserve
 from kit.postgres import PORTS, Postgres
 from kit.probing import VERBOSE, Answer, get
 from kit.support import Calls, Process, cli, problems, process
@@ -183,9 +184,9 @@ def test_a_second_server_on_the_port_is_refused(server: Process, count: str) -> 
 def test_a_port_is_taken_before_any_worker_listens(database: str) -> None:
     """Two supervisors that start at the same time do not share it."""
     with contextlib.ExitStack() as first, contextlib.ExitStack() as second:
-        place = workers._reserve("--listen", "127.0.0.1:0", first)
+        place = reserve("--listen", "127.0.0.1:0", first)
         with pytest.raises(CannotListen):
-            workers._reserve("--listen", place, second)
+            reserve("--listen", place, second)
         assert cli("serve", "--listen", place, "--db", database).returncode == 1
 
 
@@ -400,7 +401,10 @@ def test_http_is_answered_by_all_workers(database: str) -> None:
     ("settings", "said"),
     [
         ({"db": "sqlite:///idpass.db"}, "one process serves a SQLite file"),
-        ({"db": "postgresql:///x", "sandbox": True, "http": "127.0.0.1:0"}, "not for a --sandbox"),
+        (
+            {"db": "postgresql:///x", "sandbox": True, "http": "127.0.0.1:0"},
+            "cannot be used with --sandbox",
+        ),
         ({"db": "postgresql:///x", "metrics": "127.0.0.1:65535"}, "leaves no ports"),
     ],
 )

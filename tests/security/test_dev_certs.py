@@ -53,16 +53,16 @@ def test_nothing_is_overwritten(tmp_path: Path) -> None:
     (tmp_path / "client-billing-key.pem").write_text("precious")
     done = cli("dev-certs", ".", "--spiffe-id", IDS[0], cwd=tmp_path)
     assert done.returncode == 1
-    assert "client-billing-key.pem is there already" in done.stderr
+    assert "client-billing-key.pem exists already" in done.stderr
     assert [path.read_text() for path in tmp_path.iterdir()] == ["precious"]
 
 
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        (("--spiffe-id", "billing"), "'billing' is no SPIFFE ID"),
+        (("--spiffe-id", "billing"), "'billing' is not a SPIFFE ID"),
         (("--spiffe-id", IDS[0], "--spiffe-id", IDS[0]), "two SPIFFE IDs"),
-        (("--host", "bücher.example"), "is no host name"),
+        (("--host", "bücher.example"), "is not a host name"),
     ],
 )
 def test_what_cannot_be_made_is_said_in_a_line(

@@ -36,7 +36,7 @@ MISTAKES = [
     (f"[callers.ann]\n{GOOD}[caller.bob]\n", 5, "unknown key 'caller'"),
     ("[[callers]]\n", 1, "callers are tables"),
     ("\ncallers = 3\n", 2, "callers are tables"),
-    ("[callers]\nann = 3\n", 2, "caller 'ann' is no table"),
+    ("[callers]\nann = 3\n", 2, "caller 'ann' is not a table"),
     (f"[callers.ann]\n{GOOD}token_sha265 = 'x'\n", 5, "unknown key 'token_sha265'"),
     (f"[callers.ann]\n{GOOD}[callers.ann.limits]\n", 1, "unknown key 'limits'"),
     (f"\n\n[callers.Ann]\n{GOOD}", 3, "caller 'Ann' is not 1 to 63"),
@@ -57,17 +57,17 @@ MISTAKES = [
     (f"[callers.ann]\n{GOOD}".replace(DIGEST, "open sesame"), 4, "not 64 hex digits but 11"),
     (f"[callers.ann]\n{GOOD}".replace(f'"{DIGEST}"', "[]"), 4, "neither a string nor a list"),
     (f"[callers.ann]\n{GOOD}".replace(f'"{DIGEST}"', "[1]"), 4, "neither a string nor a list"),
-    (f"[callers.ann]\n{GOOD}spiffe_id = 'https://a/b'\n", 5, "is no SPIFFE ID"),
-    (f"[callers.ann]\n{GOOD}spiffe_id = 'spiffe://A/b'\n", 5, "is no SPIFFE ID"),
-    (f"[callers.ann]\n{GOOD}spiffe_id = 'spiffe://a/b/'\n", 5, "is no SPIFFE ID"),
-    (f"[callers.ann]\n{GOOD}spiffe_id = 'spiffe://a/../b'\n", 5, "is no SPIFFE ID"),
-    (f"[callers.ann]\n{GOOD}spiffe_id = 'spiffe://a/{'b' * 2040}'\n", 5, "is no SPIFFE ID"),
-    (f"[callers.ann]\n{GOOD}spiffe_id = ['spiffe://a/b',\n'spiffe://a/b']", 6, "(line 5) already"),
-    (f"[callers.ann]\n{GOOD}[callers.bob]\n{GOOD}", 8, "that of caller 'ann' (line 4) already"),
+    (f"[callers.ann]\n{GOOD}spiffe_id = 'https://a/b'\n", 5, "is not a SPIFFE ID"),
+    (f"[callers.ann]\n{GOOD}spiffe_id = 'spiffe://A/b'\n", 5, "is not a SPIFFE ID"),
+    (f"[callers.ann]\n{GOOD}spiffe_id = 'spiffe://a/b/'\n", 5, "is not a SPIFFE ID"),
+    (f"[callers.ann]\n{GOOD}spiffe_id = 'spiffe://a/../b'\n", 5, "is not a SPIFFE ID"),
+    (f"[callers.ann]\n{GOOD}spiffe_id = 'spiffe://a/{'b' * 2040}'\n", 5, "is not a SPIFFE ID"),
+    (f"[callers.ann]\n{GOOD}spiffe_id = ['spiffe://a/b',\n'spiffe://a/b']", 6, "(line 5)"),
+    (f"[callers.ann]\n{GOOD}[callers.bob]\n{GOOD}", 8, "belongs to caller 'ann' (line 4)"),
     (
         f"[callers.ann]\n{GOOD}[callers.bob]\n{GOOD.replace(DIGEST, DIGEST.upper())}",
         8,
-        "that of caller 'ann' (line 4) already",
+        "belongs to caller 'ann' (line 4)",
     ),
     (f"[callers.ann]\n{GOOD}rate = -1\n", 5, "rate is not a number of 0 or more"),
     (f"[callers.ann]\n{GOOD}rate = nan\n", 5, "rate is not a number of 0 or more"),
@@ -76,7 +76,7 @@ MISTAKES = [
     (f"[callers.ann]\n{GOOD}rate = 9\nburst = 0\n", 6, "burst is not a whole number of 1 or more"),
     (f"[callers.ann]\n{GOOD}burst = 1.5\n", 5, "burst is not a whole number of 1 or more"),
     (f"[callers.ann]\n{GOOD}burst = true\n", 5, "burst is not a whole number of 1 or more"),
-    (f"# \u2028 \x85\n[callers.ann]\n{GOOD}spiffe_id = 'sesame'\n", 6, "is no SPIFFE ID"),
+    (f"# \u2028 \x85\n[callers.ann]\n{GOOD}spiffe_id = 'sesame'\n", 6, "is not a SPIFFE ID"),
     # What is written in another way is told the nearest line.
     ("[callers]\n\n'ann' = { account = 'x', permissions = ['read'] }\n", 3, "no account 'x'"),
     ("callers.ann.account = 'acme'\n", 1, "has no credential"),
@@ -107,10 +107,10 @@ def test_all_mistakes_stop_the_start_each_in_a_line_of_its_own(tmp_path: Path) -
     )
     assert done.returncode == 1
     *_, first, second, third, fourth = done.stderr.replace("Error: ", "").splitlines()
-    assert first.startswith(f"{file}:2: there is no account 'acme'; make it with: idpass-server")
+    assert first.startswith(f"{file}:2: there is no account 'acme'; create it with: idpass-server")
     assert second.startswith(f"{file}:6: there is no account 'acme'")
     assert third.startswith(f"{file}:7: unknown permission 'write'; there are register, read")
-    assert fourth == f"{file}:8: this token_sha256 is that of caller 'ann' (line 4) already"
+    assert fourth == f"{file}:8: this token_sha256 already belongs to caller 'ann' (line 4)"
 
 
 def test_a_file_that_is_not_there_stops_the_start(tmp_path: Path) -> None:

@@ -18,7 +18,8 @@ import structlog
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
 from idpass import IdPassClient, Unauthenticated, Unavailable
-from idpass_server.config import BadSetting, Settings
+from idpass_server.config import Settings
+from idpass_server.failures import BadSetting
 from idpass_server.hosting import tls
 from idpass_server.hosting.tls import BadCertificates, Certificates
 from kit.certificates import Authority, Pair, PrivateKey, channel_credentials, with_passphrase

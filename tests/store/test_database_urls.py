@@ -2,7 +2,7 @@
 
 import pytest
 
-from idpass_server.config import BadSetting
+from idpass_server.failures import BadSetting
 from idpass_server.store import CannotOpen
 from idpass_server.store.opening import open_store
 from idpass_server.store.postgres.errors import said

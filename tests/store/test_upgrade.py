@@ -98,7 +98,7 @@ def test_no_command_changes_the_schema_under_a_running_older_server(
         assert f"lacks {NEEDED}" in done.stdout
         done = cli("migrate", "--plan", "--db", url)
         assert done.returncode == 0
-        assert "stop servers of the version before first" in done.stdout
+        assert "stop servers of the previous version first" in done.stdout
         assert schema_of(db) == before
         assert server.cancel(pass_id, request_id="c").fee_refunded
 

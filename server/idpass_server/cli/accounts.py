@@ -1,4 +1,4 @@
-"""Commands about accounts, which also work while they are being served."""
+"""Commands about accounts; they also work while a server is running."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +14,9 @@ from idpass_server.rules.records import Account, Money
 from idpass_server.store import Store, opening
 
 MAX_SLOTS: Final = 2**31 - 1
+"""Largest slot limit of an account; the API has it as a 32-bit number."""
 MAX_QUOTA: Final = 2**31 - 1
+"""Largest quota of registrations a day."""
 
 
 class _Money(click.ParamType[Money]):
@@ -53,17 +55,17 @@ def _account_name(_context: Any, _parameter: Any, value: str) -> str:
 
 @main.group()
 def account() -> None:
-    """Make, show and change accounts, also while they are being served."""
+    """Create, show and change accounts, also while a server is running."""
 
 
 @account.command()
 @click.argument("name", callback=_account_name)
-@click.option("--slots", type=click.IntRange(0, MAX_SLOTS), required=True, help="Passes in flight.")
+@click.option("--slots", type=click.IntRange(0, MAX_SLOTS), required=True, help="Slot limit.")
 @click.option("--fee", type=_Money(), required=True, help="Fee for a pass, such as 'AUD 4.50'.")
 @_quota
 @option("db")
 def create(name: str, slots: int, fee: Money, quota: int | None, db: str) -> None:
-    """Make an account."""
+    """Create an account."""
     with _opened(db) as store:
         if not store.create_account(Account(name, slots, 0, *fee, 0, 0, 0, quota or 0)):
             raise click.ClickException(
@@ -83,7 +85,7 @@ def show(name: str, db: str) -> None:
 
 @account.command("set")
 @click.argument("name")
-@click.option("--slots", type=click.IntRange(0, MAX_SLOTS), help="Passes in flight.")
+@click.option("--slots", type=click.IntRange(0, MAX_SLOTS), help="Slot limit.")
 @click.option("--fee", type=_Money(), help="Fee for passes registered from now on.")
 @_quota
 @option("db")
@@ -104,7 +106,7 @@ def set_account(
 
 @contextmanager
 def _opened(db: str) -> Iterator[Store]:
-    """A store beside a server that may be running."""
+    """Opens a store that a server may be using."""
     logs.configure("warning")
     store = opening.open_store(db, exclusive=False)
     try:
@@ -117,7 +119,7 @@ def _account(store: Store, name: str) -> Account:
     found = store.get_account(name)
     if found is None:
         raise click.ClickException(
-            f"there is no account {name}; make it with: "
+            f"there is no account {name}; create it with: "
             f"idpass-server account create {name} --slots 100 --fee 'AUD 4.50'"
         )
     return found

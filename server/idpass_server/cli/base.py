@@ -1,4 +1,4 @@
-"""The command `idpass-server` itself, and what its commands share."""
+"""The command `idpass-server` itself, and what its commands share: options and the way out."""
 
 import os
 import sys
@@ -9,22 +9,23 @@ from typing import Any, Final, get_args
 
 import click
 
-from idpass_server.config import OPTIONS, BadSetting, Option, Settings
-from idpass_server.processes import running
-from idpass_server.processes import supervisor as workers
+from idpass_server.config import OPTIONS, Settings
+from idpass_server.failures import EXIT_USAGE, OperatorError
+from idpass_server.options import Option
 
 EXIT_OUTPUT: Final = 5
+"""Exit code of a command that did its work but could not write its output."""
 Command = Callable[..., Any]
 _RANGES: Final[dict[object, Command]] = {int: click.IntRange, float: click.FloatRange}
 _TYPES: Final = {each.name: each.type for each in fields(Settings)}
 
 
 def option(name: str, **instead: Any) -> Callable[[Command], Command]:
-    """The click option of a setting, which is read from the environment as well.
+    """The click option of a setting, also read from its environment variable.
 
     Args:
-        name: of its field in `Settings`.
-        instead: what a command wants other than `serve`, in click's words.
+        name: of the setting's field in `Settings`.
+        instead: click's arguments that differ from those of `serve`.
     """
     declared, default, kind = OPTIONS[name], getattr(Settings, name), _TYPES[name]
     words: dict[str, Any] = {
@@ -54,32 +55,32 @@ def _click_type(declared: Option, kind: object) -> Any:
 
 
 class _Group(click.Group):
-    """Says what could not be done in one line, without a stack trace."""
+    """Reports what could not be done in a message and an exit code, without a traceback."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except BadSetting as error:
-            raise click.UsageError(str(error)) from error
-        except (*running.CANNOT_SERVE, workers.CannotStart) as error:
+        except OperatorError as error:
+            if error.exit_code == EXIT_USAGE:
+                raise click.UsageError(str(error)) from error
             raise click.ClickException(str(error)) from error
         except OSError as error:
             if not _output_failed(error):
                 raise
             click.echo(
-                f"Error: the output cannot be written ({error.strerror}); what the command changes "
-                "is changed",
+                f"Error: the output cannot be written ({error.strerror}); the command's changes "
+                "were made",
                 err=True,
             )
             ctx.exit(EXIT_OUTPUT)
 
 
 def _output_failed(error: OSError) -> bool:
-    """Whether it was the output that failed, which is left alone from then on."""
+    """Whether writing the output failed; if so, nothing more is written to it."""
     frames = traceback.walk_tb(error.__traceback__)
     failed = any(frame.f_code is click.echo.__code__ for frame, _ in frames)
     if failed:
-        # What is still in the buffer is not to fail again when Python ends.
+        # Otherwise Python would flush the buffer at exit and fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return failed
 
@@ -87,4 +88,4 @@ def _output_failed(error: OSError) -> bool:
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="idpass-server")
 def main() -> None:
-    """Cancels in-flight ID Passes: once, durably, with the right refund."""
+    """Cancel in-flight ID Passes: once, durably, with the right refund."""

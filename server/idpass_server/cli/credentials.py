@@ -1,4 +1,4 @@
-"""Commands that make what callers and servers show: `token` and `dev-certs`."""
+"""Commands that make credentials: `token` and `dev-certs`."""
 
 import hashlib
 import secrets
@@ -19,35 +19,35 @@ from idpass_server.cli.base import main
     "--spiffe-id",
     "spiffe_ids",
     multiple=True,
-    help="Of a caller, such as spiffe://example.org/billing; may be repeated.",
+    help="SPIFFE ID of a caller, such as spiffe://example.org/billing; may be repeated.",
 )
 @click.option(
-    "--days", type=click.IntRange(1, 3_650), default=90, show_default=True, help="Validity."
+    "--days",
+    type=click.IntRange(1, 3_650),
+    default=90,
+    show_default=True,
+    help="Days of validity.",
 )
 def dev_certs_command(
     folder: Path, hosts: tuple[str, ...], spiffe_ids: tuple[str, ...], days: int
 ) -> None:
-    """Make an authority and certificates to try TLS with, in DIR.
+    """Make an authority and certificates for development, in DIR.
 
-    The server's is for localhost, 127.0.0.1, ::1 and each --host. Each --spiffe-id gets a client
-    certificate of its own.
+    The server's certificate is for localhost, 127.0.0.1, ::1 and each --host. Each --spiffe-id gets
+    its own client certificate.
     """
     try:
         from idpass_server.trying import dev_certs  # noqa: PLC0415 an extra may be missing
     except ImportError as error:
         raise click.ClickException(extras.missing("dev-certs", error, "dev-certs")) from error
-    try:
-        made = dev_certs.make(folder, hosts=hosts, spiffe_ids=spiffe_ids, days=days)
-    except dev_certs.CannotMake as error:
-        raise click.ClickException(str(error)) from error
-    click.echo(made.described())
+    click.echo(dev_certs.make(folder, hosts=hosts, spiffe_ids=spiffe_ids, days=days).described())
 
 
 @main.command("token")
 def token_command() -> None:
-    """Make a token for a caller, and the line that its table in the callers file gets.
+    """Make a token for a caller, and the line for its table in the callers file.
 
-    The token is for the caller alone; the service knows only what the line says.
+    Give the token to the caller alone: the service stores only the digest in that line.
     """
     token = secrets.token_urlsafe(32)
     click.echo(token)

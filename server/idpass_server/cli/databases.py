@@ -16,15 +16,15 @@ from idpass_server.urls import shown_url
 
 @main.command("audit")
 @option("db")
-@click.option("--quick", is_flag=True, help="Leave out what compares rows with each other.")
-@click.option("--json", "as_json", is_flag=True, help="Print what was found as one JSON object.")
+@click.option("--quick", is_flag=True, help="Skip the checks that compare rows.")
+@click.option("--json", "as_json", is_flag=True, help="Print the findings as one JSON object.")
 @click.pass_context
 def audit_command(context: click.Context, db: str, *, quick: bool, as_json: bool) -> None:
-    """Check every invariant of a database, which may be in use meanwhile.
+    """Check every invariant of a database, which may be in use.
 
-    Exits 1 where something is wrong; warnings are printed and change nothing. All is read as of
-    one moment: until then a served SQLite file's write-ahead log grows, and PostgreSQL keeps old
-    rows.
+    Exits 1 if something is wrong; warnings are printed and do not change the exit code. Everything
+    is read from one snapshot: while the audit runs, a served SQLite file's write-ahead log grows,
+    and PostgreSQL keeps dead rows.
     """
     logs.configure("warning")
     began_s = time.monotonic()
@@ -48,14 +48,14 @@ def audit_command(context: click.Context, db: str, *, quick: bool, as_json: bool
 
 @contextmanager
 def _progress() -> Iterator[Callable[[str], None]]:
-    """Shows on a terminal what is being looked for, on a line that goes away."""
+    """Shows on a terminal what is being checked, on a line that is erased at the end."""
     if not sys.stderr.isatty():
         yield lambda _: None
         return
     erase = "\r\x1b[K"
 
     def begin(step: str) -> None:
-        click.echo(f"{erase}looking for: {step} …", err=True, nl=False)
+        click.echo(f"{erase}checking: {step} …", err=True, nl=False)
 
     try:
         yield begin
@@ -66,7 +66,7 @@ def _progress() -> Iterator[Callable[[str], None]]:
 @main.command("init")
 @option("db")
 def init_command(db: str) -> None:
-    """Make a new database. PostgreSQL's own is made with createdb before."""
+    """Create the tables of a new database. Create a PostgreSQL database with createdb first."""
     logs.configure("warning")
     opening.make_store(db)
     click.echo(f"{shown_url(db)}: made")
@@ -74,11 +74,11 @@ def init_command(db: str) -> None:
 
 @main.command("migrate")
 @option("db")
-@click.option("--check", is_flag=True, help="Change nothing; exit 1 where it is not up to date.")
-@click.option("--plan", is_flag=True, help="Change nothing; say what would be done.")
+@click.option("--check", is_flag=True, help="Change nothing; exit 1 if not up to date.")
+@click.option("--plan", is_flag=True, help="Change nothing; print what would be done.")
 @click.pass_context
 def migrate_command(context: click.Context, db: str, *, check: bool, plan: bool) -> None:
-    """Bring a database's schema up to date, a SQLite file's after a backup beside it.
+    """Bring a database's schema up to date. A SQLite file is backed up beside it first.
 
     Only this command and `serve` on a SQLite file change a schema.
     """
@@ -99,18 +99,18 @@ def _told(missing: list[str], *, ends_older: bool) -> str:
     if not missing:
         return "is up to date"
     after = (
-        "stop servers of the version before first: they cannot go on afterwards"
+        "stop servers of the previous version first: they cannot serve it afterwards"
         if ends_older
-        else "servers of the version before can go on meanwhile and afterwards"
+        else "servers of the previous version can serve it meanwhile and afterwards"
     )
     return f"lacks {', '.join(missing)}; {after}"
 
 
 @main.command("copy")
-@click.option("--from", "source", required=True, help="sqlite:///FILE, which nobody serves now.")
+@click.option("--from", "source", required=True, help="sqlite:///FILE, which no server is using.")
 @click.option("--to", "target", required=True, help="postgresql://…, migrated and empty.")
 def copy_command(source: str, target: str) -> None:
-    """Move everything from a SQLite file to PostgreSQL: all of it, verified, or nothing."""
+    """Copy everything from a SQLite file to PostgreSQL: all of it, verified, or nothing."""
     logs.configure("warning")
     with ExitStack() as stack:
 

@@ -10,9 +10,9 @@ import uvloop
 
 from idpass_server import logs
 from idpass_server.cli.base import Command, main, option
-from idpass_server.config import OPTIONS, Settings, unknown_variables
-from idpass_server.processes import running
-from idpass_server.processes import supervisor as workers
+from idpass_server.cli.environment import unknown_variables
+from idpass_server.config import OPTIONS, Settings
+from idpass_server.processes import running, supervisor
 from idpass_server.trying.demo import demo
 from idpass_server.trying.sandbox import on_free_ports
 
@@ -20,7 +20,7 @@ log = structlog.get_logger()
 
 
 def _every_option(command: Command) -> Command:
-    for name in reversed(OPTIONS):  # a decorator's option stands before those already there
+    for name in reversed(OPTIONS):  # each decorator puts its option before the others
         command = option(name)(command)
     return command
 
@@ -29,10 +29,11 @@ def _every_option(command: Command) -> Command:
 @_every_option
 @click.pass_context
 def serve(context: click.Context, /, **values: Any) -> None:
-    """Serve until SIGTERM or Ctrl-C, then finish what is in flight.
+    """Serve until SIGTERM or Ctrl-C, then drain.
 
-    Without --callers everyone who can reach the address acts for the account `demo`. On SIGHUP the
-    callers file is read again, as it is when it changes; SIGUSR1 prints what every thread does.
+    Without --callers everyone who can reach the address acts for the account `demo`. The callers
+    file and the certificates are reread when they change, and on SIGHUP. SIGUSR1 prints the stack
+    of every thread.
     """
     settings = Settings(**values)
     logs.configure(settings.log_level)
@@ -41,7 +42,7 @@ def serve(context: click.Context, /, **values: Any) -> None:
     if settings.sandbox:
         settings = on_free_ports(settings)
     if settings.workers > 1:
-        if not asyncio.run(workers.serve(settings, settings.log_level)):
+        if not asyncio.run(supervisor.serve(settings)):
             context.exit(1)
     elif not running.run(running.serve(settings)):
         context.exit(running.EXIT_STORE_BROKEN)
@@ -58,7 +59,7 @@ def serve(context: click.Context, /, **values: Any) -> None:
 @option("http", default="127.0.0.1:8080", show_default=True, help="Address, loopback only.")
 @option("log_level")
 def gateway_command(target: str, http: str, log_level: str) -> None:
-    """Serve HTTP/JSON alone, for a service that runs elsewhere on this machine."""
+    """Serve HTTP/JSON alone, for a service that runs separately on this machine."""
     logs.configure(log_level)
     running.run(running.serve_http(target, http))
 
@@ -66,7 +67,7 @@ def gateway_command(target: str, http: str, log_level: str) -> None:
 @main.command("demo")
 @click.pass_context
 def demo_command(context: click.Context) -> None:
-    """Cancel a pass in each of the seven statuses and show what comes of it."""
+    """Cancel a pass in each of the seven statuses and show the outcome."""
     logs.configure("warning")
     if not uvloop.run(demo()):
         context.exit(1)

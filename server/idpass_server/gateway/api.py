@@ -1,4 +1,4 @@
-"""One HTTP request is one gRPC call: read it, call, render the answer."""
+"""Turns one HTTP request into one gRPC call: reads it, calls, and renders the answer."""
 
 import asyncio
 import json
@@ -23,7 +23,7 @@ Headers = list[tuple[bytes, bytes]]
 Metadata = tuple[tuple[str, str], ...]
 
 BODY_S: Final = 30.0
-"""Time for a body to arrive, seconds."""
+"""Deadline for a body to arrive, seconds."""
 CALL_S: Final = 10.0
 """Deadline of a call to the service, seconds."""
 _JSON_TYPE: Final = re.compile(
@@ -32,6 +32,7 @@ _JSON_TYPE: Final = re.compile(
 _PRINTABLE: Final = re.compile(rb"[ -~]{1,4096}")
 _TOKEN: Final = re.compile(rb"[!-~]{1,128}")
 KEY: Final = "Idempotency-Key"
+"""Header that is the same as `request_id` in the body."""
 REFERENCE: Final = "idpass-reference"
 """The service's metadata with a call's own reference, and the header that passes it on."""
 
@@ -39,7 +40,8 @@ REFERENCE: Final = "idpass-reference"
 class Api:
     """The ASGI application of one route.
 
-    Starlette's own request and response objects cost as much as the rest of the hop together.
+    It does without Starlette's request and response objects, which cost as much as the rest of the
+    hop.
     """
 
     def __init__(self, route: HttpRoute, channel: grpc.aio.Channel) -> None:
@@ -110,7 +112,7 @@ class Api:
     async def _body(
         self, headers: dict[bytes, bytes], receive: Receive, metadata: Metadata
     ) -> bytes:
-        """The whole body, once the service would take one of its size from this caller."""
+        """The whole body; a large one only if the service accepts one from this caller."""
         body = bytearray()
         asked, more = False, True
         size = int(headers.get(b"content-length", b"0"))
@@ -126,8 +128,8 @@ class Api:
                         return bytes(body)
                     event = await receive()
                     if event["type"] == "http.disconnect":
-                        # Half a body can be JSON as well, and is not what its sender meant.
-                        raise errors.unreadable("the body did not arrive whole")
+                        # Half a body may be valid JSON too, and is not what its sender meant.
+                        raise errors.unreadable("the body is incomplete")
                     body += event.get("body", b"")
                     size = max(size, len(body))
                     more = event.get("more_body", False)
@@ -140,8 +142,8 @@ class Api:
     async def _ask(self, metadata: Metadata) -> None:
         """Lets the service refuse a caller before its large body is read.
 
-        An empty batch is refused as well, but only after it is known who calls, how often, and
-        whether that is allowed. Smaller bodies cost less than the question.
+        An empty batch is refused too, but only after authentication, rate limit and permission.
+        Smaller bodies cost less than this extra call.
         """
         try:
             await self._call(self._empty, timeout=CALL_S, metadata=metadata)
@@ -150,7 +152,7 @@ class Api:
                 raise
 
     def _take_key(self, key: bytes, request: Any, violations: Violations) -> None:
-        """The header is the request_id; it says nothing where nothing is changed."""
+        """Takes the header as the request_id; it is ignored by requests that change nothing."""
         if not self._takes_key:
             if self._takes_keys_inside:
                 text = "one key cannot stand for several; give each item a request_id"
@@ -169,7 +171,11 @@ def _rendered(answer: Message) -> bytes:
 
 
 def headers_of(scope: Scope) -> dict[bytes, bytes]:
-    """Raises: HttpError: one that counts here comes twice."""
+    """The headers by name in lower case.
+
+    Raises:
+        HttpError: one that matters here comes twice.
+    """
     headers: dict[bytes, bytes] = {}
     for name, value in scope["headers"]:
         if name in headers and name in {b"authorization", b"idempotency-key", b"content-type"}:
@@ -179,7 +185,11 @@ def headers_of(scope: Scope) -> dict[bytes, bytes]:
 
 
 def metadata_of(headers: dict[bytes, bytes]) -> Metadata:
-    """What the service gets to see of the headers: who calls. Raises: HttpError."""
+    """The metadata that passes on who calls.
+
+    Raises:
+        HttpError: the authorization header is malformed.
+    """
     authorization = headers.get(b"authorization")
     if authorization is None:
         return ()
@@ -213,7 +223,7 @@ def reference_header(metadata: Iterable[tuple[str, str | bytes]] | None) -> list
 
 
 def answer_headers(body: bytes, headers: Iterable[tuple[str, str]]) -> Headers:
-    """What stands before every answer in JSON, errors included, and what is its own."""
+    """The headers of an answer in JSON, errors included. Args: headers: further ones."""
     return [
         (b"content-type", b"application/json"),
         (b"content-length", str(len(body)).encode()),
@@ -231,12 +241,21 @@ async def respond(
     *,
     with_body: bool = True,
 ) -> None:
-    """Args: headers: beside those that every answer has."""
+    """Sends an answer.
+
+    Args:
+        send: of ASGI.
+        http_status: of the answer.
+        body: JSON.
+        headers: in addition to those that every answer has.
+        with_body: false for the answer to a HEAD request.
+    """
     start = {"status": http_status, "headers": answer_headers(body, headers)}
     await send({"type": "http.response.start", **start})
     await send({"type": "http.response.body", "body": body if with_body else b""})
 
 
 async def respond_error(send: Send, error: HttpError, *, with_body: bool = True) -> None:
+    """As `respond`, with an error, after waiting for its turn."""
     await error.turn()
     await respond(send, error.http_status, error.body(), error.headers, with_body=with_body)

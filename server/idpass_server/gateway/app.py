@@ -1,6 +1,5 @@
 """The ASGI application: the routes of the contract, its OpenAPI document and its pages."""
 
-import ipaddress
 import re
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -15,6 +14,7 @@ from starlette.responses import FileResponse, JSONResponse, RedirectResponse, Re
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
+from idpass_server import addresses
 from idpass_server.gateway import errors, messages
 from idpass_server.gateway.api import Api, Receive, Scope, Send, answer_headers, respond_error
 from idpass_server.gateway.errors import HttpError
@@ -40,11 +40,12 @@ Reset = Callable[[], Awaitable[None]]
 
 
 class App:
-    """
+    """The gateway as an ASGI application.
+
     Args:
         channel: to the service.
         grpc_address: of the service, for the commands that the sandbox page shows.
-        reset: makes the sandbox's mock data anew; None where there is no sandbox.
+        reset: replaces the sandbox's mock data; None without a sandbox.
     """
 
     def __init__(
@@ -73,7 +74,7 @@ class App:
             routes=table,
             exception_handlers={HTTPException: _http, HttpError: _refused, Exception: _fault},
         )
-        # A redirect to the right path would be made from the Host header, and loses a body.
+        # A redirect would be built from the Host header, and would lose the body.
         self._app.router.redirect_slashes = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -87,42 +88,43 @@ class App:
         except Exception as error:
             log.error(
                 "fault", path=messages.shown(scope["path"]), exc_info=error
-            )  # and answered, as a 500
+            )  # Starlette has answered it with a 500
 
     def close(self) -> None:
-        """Ends the streams, which would not end by themselves."""
+        """Ends the event streams, which would not end by themselves."""
         self._events.close()
 
     async def _sandbox(self, _request: Request) -> Response:
-        """What the page has to know beside the API."""
+        """What the sandbox page needs to know beyond the API."""
         return JSONResponse({"grpc_address": self._grpc_address})
 
     async def _make_anew(self, request: Request) -> Response:
-        # Another site's page can have a form sent here, but not of this type.
+        # Another site's page can submit a form here, but not with this content type.
         if request.headers.get("content-type") != "application/json":
             raise errors.unreadable("send Content-Type: application/json", http_status=415)
         if self._reset is not None:
             await self._reset()
-            # Or who asks next would be told that the service cannot be reached.
+            # Otherwise the next request would find the service unreachable.
             await self._channel.channel_ready()
         return JSONResponse({})
 
 
 def _check(scope: Scope) -> None:
-    """Refuses what comes from web pages that should not get here.
+    """Refuses requests from other sites' web pages.
 
-    A web page elsewhere can have its own name resolve to 127.0.0.1, and its scripts then get
-    here as if this were its own server; the Host gives it away. And it can send requests here
-    without seeing the answers; browsers say so in Sec-Fetch-Site. Following a link is no harm.
+    Such a page can make its own name resolve to 127.0.0.1, and its scripts then reach this server
+    as if it were the page's own (DNS rebinding); the Host header gives it away. It can also send
+    requests blindly; browsers mark those in Sec-Fetch-Site. Following a link does no harm.
 
-    Raises: HttpError.
+    Raises:
+        HttpError: the request is refused.
     """
     path = scope["path"]
     for name, value in scope["headers"]:
         if name == b"host" and not (value in _HOSTS or _is_loopback(value)):
             raise errors.unreadable(
-                "the Host header does not name this machine, so that the request may come from a "
-                "web page that should not get here; a proxy has to send Host: localhost",
+                "the Host header does not name this machine, so the request may come from another "
+                "site's web page; a proxy has to send Host: localhost",
                 http_status=421,
             )
         if name == b"sec-fetch-site" and value not in _OWN_SITES and path not in _PAGES:
@@ -131,12 +133,12 @@ def _check(scope: Scope) -> None:
                 http_status=403,
             )
     if b"%" in scope["raw_path"]:
-        # Nothing here needs an escape, and a proxy may have looked at the path as it is.
+        # No path here needs an escape, and a proxy may have judged the path without decoding it.
         raise _no_such(scope)
 
 
 _HOSTS: Final[set[bytes]] = set()
-"""Those that were found good."""
+"""Cache of Host headers that were accepted."""
 _HOST: Final = re.compile(rb"(localhost|[0-9.]+|\[[0-9a-f:]+\])(:[0-9]{1,5})?", re.IGNORECASE)
 _OWN_SITES: Final = {b"same-origin", b"none"}
 _PAGES: Final = {"/", "/docs"}
@@ -146,12 +148,8 @@ def _is_loopback(value: bytes) -> bool:
     match = _HOST.fullmatch(value)
     if match is None:
         return False
-    host = match[1].decode().lower().strip("[]")
-    try:
-        found = host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-    if found and len(_HOSTS) < 100:  # noqa: PLR2004 there are few; nobody may fill the memory
+    found = addresses.is_loopback(match[1].decode().lower().strip("[]"))
+    if found and len(_HOSTS) < 100:  # noqa: PLR2004 few exist; strangers must not fill the memory
         _HOSTS.add(value)
     return found
 
@@ -184,7 +182,7 @@ class _Static(StaticFiles):
         return response
 
 
-# Starlette runs handlers that are not coroutines in threads.
+# The handlers are coroutines, since Starlette runs others in threads.
 
 
 async def _refused(_request: Request, error: Exception) -> Response:
@@ -197,7 +195,7 @@ async def _refused(_request: Request, error: Exception) -> Response:
 
 
 async def _http(request: Request, error: Exception) -> Response:
-    """What Starlette turns away: paths that do not exist, and methods."""
+    """Answers what Starlette refuses: unknown paths, and methods that a path does not have."""
     error = cast("HTTPException", error)
     refusal = _no_such(request.scope)
     if error.status_code != refusal.http_status:

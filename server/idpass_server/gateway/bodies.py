@@ -1,4 +1,4 @@
-"""JSON bodies, parsed within bounds: of anybody's bytes, whoever sent them."""
+"""Parses JSON bodies from strangers within bounds of time and memory."""
 
 import json
 import re
@@ -7,17 +7,21 @@ from typing import Any, Final
 from idpass_server.gateway.messages import MAX_ITEMS, kind
 
 MAX_VALUES: Final = 20 * MAX_ITEMS
-"""Names and values in a body; an item has 15 at most."""
+"""Limit of names and values in a body; an item has at most 15."""
 MAX_DIGITS: Final = 32
-"""Length of a number; longer ones take a time that grows with its square."""
+"""Limit of a number's length; parsing time grows with its square."""
 
 
 class Unreadable(Exception):
-    """A body is no JSON object."""
+    """A body is not a JSON object; the message says why."""
 
 
 def load(body: bytes) -> dict[str, Any]:
-    """The JSON object that a body is. Raises: Unreadable."""
+    """Parses a body.
+
+    Raises:
+        Unreadable: it is not a JSON object, or exceeds a limit.
+    """
     _check_number(body)
     try:
         value = json.loads(
@@ -30,7 +34,7 @@ def load(body: bytes) -> dict[str, Any]:
     except UnicodeDecodeError as error:
         raise Unreadable(f"the body is not UTF-8: {error.reason} at byte {error.start}") from error
     except RecursionError as error:
-        raise Unreadable("the body is nested too deep") from error
+        raise Unreadable("the body is nested too deeply") from error
     except json.JSONDecodeError as error:
         raise Unreadable(
             f"the body is not JSON: {error.msg} at line {error.lineno} column {error.colno}"
@@ -45,11 +49,12 @@ def load(body: bytes) -> dict[str, Any]:
 
 
 def _check_number(body: bytes) -> None:
-    """Counts names and values before they are made, which takes 20 times their bytes, and longer.
+    """Counts names and values before parsing, which takes 20 times their bytes in memory.
 
-    Raises: Unreadable: they are more than any request has.
+    Raises:
+        Unreadable: there are more than any request has.
     """
-    # A backslash before a quote mostly says that no string begins or ends there.
+    # Mostly, a backslash before a quote means that no string begins or ends there.
     number = (body.count(b'"') - body.count(b'\\"')) // 2
     if number <= MAX_VALUES:
         bare = _STRING.sub(b"", body)
@@ -58,7 +63,7 @@ def _check_number(body: bytes) -> None:
         raise Unreadable(f"the body has more than {MAX_VALUES} names and values in it")
 
 
-# Linear in any body: what was passed over once is not looked at again.
+# Possessive quantifiers keep this linear for any body: nothing is scanned twice.
 _STRING: Final = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
 
 

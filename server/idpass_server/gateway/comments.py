@@ -1,4 +1,4 @@
-"""The comments of the protos, which are the contract, by the full name of what they are about."""
+"""Extracts the comments of the protos, which are the contract, by full name."""
 
 from collections.abc import Iterator
 
@@ -6,7 +6,11 @@ from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSe
 
 
 def comments(image: FileDescriptorSet) -> dict[str, str]:
-    """Args: image: with source info. A file's own is the comment of its package."""
+    """The comments by the full name of what they describe; a file's is that of its package.
+
+    Args:
+        image: of the protos, with source info.
+    """
     return {name: text for file in image.file for name, text in _comments_of(file) if text}
 
 
@@ -32,7 +36,7 @@ def _comments_of(file: FileDescriptorProto) -> Iterator[tuple[str, str]]:
 
 
 def _unwrapped(comment: str) -> str:
-    """Paragraphs as lines; what is indented or a list stays as it is."""
+    """Joins each paragraph into one line; lists and indented text keep their lines."""
     out: list[str] = []
     for line in (each.removeprefix(" ").rstrip() for each in comment.splitlines()):
         hangs = line.startswith("  ") and out and out[-1].startswith("* ")

@@ -1,7 +1,7 @@
 """Connections of HTTP clients, with limits on all that a client may send, hold or leave unread.
 
-uvicorn serves, httptools parses, and this subclass of uvicorn's protocol holds the limits, for no
-server that was looked at has them all:
+uvicorn serves, httptools parses, and this subclass of uvicorn's protocol enforces the limits, since
+no server that we examined has them all:
 
 * uvicorn with httptools as it is drops the body of a POST with `Upgrade: h2c`, which Java's
   HttpClient and `curl --http2` send, and has no limit on the head, its time, or connections.
@@ -10,6 +10,8 @@ server that was looked at has them all:
   the gRPC call.
 * hypercorn parses with h11 too, and refuses no connection; granian serves from a runtime of its
   own, away from the loop that the service and its shutdown share.
+
+The class is longer than most: it is the callbacks of a transport and of a parser, over one state.
 """
 
 import asyncio
@@ -29,23 +31,24 @@ from idpass_server.gateway.heads import Refused, check, without_upgrade
 from idpass_server.gateway.routes import MAX_BODY_BYTES
 
 MAX_PIPELINED: Final = 20
-"""Requests that may wait on a connection while one is answered."""
+"""Limit of requests that wait on a connection while one is answered."""
 CLOSE_S: Final = 5.0
-"""Grace period for a client to take in its last answer before the connection is cut, seconds."""
+"""Grace period for a client to read its last answer before the connection is cut, seconds."""
 MAX_BODY_ON_WIRE: Final = 2 * MAX_BODY_BYTES
-"""Bytes of a body with its framing: chunk sizes, extensions and trailers."""
+"""Limit of a body with its framing (chunk sizes, extensions, trailers), bytes."""
 _TURNS: Final = itertools.count()
-"""What came earlier has the lower number; the loop's own time stands still within a turn."""
+"""Orders events, the earlier lower; the loop's own time stands still within a turn."""
 
 
 class Limits(NamedTuple):
-    """
+    """Limits of the HTTP connections.
+
     Args:
-        connections: that may be open; another takes the place of one whose client is waited for.
+        connections: number of open ones; a further one replaces one that waits for its client.
         head_bytes: size of a request line and its headers.
-        head_s: seconds for them to arrive, from the connection or their first byte on.
-        idle_s: seconds that a connection may stand without a request.
-        stalled_s: seconds for a client to make room for an answer that it does not take in.
+        head_s: deadline for them to arrive, from the connection or their first byte on, seconds.
+        idle_s: time that a connection may stay open without a request, seconds.
+        stalled_s: time for a client to read on when an answer fills its buffers, seconds.
     """
 
     connections: int = 250
@@ -64,7 +67,7 @@ class _Phase(Enum):
 
 
 class _Outlet:
-    """The transport as uvicorn's answers see it; what closes it does so in our way."""
+    """The transport as uvicorn's answers see it, with `close` replaced by ours."""
 
     def __init__(self, transport: asyncio.Transport, close: Callable[[], None]) -> None:
         self.write = transport.write
@@ -73,12 +76,13 @@ class _Outlet:
 
 
 class Connection(HttpToolsProtocol):
-    """
+    """One HTTP connection.
+
     Args:
-        limits: beside uvicorn's own arguments.
+        limits: in addition to uvicorn's own arguments.
 
     Attributes:
-        turn: lower than that of connections whose clients have been waited for less long.
+        turn: since when the client is waited for; lower is longer.
     """
 
     def __init__(self, *args: Any, limits: Limits, **kwargs: Any) -> None:
@@ -115,11 +119,11 @@ class Connection(HttpToolsProtocol):
         try:
             self._feed(data)
             if part == (self._messages, self._phase):
-                self._count(size - self._part_bytes)  # what is not parsed yet is in no callback
+                self._count(size - self._part_bytes)  # unparsed bytes reach no callback
         except (httptools.HttpParserError, Refused) as error:
-            # The parser does not pass on what its callbacks raise.
+            # The parser swallows what its callbacks raise.
             refusal = error if isinstance(error, Refused) else self._refusal
-            self._refuse(refusal or Refused("the bytes on this connection are no HTTP/1.1"))
+            self._refuse(refusal or Refused("the bytes on this connection are not HTTP/1.1"))
             return
         self._time_the_head()
 
@@ -150,7 +154,7 @@ class Connection(HttpToolsProtocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._phase is _Phase.BODY:
-            return  # a trailer: nothing here asks for one, and it must not pass for a header
+            return  # a trailer: unused here, and it must not be taken for a header
         self._count(len(name) + len(value) + 4)
         super().on_header(name, value)
 
@@ -164,7 +168,7 @@ class Connection(HttpToolsProtocol):
         self.turn = next(_TURNS)
         super().on_headers_complete()
         self.cycle.transport = self._outlet
-        # An answer that does not wait for the body is the last one.
+        # If the answer does not wait for the body, it is the last one on this connection.
         self._keep_alive, self.cycle.keep_alive = self.cycle.keep_alive, False
 
     def on_message_complete(self) -> None:
@@ -186,13 +190,13 @@ class Connection(HttpToolsProtocol):
     def timeout_keep_alive_handler(self) -> None:
         self.hang_up()
 
-    # What is ours
+    # Our own methods
 
     def _feed(self, data: bytes) -> None:
-        """Has the parser read on, also behind an Upgrade, which is passed over as RFC 9110 allows.
+        """Feeds the parser, ignoring an Upgrade header, as RFC 9110 allows.
 
-        The parser takes what follows such a head for another protocol, a body among it. It is
-        given the head once more, without that header.
+        The parser would take what follows such a head, even a body, for another protocol, so it is
+        given the head again without that header.
         """
         rest = memoryview(data)
         while True:
@@ -209,7 +213,7 @@ class Connection(HttpToolsProtocol):
                 return
 
     def _check_head(self) -> None:
-        """Raises: Refused."""
+        """Raises Refused if the head that has arrived is refused."""
         try:
             check(self.url, self.parser.get_http_version(), self.headers)
             if len(self.pipeline) >= MAX_PIPELINED:
@@ -219,7 +223,7 @@ class Connection(HttpToolsProtocol):
             raise
 
     def _count(self, size: int) -> None:
-        """Adds to the size of the head or body that is coming. Raises: Refused."""
+        """Adds to the size of the head or body in progress. Raises Refused beyond its limit."""
         self._part_bytes += size
         if self._phase is _Phase.BODY and self._part_bytes > MAX_BODY_ON_WIRE:
             self._refusal = Refused("the body is too long", http_status=413)
@@ -230,16 +234,17 @@ class Connection(HttpToolsProtocol):
             raise self._refusal
 
     def _refuse(self, refusal: Refused) -> None:
-        """Answers what came last, and hangs up.
+        """Answers the latest request with a refusal, and hangs up.
 
-        Where requests before it are being answered, the last of these answers is the end.
+        If earlier requests are still being answered, the connection ends with the last of those
+        answers instead.
         """
         if self._answering():
             if self._phase is not _Phase.BODY or self.cycle.response_started or self.pipeline:
                 self.cycle.keep_alive = False
                 self._deaf = True
                 return
-            # Its own body is what is wrong: this answer takes the place of the application's.
+            # Its own body is refused: this answer replaces the application's.
             self.cycle.disconnected = True
             self.cycle.message_event.set()
         self._answer(errors.unreadable(str(refusal), http_status=refusal.http_status))
@@ -255,11 +260,11 @@ class Connection(HttpToolsProtocol):
         return self.cycle is not None and not self.cycle.response_complete
 
     def awaits_client(self) -> bool:
-        """Whether it is the client's turn to send something."""
+        """Whether the connection waits for its client to send something."""
         return self._phase is not _Phase.BETWEEN or not self._answering()
 
     def _make_room(self) -> bool:
-        """Closes the connection whose client has been waited for the longest, if there is one."""
+        """Closes the connection that has waited longest for its client, if any does."""
         connections = cast("set[Connection]", self.connections)
         others = [
             each
@@ -273,7 +278,7 @@ class Connection(HttpToolsProtocol):
         return True
 
     def _time_the_head(self) -> None:
-        """Gives a client that owes a head its time; bytes that trickle in do not add to it."""
+        """Starts the deadline of a head that is due; bytes that trickle in do not extend it."""
         between = self._phase is _Phase.BETWEEN and not self._answering()
         if between or self._phase is _Phase.HEAD:
             if "head" not in self._timers:
@@ -284,7 +289,7 @@ class Connection(HttpToolsProtocol):
     def _head_is_late(self) -> None:
         self._stop("head")
         if self.flow.read_paused:
-            self._time_the_head()  # nobody has been reading
+            self._time_the_head()  # reading was paused: not the client's fault
         elif self._phase is _Phase.HEAD:
             text = f"the request did not arrive within {self._limits.head_s:g} s"
             self._refuse(Refused(text, http_status=408))
@@ -301,8 +306,8 @@ class Connection(HttpToolsProtocol):
     def _linger(self) -> None:
         """Hangs up on a client that may still be sending.
 
-        It would see a reset, and no answer, if its bytes met a closed socket: they are dropped
-        until it hangs up too, for a time and in a number that are bounded.
+        If its bytes met a closed socket, it would see a reset instead of the answer. So they are
+        read and dropped until it hangs up too, within bounds of time and size.
         """
         if "close" in self._timers or self.transport.is_closing():
             return
@@ -318,7 +323,7 @@ class Connection(HttpToolsProtocol):
             self.transport.abort()
 
     def hang_up(self) -> None:
-        """Closes the connection, at last also one whose client takes nothing in."""
+        """Closes the connection; cuts it after CLOSE_S if its client does not read."""
         self.transport.close()
         self._start("close", CLOSE_S, self.transport.abort)
 

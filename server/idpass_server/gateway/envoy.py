@@ -1,9 +1,9 @@
-"""The protos as Envoy's grpc_json_transcoder takes them.
+"""Prints the protos as Envoy's grpc_json_transcoder reads them.
 
     python -m idpass_server.gateway.envoy > idpass.binpb
 
-google/rpc/error_details.proto is among them, though no proto imports it: without it Envoy cannot
-decode an error's details, and sends the error with an empty body.
+google/rpc/error_details.proto is included though no proto imports it: without it Envoy cannot
+decode the details of an error, and sends the error with an empty body.
 """
 
 import sys

@@ -1,8 +1,8 @@
 """Errors over HTTP: a google.rpc.Status in JSON, with the HTTP status of its code.
 
-What the service refuses is passed on as it is. What the gateway cannot even read is told in the
-same form, as INVALID_ARGUMENT with the reason INVALID_REQUEST; where HTTP has a more exact
-status (403, 404, 405, 408, 413, 415, 421, 431, 505) that one is sent.
+The service's refusals are passed on unchanged. What the gateway cannot read is refused in the same
+form, as INVALID_ARGUMENT with the reason INVALID_REQUEST; where HTTP has a more exact status
+(403, 404, 405, 408, 413, 415, 421, 431, 505), that one is sent.
 """
 
 import json
@@ -24,8 +24,9 @@ from idpass_server.gateway.pace import Pace
 DOMAIN: Final = "idpass.v1"
 DETAILS_KEY: Final = "grpc-status-details-bin"
 RETRY_S: Final = 1
+"""Delay that callers are told to retry after, seconds."""
 
-# google/rpc/code.proto says them, beside each code.
+# As google/rpc/code.proto maps each code.
 HTTP_STATUS: Final = {
     code_pb2.INVALID_ARGUMENT: 400,
     code_pb2.FAILED_PRECONDITION: 400,
@@ -42,7 +43,7 @@ HTTP_STATUS: Final = {
     code_pb2.DEADLINE_EXCEEDED: 504,
 }
 _TOO_LARGE: Final = "message larger than max"
-"""What gRPC says of a message over its limit: no retry will help."""
+"""gRPC's words for a message over its limit; no retry will help."""
 _LOST: Final = {code_pb2.UNAVAILABLE, code_pb2.DEADLINE_EXCEEDED, code_pb2.CANCELLED}
 
 _log: Final = Folded()
@@ -50,13 +51,13 @@ _PACE: Final = Pace()
 
 
 class HttpError(Exception):
-    """The end of a request that got no answer.
+    """An error to answer a request with.
 
     Args:
         http_status: of the response.
         status: its body.
-        headers: beside those that follow from the status.
-        own: whether the gateway refuses by itself; the service has a pace for its own refusals.
+        headers: in addition to those that follow from the status.
+        own: whether the gateway itself refuses; the service paces its own refusals.
     """
 
     def __init__(
@@ -74,7 +75,7 @@ class HttpError(Exception):
         self.headers = [*headers, *_headers(http_status, status)]
 
     async def turn(self) -> None:
-        """Waits until it may be told."""
+        """Waits for its turn, if the gateway itself refuses."""
         if self.own:
             await _PACE.turn()
 
@@ -84,7 +85,7 @@ class HttpError(Exception):
 
 def _headers(http_status: int, status: status_pb2.Status) -> list[tuple[str, str]]:
     headers = []
-    if http_status == 401:  # noqa: PLR2004 RFC 9110 wants it there
+    if http_status == 401:  # noqa: PLR2004 RFC 9110 requires the header
         headers.append(("www-authenticate", "Bearer"))
     retry_info, request_info = error_details_pb2.RetryInfo(), error_details_pb2.RequestInfo()
     for detail in status.details:
@@ -103,11 +104,13 @@ def unreadable(
     violations: Violations | None = None,
     headers: Sequence[tuple[str, str]] = (),
 ) -> HttpError:
-    """A request that the gateway refuses by itself; the service never hears of it.
+    """The error for a request that the gateway itself refuses and the service never sees.
 
     Args:
         description: what is wrong, and what would do.
-        violations: of fields, told one by one as well.
+        http_status: of the response.
+        violations: of fields, also listed in the details.
+        headers: further ones.
     """
     reference = str(uuid.uuid4())
     _log.info("unreadable", http_status=http_status, reference=reference, why=description[:200])
@@ -126,7 +129,7 @@ def unreadable(
 
 
 def invalid(violations: Violations) -> HttpError:
-    """Fields that are wrong, as many as can be told."""
+    """The error for fields that are wrong; those beyond MAX_VIOLATIONS are only counted."""
     text = "; ".join(f"{v.field}: {v.description}" for v in violations.first)
     if violations.more:
         text += f"; and {violations.more} more"
@@ -134,7 +137,7 @@ def invalid(violations: Violations) -> HttpError:
 
 
 def overloaded(limit: int) -> HttpError:
-    """A connection beyond those that may be open."""
+    """The error for a connection beyond the limit. Args: limit: of open connections."""
     reference = str(uuid.uuid4())
     connections_full(limit, reference=reference)
     details = [
@@ -149,12 +152,12 @@ def overloaded(limit: int) -> HttpError:
 
 
 def connections_full(limit: int, **values: str) -> None:
-    """Tells the operator that a connection was refused, or another closed for it."""
+    """Logs that a connection was refused, or another closed to make room for it."""
     _log.info("http_connections_full", limit=limit, **values)
 
 
 def from_rpc(error: grpc.aio.AioRpcError) -> HttpError:
-    """What the service, or gRPC on the way to it, refused."""
+    """The error for a refusal of the service, or of gRPC on the way to it."""
     code = error.code().value[0]
     status = status_pb2.Status()
     for key, value in error.trailing_metadata() or ():
@@ -169,17 +172,17 @@ def from_rpc(error: grpc.aio.AioRpcError) -> HttpError:
 
 
 def no_answer() -> HttpError:
-    """The service was asked, and has said nothing in time."""
+    """The error for a call that the service did not answer in time."""
     return _from_grpc_itself(code_pb2.DEADLINE_EXCEEDED, "no answer in time")
 
 
 def fault() -> HttpError:
-    """The gateway's own."""
+    """The error for a bug of the gateway."""
     return _from_grpc_itself(code_pb2.INTERNAL, "a fault of the gateway")
 
 
 def _from_grpc_itself(code: int, text: str) -> HttpError:
-    """An error without details is none of the service's: it was lost on the way, or turned away."""
+    """An error without details is not the service's: the call was lost, or gRPC refused it."""
     reference = str(uuid.uuid4())
     _log.warning("not_answered", code=code_pb2.Code.Name(code), reference=reference, error=text)
     http_status = HTTP_STATUS.get(code, 500)
@@ -192,7 +195,7 @@ def _from_grpc_itself(code: int, text: str) -> HttpError:
         )
         metadata = {"outcome": "unknown"}
         if code == code_pb2.CANCELLED:
-            http_status = 503  # by the service, which has too many calls; the client is still there
+            http_status = 503  # the service shed the call; it was not the client who cancelled
     elif code == code_pb2.RESOURCE_EXHAUSTED and _TOO_LARGE in text:
         reason, retry, http_status = "INVALID_REQUEST", False, 413
         message = "The request is larger than the service takes; send fewer or shorter values."

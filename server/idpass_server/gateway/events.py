@@ -26,9 +26,11 @@ from idpass_server.gateway.errors import HttpError
 from idpass_server.gateway.routes import EVENTS_PATH, SERVICE, WATCH
 
 REFUSAL_S: Final = 0.05
-"""Time after which a stream that was admitted, and is quiet, is taken for open, seconds."""
+"""Time after which an admitted stream without events is answered 200, seconds."""
 KEEPALIVE_S: Final = 15.0
+"""Interval of comments on a stream without events, which keep proxies from closing it, seconds."""
 RECONNECT_MS: Final = 1_000
+"""Delay before a browser reconnects, milliseconds."""
 _END: Final = object()
 
 
@@ -58,7 +60,7 @@ class Events:
             reference = await _reference(call)
             await asyncio.wait([first], timeout=REFUSAL_S)
             if _ended(first):
-                # There is nothing more to come; 204 is how a browser is told not to ask again.
+                # No more events can come; 204 tells a browser not to reconnect.
                 await send({"type": "http.response.start", "status": 204, "headers": reference})
                 await send({"type": "http.response.body"})
                 return
@@ -86,12 +88,12 @@ def _read(scope: Scope) -> tuple[Any, tuple[tuple[str, str], ...]]:
         scope["query_string"].decode("ascii", "replace"), keep_blank_values=True
     ):
         if name in query:
-            raise errors.unreadable(f"{messages.shown(name)} comes twice")
+            raise errors.unreadable(f"the parameter {messages.shown(name)} comes twice")
         query[name] = text
     if last_event_id := headers.get(b"last-event-id", b"").decode("latin-1"):
         query["after_sequence"] = last_event_id
     sequence = query.get("after_sequence", "0")
-    # Longer ones would take their time to be numbers, and are none of 64 bits anyhow.
+    # Longer ones are slow to parse, and do not fit into 64 bits.
     if sequence.isascii() and sequence.isdigit() and len(sequence) < 20:  # noqa: PLR2004
         query["after_sequence"] = int(sequence)
     request, violations = messages.read(WATCH.input_type, query)
@@ -101,9 +103,10 @@ def _read(scope: Scope) -> tuple[Any, tuple[tuple[str, str], ...]]:
 
 
 async def _reference(call: Any) -> Headers:
-    """The stream's own reference, which the service sends at once to whom it admits.
+    """The header with the stream's reference, which the service sends on admission.
 
-    Raises: HttpError: it has not said anything.
+    Raises:
+        HttpError: the service does not answer within CALL_S.
     """
     try:
         metadata = await asyncio.wait_for(call.initial_metadata(), CALL_S)
@@ -119,7 +122,7 @@ async def _stream(
     receive: Receive,
     send: Send,
 ) -> None:
-    """Sends what comes until the stream ends or its reader has gone."""
+    """Sends events until the stream ends or its reader leaves."""
     if first.done() and not first.cancelled():
         first.result()  # a refusal still becomes the response itself
     await send(
@@ -172,7 +175,7 @@ async def _texts(
 
 
 def _ended(first: "asyncio.Future[Any]") -> bool:
-    # One that was cancelled because the gateway stops has not ended: its reader is to come again.
+    # A stream cancelled because the gateway stops has not ended: its reader should reconnect.
     return first.done() and not first.cancelled() and first.result() is _END
 
 

@@ -1,4 +1,4 @@
-"""Log lines that strangers can cause: a few a second of each kind, and the number of the others."""
+"""Limits log lines that strangers can cause: LINES a second of each kind, the rest are counted."""
 
 import asyncio
 from collections import Counter
@@ -7,15 +7,15 @@ from typing import Any, Final
 import structlog
 
 FOLD_S: Final = 1.0
-"""Time over which lines of a kind are counted, seconds."""
+"""Interval over which lines of a kind are counted, seconds."""
 LINES: Final = 20
-"""Lines of a kind that are written in that time."""
+"""Lines of a kind written within that interval."""
 
 log = structlog.get_logger()
 
 
 class Folded:
-    """A log whose lines nobody can have written faster than somebody could read them."""
+    """A logger that strangers cannot flood. Use it on the event loop."""
 
     def __init__(self) -> None:
         self._counts: Counter[str] = Counter()

@@ -1,11 +1,13 @@
-"""JSON objects to protobuf messages and back, in this API's own spelling.
+"""Converts JSON objects to protobuf messages and back, in this API's own spelling.
 
 Fields are in snake_case, as in the protos. Enums are lower-case words without their prefix
 (`in_progress`), money is {"currency": "AUD", "amount": "4.50"}, times are RFC 3339, integers are
-numbers. What is not set is left out of an answer; booleans, numbers and lists always stand.
+numbers. An answer omits fields that are not set, but always has booleans, numbers and lists.
 
-protobuf's own json_format has no such words, stops at the first fault, and takes several times
-as long for an answer.
+protobuf's json_format does not spell enums this way, stops at the first mistake, and takes several
+times as long for an answer.
+
+Both directions are in one module, so that each spelling is read and written in one place.
 """
 
 from collections.abc import Callable
@@ -22,29 +24,34 @@ TIMESTAMP: Final = "google.protobuf.Timestamp"
 MONEY: Final = "google.type.Money"
 STATUS: Final = "google.rpc.Status"
 DETAILS: Final = error_details_pb2.DESCRIPTOR
-"""Loaded, so that the details of an error can be decoded by name."""
+"""Imported so that the details of an error can be decoded by name."""
 _BITS: Final = {FieldDescriptor.CPPTYPE_INT32: 31, FieldDescriptor.CPPTYPE_INT64: 63}
 
 
 class Violation(NamedTuple):
-    """Args: field: a path such as `requests[3].id`."""
+    """What is wrong with a field.
+
+    Args:
+        field: a path such as `requests[3].id`.
+        description: what is wrong with it.
+    """
 
     field: str
     description: str
 
 
 MAX_ITEMS: Final = 1_000
-"""Items of any list in a request; the service says which lists have to be shorter."""
+"""Limit of items of any list in a request; the service has lower limits for some."""
 MAX_VIOLATIONS: Final = 20
-"""Violations told of one request; the rest are counted."""
+"""Violations reported of one request; the rest are counted."""
 
 
 class Violations:
     """What is wrong with a request.
 
     Attributes:
-        first: up to MAX_VIOLATIONS of them.
-        more: the number of the others.
+        first: up to MAX_VIOLATIONS violations.
+        more: number of the others.
     """
 
     def __init__(self) -> None:
@@ -62,13 +69,20 @@ class Violations:
 
 
 class _Wrong(Exception):
-    """A value cannot be what its field is to hold; the message says why."""
+    """A value does not fit its field; the message says why."""
 
 
 def read(descriptor: Descriptor, value: dict[str, Any]) -> tuple[Any, Violations]:
-    """The message that an object says, and what is wrong with it.
+    """Converts a JSON object to a message.
 
-    The work is bounded by what a message can hold, not by what an object does hold.
+    The work is bounded by what a message can hold, not by what the object holds.
+
+    Args:
+        descriptor: of the message.
+        value: the object.
+
+    Returns:
+        the message, and what is wrong with the object; with violations the message is incomplete.
     """
     wrong = Violations()
     return _message(descriptor, value, "", wrong), wrong
@@ -87,7 +101,7 @@ def _message(descriptor: Descriptor, value: Any, path: str, wrong: Violations) -
             unknown += 1
             if unknown <= MAX_VIOLATIONS:
                 known = ", ".join(fields) or "none"
-                wrong.add(shown(_inside(path, name)), f"is no field here; there are: {known}")
+                wrong.add(shown(_inside(path, name)), f"is not a field here; there are: {known}")
         elif not field.is_repeated:
             _set(message, field, content, _inside(path, name), wrong)
         else:
@@ -128,7 +142,7 @@ def _set(
 
 
 def _value(field: FieldDescriptor, content: Any, path: str, wrong: Violations) -> Any:
-    """What a field is to hold; None, and a violation, where that cannot be."""
+    """The value for a field; None, with a violation added, if the content does not fit."""
     try:
         if field.enum_type is not None:
             return _number(field.enum_type, content)
@@ -146,7 +160,7 @@ def _string(_field: FieldDescriptor, content: Any) -> str:
     if not isinstance(content, str):
         raise _Wrong(f"is {kind(content)}, not a string")
     if not content.isascii() and any("\ud800" <= c <= "\udfff" for c in content):
-        raise _Wrong("has half of a surrogate pair, which is no character")
+        raise _Wrong("has half of a surrogate pair, which is not a character")
     return content
 
 
@@ -188,14 +202,14 @@ def _time(descriptor: Descriptor, content: Any) -> Any:
         moment.FromJsonString(content)
     except (ValueError, TypeError, AttributeError) as error:
         raise _Wrong(
-            f"{shown(content)} is no time such as 2026-11-23T09:30:00Z (RFC 3339)"
+            f"{shown(content)} is not a time such as 2026-11-23T09:30:00Z (RFC 3339)"
         ) from error
     return moment
 
 
 @cache
 def enum_words(enum: EnumDescriptor) -> dict[str, int]:
-    """The words of an enum with their numbers, but for that of 0, which means: not given."""
+    """The words of an enum with their numbers, without that of 0, which means unspecified."""
     prefix = enum.values_by_number[0].name.removesuffix("UNSPECIFIED")
     return {v.name.removeprefix(prefix).lower(): v.number for v in enum.values if v.number}
 
@@ -216,7 +230,7 @@ class _Field(NamedTuple):
 
 
 def render(message: Message) -> dict[str, Any]:
-    """A message as a JSON object, its fields in the order of the protos."""
+    """Converts a message to a JSON object with its fields in the order of the protos."""
     out: dict[str, Any] = {}
     for name, is_message, always, convert in _plan(message.DESCRIPTOR):
         if is_message:
@@ -257,7 +271,7 @@ def _field(field: FieldDescriptor) -> _Field:
 
 
 def money(value: Any) -> dict[str, str]:
-    """{"currency": "AUD", "amount": "4.50"}: two decimals, more where they are needed."""
+    """{"currency": "AUD", "amount": "4.50"}, with at least two decimals."""
     nanos = value.units * 1_000_000_000 + value.nanos
     units, fraction = divmod(abs(nanos), 1_000_000_000)
     decimals = f"{fraction:09}".rstrip("0").ljust(2, "0")
@@ -268,7 +282,7 @@ def money(value: Any) -> dict[str, str]:
 
 
 def status(value: status_pb2.Status) -> dict[str, Any]:
-    """A google.rpc.Status with its details decoded."""
+    """A google.rpc.Status as a JSON object, with its details decoded."""
     out = json_format.MessageToDict(value, preserving_proto_field_name=True)
     return {"code": value.code, "message": value.message, "details": out.get("details", [])}
 
@@ -281,7 +295,7 @@ _RENDERED: Final[dict[str, Render]] = {
 
 
 def kind(value: Any) -> str:
-    """A JSON value's type, as a message says it."""
+    """The type of a JSON value, in words for a message."""
     match value:
         case None:
             return "null"
@@ -298,7 +312,7 @@ def kind(value: Any) -> str:
 
 
 def shown(value: Any) -> str:
-    """A caller's value as it can be said in a message: not at any length, and printable."""
+    """A caller's value, fit for a message: shortened and printable."""
     if not isinstance(value, str):
         return kind(value)
     return value[:64] if value.isascii() and value.isprintable() else ascii(value[:64])

@@ -1,5 +1,5 @@
-"""When the gateway does what takes the event loop from others: refusals of its own, which the
-service does not count, and work on large messages.
+"""Paces what takes the event loop from others: the gateway's own refusals, which the service's rate
+limits do not count, and work on large messages.
 """
 
 import asyncio
@@ -9,19 +9,19 @@ from typing import Final, TypeVar
 Result = TypeVar("Result")
 
 PER_S: Final = 500
-"""Refusals a second, of all clients together: a fifth of a core."""
+"""Rate of refusals of all clients together, per second; they cost a fifth of a core."""
 AT_ONCE: Final = 500
-"""Refusals at once after a rest."""
+"""Burst: refusals at once after a pause."""
 
 
 class Pace:
-    """A turn for each refusal; nobody is turned away, and everybody waits for its own."""
+    """Hands out turns for refusals; each waits for its own, none is dropped."""
 
     def __init__(self) -> None:
         self._next_s = 0.0
 
     def wait_s(self, now_s: float) -> float:
-        """Takes a turn. Returns the seconds until it comes."""
+        """Takes a turn. Returns the time until it comes, seconds. Args: now_s: monotonic."""
         turn_s = max(self._next_s, now_s - AT_ONCE / PER_S)
         self._next_s = turn_s + 1 / PER_S
         return max(0.0, turn_s - now_s)

@@ -1,4 +1,4 @@
-"""The HTTP routes of the contract, as the google.api.http annotations in the protos say."""
+"""The HTTP routes of the contract, read from the google.api.http annotations in the protos."""
 
 from collections.abc import Iterator
 from typing import Final, NamedTuple
@@ -10,15 +10,17 @@ from idpass.v1 import id_pass_service_pb2
 
 SERVICE: Final = id_pass_service_pb2.DESCRIPTOR.services_by_name["IdPassService"]
 EVENTS_PATH: Final = "/idpass/events"
-"""Server-sent events over WatchIdPasses: the one method that has no annotation."""
+"""Path of the server-sent events over WatchIdPasses, the one method without an annotation."""
 
 MAX_BODY_BYTES: Final = 2_500_000
-"""Size of a body with items, whose message the service bounds; it is shorter than the JSON."""
+"""Limit of a body with items, bytes. The service bounds the message, which is shorter than JSON."""
 SMALL_BODY_BYTES: Final = 16_384
-"""Size of any other body; the longest that is valid, every character escaped, is half of it."""
+"""Limit of any other body, bytes: twice the longest valid one with every character escaped."""
 
 
 class HttpRoute(NamedTuple):
+    """A path, its verb in upper case, and the method that it calls."""
+
     verb: str
     path: str
     method: MethodDescriptor
@@ -29,7 +31,7 @@ class HttpRoute(NamedTuple):
 
     @property
     def max_body_bytes(self) -> int:
-        """Large only where a request has items, whose number decides its size."""
+        """Limit of the body, bytes: large only for a request with a list of items."""
         items = any(f.is_repeated and f.message_type is not None for f in self.request.fields)
         return MAX_BODY_BYTES if items else SMALL_BODY_BYTES
 
@@ -39,7 +41,11 @@ class HttpRoute(NamedTuple):
 
 
 def routes() -> Iterator[HttpRoute]:
-    """Raises: ValueError: an annotation says more than is understood here."""
+    """The routes of the annotated methods.
+
+    Raises:
+        ValueError: an annotation has a form that is not supported here.
+    """
     for method in SERVICE.methods:
         if not method.GetOptions().HasExtension(annotations_pb2.http):
             continue

@@ -1,4 +1,4 @@
-"""A running gateway: its socket, its channel to the service, and its way out."""
+"""A running gateway: its socket, its channel to the service, and how it stops."""
 
 import asyncio
 import contextlib
@@ -13,19 +13,21 @@ import httptools  # noqa: F401 uvicorn looks for it only when it serves
 import structlog
 import uvicorn
 
+from idpass_server import addresses
 from idpass_server.gateway.app import App, Reset
 from idpass_server.gateway.connections import Connection, Limits
 
 LIMITS: Final = Limits()
 BACKLOG: Final = 1_024
+"""Limit of connections that the kernel queues until they are accepted."""
 CLOSE_AGAIN_S: Final = 0.1
-"""Interval at which streams that came meanwhile are ended while the gateway stops, seconds."""
+"""Interval at which a stopping gateway ends streams that have been opened since, seconds."""
 CHANNEL_OPTIONS: Final[list[tuple[str, Any]]] = [
-    # Or a proxy from the environment would see what is meant to stay on this machine.
+    # A proxy from the environment must not see what is meant to stay on this machine.
     ("grpc.enable_http_proxy", 0),
-    # A page of 1,000 passes with the longest notes fits.
+    # Fits a page of 1,000 passes with the longest notes.
     ("grpc.max_receive_message_length", 4_000_000),
-    # A service that starts again is found again soon.
+    # Short backoff, so that a restarted service is found soon.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1_000),
 ]
@@ -34,11 +36,12 @@ log = structlog.get_logger()
 
 
 class Gateway:
-    """
+    """The gateway. It listens once it is made, and answers once it has started.
+
     Args:
         host: to listen on.
-        port: 0 takes a free one.
-        reuse_port: whether other processes share the address, which it is told to them all.
+        port: to listen on; 0 takes a free one.
+        reuse_port: whether other processes share the address; all of them must say so.
         limits: of its connections.
 
     Attributes:
@@ -57,15 +60,16 @@ class Gateway:
             (host, port), family=family, backlog=BACKLOG, reuse_port=reuse_port
         )
         bound = self._socket.getsockname()[1]
-        self.address = f"[{host}]:{bound}" if ":" in host else f"{host}:{bound}"
+        self.address = addresses.join(host, bound)
         self._task: asyncio.Task[None] | None = None
 
     def start(self, target: str, *, reset: Reset | None = None, drain_s: float) -> None:
-        """
+        """Begins to answer.
+
         Args:
             target: HOST:PORT of the gRPC service.
-            reset: turns the sandbox on; makes its mock data anew.
-            drain_s: how long requests in flight may take to finish in the end.
+            reset: replaces the sandbox's mock data; None turns the sandbox off.
+            drain_s: drain time of `stop`, seconds.
         """
         self._drain_s = drain_s
         self._channel = grpc.aio.insecure_channel(target, CHANNEL_OPTIONS)
@@ -87,22 +91,23 @@ class Gateway:
             log.info("sandbox", open_in_a_browser=f"http://{self.address}/")
 
     async def ended(self) -> None:
-        """Returns when nothing is served any more.
+        """Waits until it has ended.
 
-        Raises: what ended it, if it was not asked to stop.
+        Raises:
+            Exception: whatever ended it, if it was not asked to stop.
         """
         if self._task is not None:
             await asyncio.shield(self._task)
 
     async def stop(self) -> None:
-        """Finishes what is in flight within the drain time, and closes the connections."""
+        """Drains: requests in flight finish within the drain time, and connections are closed."""
         if self._task is None:
             self._socket.close()
             return
         self._uvicorn.should_exit = True
         give_up_s = time.monotonic() + self._drain_s
         while not self._task.done() and time.monotonic() < give_up_s:
-            self._app.close()  # again and again: streams may still come on open connections
+            self._app.close()  # repeatedly: open connections may still open streams
             await asyncio.wait([self._task], timeout=CLOSE_AGAIN_S)
         if not self._task.done():
             log.warning("gateway_cut", after_s=self._drain_s)
@@ -114,5 +119,5 @@ class Gateway:
 class _Uvicorn(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Signals are the command line's business."""
+        """Leaves signals alone: `processes` handles them."""
         yield

@@ -1,5 +1,5 @@
-"""Puts a server together: its ports, TLS, callers file and health, and what gRPC is told.
+"""Puts a server together: its ports, TLS, callers file, health, and gRPC's channel arguments.
 
-In here: what is made once for each server and read again on SIGHUP. May import `api`, `engine`,
-`store`. A rule about a call belongs to `api`.
+In here: what is made once per server, or reread on SIGHUP. May import `api`, `engine`, `store` and
+what is below them. A rule about a call belongs in `api`.
 """

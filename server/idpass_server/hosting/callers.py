@@ -8,8 +8,8 @@
     rate = 2000     # calls a second, instead of --rate; 0 means no limit
     burst = 5000    # calls at once after a pause, instead of --burst
 
-All mistakes of a file are told at once, each with its line. What stands where a credential belongs
-is never told: who takes the one for the other puts the token itself there.
+All mistakes of a file are reported at once, each with its line. A value in a credential's place is
+never repeated: it may be the token itself, put there in place of its digest.
 """
 
 import re
@@ -21,11 +21,14 @@ from typing import Any, Final, NamedTuple
 
 from idpass_server.api.identity import Caller, Callers, Permission
 from idpass_server.config import NAME
+from idpass_server.failures import OperatorError
 from idpass_server.hosting import files
+from idpass_server.hosting.toml_lines import Lines
 from idpass_server.rules.commands import SWEEPER
 
 KEYS: Final = ("account", "permissions", "spiffe_id", "token_sha256", "rate", "burst")
 MAX_SPIFFE_ID_CHARACTERS: Final = 2_048
+"""Length of a SPIFFE ID, as its standard limits it."""
 
 # https://github.com/spiffe/spiffe/blob/main/standards/SPIFFE-ID.md
 SPIFFE_ID: Final = re.compile(r"spiffe://[a-z0-9._-]{1,255}(/(?!\.{1,2}(/|$))[A-Za-z0-9._-]+)*")
@@ -36,13 +39,19 @@ AccountExists = Callable[[str], bool]
 
 
 class Mistake(NamedTuple):
+    """What is wrong with a callers file.
+
+    Args:
+        line: counted from 1; 0 for the file as a whole.
+        reason: what is wrong, and what would do.
+    """
+
     line: int
-    """Counted from 1; 0 where it is about the file as a whole."""
     reason: str
 
 
-class BadCallers(Exception):
-    """The file cannot be used: a line for each mistake."""
+class BadCallers(OperatorError):
+    """The callers file cannot be used; the message has a line for each mistake."""
 
     def __init__(self, path: Path, mistakes: list[Mistake]) -> None:
         self.mistakes = mistakes
@@ -56,10 +65,11 @@ class BadCallers(Exception):
 
 
 def read(path: Path, account_exists: AccountExists) -> Callers:
-    """
+    """Reads a callers file.
+
     Args:
         path: of the file.
-        account_exists: whether there is an account of a name.
+        account_exists: whether there is an account of a given name.
 
     Raises:
         BadCallers: it cannot be read, can be written by others, or has mistakes.
@@ -68,7 +78,11 @@ def read(path: Path, account_exists: AccountExists) -> Callers:
 
 
 def content(path: Path) -> bytes:
-    """Raises: BadCallers: the file cannot be read, or can be written by others."""
+    """The bytes of a callers file.
+
+    Raises:
+        BadCallers: the file cannot be read, or can be written by others.
+    """
     try:
         return files.read(path)[0]
     except OSError as error:
@@ -78,11 +92,12 @@ def content(path: Path) -> bytes:
 
 
 def parse(path: Path, content: bytes, account_exists: AccountExists) -> Callers:
-    """
+    """Parses and checks the content of a callers file.
+
     Args:
-        path: of the file, for its mistakes.
-        content: what it holds.
-        account_exists: whether there is an account of a name.
+        path: of the file, for the messages.
+        content: its bytes.
+        account_exists: whether there is an account of a given name.
 
     Raises:
         BadCallers: it has mistakes.
@@ -109,11 +124,11 @@ def _syntax_mistake(message: str, text: str) -> Mistake:
 
 
 class _Reader:
-    """Takes a parsed file and gathers what is wrong with it."""
+    """Turns a parsed file into callers, and collects its mistakes."""
 
     def __init__(self, text: str, account_exists: AccountExists) -> None:
         self.mistakes: list[Mistake] = []
-        self._lines = _Lines(text)
+        self._lines = Lines(text)
         self._account_exists = account_exists
         self._tokens: dict[bytes, Caller] = {}
         self._spiffe_ids: dict[bytes, Caller] = {}
@@ -140,7 +155,7 @@ class _Reader:
     def _caller(self, name: str, fields: Any) -> None:
         self._name(name)
         if not isinstance(fields, dict):
-            self._wrong(self._lines.of(name), f"caller {name!r} is no table [callers.{name}]")
+            self._wrong(self._lines.of(name), f"caller {name!r} is not a table [callers.{name}]")
             return
         for key in fields:
             if key not in KEYS:
@@ -176,7 +191,7 @@ class _Reader:
             reason = f"there is no account {account!r}"
             if NAME.fullmatch(account):
                 reason += (
-                    f"; make it with: idpass-server account create {account} --slots 100 "
+                    f"; create it with: idpass-server account create {account} --slots 100 "
                     "--fee 'AUD 4.50'"
                 )
             self._wrong(self._lines.of(name, "account"), reason)
@@ -226,12 +241,14 @@ class _Reader:
                 self._tokens[bytes.fromhex(value)] = caller
         for line, value in self._values(name, fields, "spiffe_id"):
             if not SPIFFE_ID.fullmatch(value) or len(value) > MAX_SPIFFE_ID_CHARACTERS:
-                self._wrong(line, "spiffe_id is no SPIFFE ID such as spiffe://example.org/billing")
+                self._wrong(
+                    line, "spiffe_id is not a SPIFFE ID such as spiffe://example.org/billing"
+                )
             elif self._is_new("spiffe_id", value, name, line):
                 self._spiffe_ids[value.encode()] = caller
 
     def _values(self, name: str, fields: dict[str, Any], key: str) -> Iterator[tuple[int, str]]:
-        """Each string of a key that may hold one or a list of them, with its line."""
+        """Each string of a key that holds a string or a list of strings, with its line."""
         if key not in fields:
             return
         values = fields[key] if isinstance(fields[key], list) else [fields[key]]
@@ -244,59 +261,7 @@ class _Reader:
     def _is_new(self, key: str, value: str, name: str, line: int) -> bool:
         if (key, value) in self._seen:
             other, at = self._seen[key, value]
-            self._wrong(line, f"this {key} is that of caller {other!r} (line {at}) already")
+            self._wrong(line, f"this {key} already belongs to caller {other!r} (line {at})")
             return False
         self._seen[key, value] = (name, line)
         return True
-
-
-class _Lines:
-    """Where in the text of a TOML file something stands: tomllib does not tell.
-
-    Looks for the header `[callers.NAME]`, then below it, up to the next header, for a line that
-    begins with the key, then from there for the value in quotes. Where something is written in
-    another way (inline tables, dotted keys, escapes) the nearest line that was found is told.
-    """
-
-    def __init__(self, text: str) -> None:
-        self._lines = text.split("\n")  # TOML knows no other ends of lines
-
-    def top(self, key: str) -> int:
-        """The line of a key or a table at the top."""
-        name = _quoted(key)
-        pattern = rf"\s*(\[\[?\s*)?{name}\s*[.=\]]"
-        return self._find(pattern, 0, len(self._lines)) or 1
-
-    def of(self, caller: str, key: str = "", value: object = "", *, after: int = 0) -> int:
-        """The line of a caller, of its key, or of a value of that key.
-
-        Args:
-            after: how many times the value stands there before.
-        """
-        name = _quoted(caller)
-        header = self._find(rf"\s*\[\s*callers\s*\.\s*{name}\s*\]", 0, len(self._lines))
-        if not header:
-            begins = rf"\s*(\[\s*)?(callers\s*\.\s*)?{name}\s*[.=]"
-            return self._find(begins, 0, len(self._lines)) or 1
-        following = self._find(r"\s*\[", header, len(self._lines))
-        end = following - 1 if following else len(self._lines)
-        line = self._find(rf"\s*{_quoted(key)}\s*[.=]", header, end) if key else 0
-        if line and isinstance(value, str) and value:
-            for number in range(line - 1, end):
-                found = len(re.findall(rf"[\"']{re.escape(value)}[\"']", self._lines[number]))
-                if found > after:
-                    return number + 1
-                after -= found
-        return line or header
-
-    def _find(self, pattern: str, start: int, end: int) -> int:
-        """The number of the first line, from index `start` up to `end`, that begins so; or 0."""
-        for number in range(start, end):
-            if re.match(pattern, self._lines[number]):
-                return number + 1
-        return 0
-
-
-def _quoted(key: str) -> str:
-    """A pattern of a key, bare or in quotes."""
-    return rf"[\"']?{re.escape(key)}[\"']?"

@@ -1,4 +1,4 @@
-"""Reading the files that say whom to trust: callers, certificates, keys."""
+"""Reads the files that say whom to trust: callers, certificates, keys."""
 
 import os
 import stat
@@ -6,18 +6,18 @@ from pathlib import Path
 
 
 class WritableByOthers(Exception):
-    """The message says what to do."""
+    """Users other than the owner may write a file; the message says what to do."""
 
 
 def read(path: Path) -> tuple[bytes, int]:
-    """Reads a file; symbolic links are followed, as mounted secrets need it.
+    """Reads a file, through symbolic links, as mounted secrets need it.
 
     Returns:
         the content, and the permission bits.
 
     Raises:
         OSError: it cannot be read.
-        WritableByOthers: its group, or everyone, may write it, and so let themselves in.
+        WritableByOthers: its group or everyone may write it, and so let themselves in.
     """
     with path.open("rb") as file:
         mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)

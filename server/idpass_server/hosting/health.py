@@ -1,8 +1,8 @@
-"""grpc.health.v1, as other services and load balancers ask for it.
+"""grpc.health.v1, as other services and load balancers query it.
 
 "" and the service's own name say whether a change can be stored now; "liveness" says only that
 the process answers. grpc_health's own servicer is not used: it writes to its watchers while it
-holds a lock, so that one who does not read stops all the others, and the server's way out.
+holds a lock, so that one that does not read blocks all the others, and the server's stop.
 """
 
 import asyncio
@@ -20,12 +20,17 @@ from idpass_server.rules.refusals import StoreUnavailable
 from idpass_server.store import cause_of
 
 INTERVAL_S: Final = 1.0
+"""Pause between checks of the store, seconds."""
 CHECK_S: Final = 2.0
 """Time after which a check of the store without an answer counts as failed, seconds."""
 LIVENESS: Final = "liveness"
+"""Name of the check that only says whether the process answers."""
 MAX_STREAMS: Final = 500
+"""Limit of open Watch streams of all connections."""
 MAX_STREAMS_PER_CONNECTION: Final = 10
+"""Limit of open Watch streams of one connection."""
 MAX_STREAM_AGE_S: Final = 3_600.0
+"""Age at which a Watch stream ends, seconds."""
 
 SERVING: Final[int] = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING: Final[int] = health_pb2.HealthCheckResponse.NOT_SERVING
@@ -35,7 +40,7 @@ log = structlog.get_logger()
 
 
 async def check_store(engine: Engine, readiness: Readiness) -> None:
-    """Reports each second whether a change could be stored, for ever."""
+    """Reports every INTERVAL_S whether a change could be stored, until cancelled."""
     while True:
         readiness.set("store", await _problem(engine))
         await asyncio.sleep(INTERVAL_S)
@@ -53,7 +58,7 @@ async def _problem(engine: Engine) -> str | None:
 
 
 class Health:
-    """The servicer. Args: readiness: what to tell."""
+    """The servicer of grpc.health.v1. Args: readiness: what it reports."""
 
     def __init__(self, readiness: Readiness) -> None:
         self._readiness = readiness
@@ -62,7 +67,7 @@ class Health:
     async def Check(self, request: Any, context: Any) -> health_pb2.HealthCheckResponse:
         status = self._status(request.service)
         if status == SERVICE_UNKNOWN:
-            await context.abort(grpc.StatusCode.NOT_FOUND, "there is no such service here")
+            await context.abort(grpc.StatusCode.NOT_FOUND, "this server has no such service")
         return health_pb2.HealthCheckResponse(status=status)
 
     async def List(self, _request: Any, _context: Any) -> health_pb2.HealthListResponse:
@@ -78,12 +83,12 @@ class Health:
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many streams are open")
         self._open[peer] += 1
         try:
-            # A reader that takes nothing holds up its own write, which ends with the time too.
+            # A reader that reads nothing blocks only its own write, which this ends as well.
             async with asyncio.timeout(MAX_STREAM_AGE_S):
                 await self._tell(request.service, context)
             reason = "the server is stopping"
         except TimeoutError:
-            reason = "the stream has had its time; open another"
+            reason = "the stream has reached its maximum age; open another"
         finally:
             self._open[peer] -= 1
             if not self._open[peer]:

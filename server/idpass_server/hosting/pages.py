@@ -30,9 +30,8 @@ def probe(checks: Checks) -> PlainHttp:
 
     def readyz(request: Request) -> Answer:
         found = checks()
-        ready = bool(found) and not any(
-            each.problem for each in found.values()
-        )  # none: not started
+        # Before the start there are no reports yet.
+        ready = bool(found) and not any(each.problem for each in found.values())
         status = HTTPStatus.OK if ready else HTTPStatus.SERVICE_UNAVAILABLE
         if "verbose" in request.query.split("&"):
             return Answer("".join(map(_line, found.items())).encode(), status)

@@ -1,7 +1,7 @@
 """HTTP for probes and scrapers: GET on a few paths, answered from memory.
 
-One request a connection, bounded in size and time. When all connections are taken a new one
-ends the oldest: nobody can keep others out by holding connections open.
+One request per connection, bounded in size and time. When all connections are in use, a new one
+ends the oldest, so that nobody can keep others out by holding connections open.
 """
 
 import asyncio
@@ -10,21 +10,32 @@ from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import Final, NamedTuple, Self
 
+from idpass_server import addresses
+
 MAX_CONNECTIONS: Final = 64
+"""Limit of open connections."""
 MAX_HEAD_BYTES: Final = 8 * 1024
+"""Limit of a request line and headers, bytes."""
 PATIENCE_S: Final = 5.0
-"""Time for one connection, from its first byte to the last one of the answer, seconds."""
-TEXT: Final = "text/plain; charset=utf-8"
+"""Deadline of a connection, from accepting it to the last byte of the answer, seconds."""
+_TEXT: Final = "text/plain; charset=utf-8"
 
 
 class Answer(NamedTuple):
+    """What a page answers; the body is sent as it is, with its type in `content_type`."""
+
     body: bytes
     status: HTTPStatus = HTTPStatus.OK
-    content_type: str = TEXT
+    content_type: str = _TEXT
 
 
 class Request(NamedTuple):
-    """Args: headers: by their names in lower case."""
+    """What a page gets to see of a request.
+
+    Args:
+        query: what follows the `?`, as it was sent.
+        headers: values by name in lower case.
+    """
 
     query: str
     headers: Mapping[str, str]
@@ -34,7 +45,7 @@ Page = Callable[[Request], Answer]
 
 
 class PlainHttp:
-    """Args: pages: by path; other paths are not found."""
+    """A small HTTP server. Args: pages: by path; other paths are answered 404."""
 
     def __init__(self, pages: Mapping[str, Page]) -> None:
         self._pages = pages
@@ -42,20 +53,23 @@ class PlainHttp:
         self._server: asyncio.Server | None = None
 
     async def listen(self, host: str, port: int) -> str:
-        """Begins to answer. Returns HOST:PORT, with the port that was taken if it was 0.
+        """Begins to answer.
+
+        Returns:
+            HOST:PORT, with the port that was taken if it was 0.
 
         Raises:
             OSError: the address cannot be listened on.
         """
         self._server = await asyncio.start_server(self._connected, host, port, limit=MAX_HEAD_BYTES)
         port = self._server.sockets[0].getsockname()[1]
-        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        return addresses.join(host, port)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Ends at once, with every connection."""
+        """Stops at once and cuts every connection."""
         if self._server is not None:
             self._server.close()
         for writer in self._open:

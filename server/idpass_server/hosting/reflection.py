@@ -1,4 +1,4 @@
-"""gRPC server reflection, with a descriptor pool that also finds methods by their names."""
+"""gRPC server reflection, with a descriptor pool that also finds methods by name."""
 
 from typing import Any, NamedTuple
 
@@ -11,14 +11,14 @@ from idpass_server.api.wire import SERVICE
 
 
 def enable(server: grpc.aio.Server) -> None:
-    """Has a server tell everyone its services."""
+    """Enables gRPC server reflection on a server that has not been started."""
     health = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
     names = (SERVICE, health, reflection.SERVICE_NAME)
     reflection.enable_server_reflection(names, server, _Pool(descriptor_pool.Default()))
 
 
 class _Pool(NamedTuple):
-    """A descriptor pool in which methods resolve as well: Python's own knows none by name."""
+    """A descriptor pool that also resolves methods, which Python's own does not."""
 
     pool: descriptor_pool.DescriptorPool
 

@@ -1,10 +1,10 @@
-"""Files that are read again while calls go on: when they change, and when it is asked for.
+"""Rereads files while calls go on: when they change, and on request.
 
-They are looked at and not listened to, which also works for files that are replaced (by a rename,
-or behind a symbolic link, as with mounted secrets) and on file systems that tell nothing.
+Files are polled: that also works when they are replaced (by a rename, or behind a symbolic link, as
+with mounted secrets) and on file systems without notifications.
 
-A file system may hang. Files are therefore looked at and read `apart`, on threads that nothing
-waits for: neither calls nor the end of the process.
+A file system may hang. Files are therefore polled and read `apart`, on threads that neither calls
+nor the end of the process wait for.
 """
 
 import asyncio
@@ -17,6 +17,7 @@ from typing import Any, Final, TypeVar
 import structlog
 
 INTERVAL_S: Final = 0.5
+"""Polling interval, seconds."""
 
 log = structlog.get_logger()
 
@@ -26,30 +27,31 @@ Stamp = tuple[tuple[int, int, int] | None, ...]
 
 
 class Reloading:
-    """Call `watch` before the files are read first, so that no change meanwhile is missed."""
+    """Watches files. Call `watch` before reading them first, so that no change is missed."""
 
     def __init__(self) -> None:
         self._watched: list[_Watched] = []
         self._one_at_a_time = asyncio.Lock()
 
     def watch(self, paths: Sequence[Path], load: Load) -> None:
-        """
+        """Watches files from now on.
+
         Args:
             paths: of files that are read together.
-            load: reads them and puts them in force; where they are no good it leaves in force
-                what was, says so in the log, and raises nothing.
+            load: reads them and puts them in force; if they cannot be used, it logs that, leaves
+                in force what was, and raises nothing.
         """
         self._watched.append(_Watched(paths, load))
 
     async def reload(self) -> None:
-        """Reads everything again, changed or not."""
+        """Rereads everything, changed or not."""
         async with self._one_at_a_time:
             for watched in self._watched:
                 watched.loaded = watched.seen = await apart(watched.stamp)
                 await _load(watched)
 
     async def run(self) -> None:
-        """Reads what has changed, for ever."""
+        """Rereads what has changed, until cancelled."""
         while True:
             await asyncio.sleep(INTERVAL_S)
             async with self._one_at_a_time:
@@ -59,12 +61,12 @@ class Reloading:
 
 
 async def apart(method: Callable[..., T], *args: Any) -> T:
-    """Runs what may block on a thread that does not keep the process from ending."""
+    """Runs what may block on a daemon thread, which does not keep the process alive."""
     loop = asyncio.get_running_loop()
     result: asyncio.Future[T] = loop.create_future()
 
     def settle(settled: Callable[..., None], value: object) -> None:
-        if not result.done():  # nobody waits for it any more
+        if not result.done():  # it is when nobody waits any more
             settled(value)
 
     def run() -> None:
@@ -72,9 +74,9 @@ async def apart(method: Callable[..., T], *args: Any) -> T:
         value: object
         try:
             value = method(*args)
-        except Exception as error:  # noqa: BLE001 whoever waits gets it
+        except Exception as error:  # noqa: BLE001 raised where it is awaited
             settled, value = result.set_exception, error
-        with suppress(RuntimeError):  # the loop has ended
+        with suppress(RuntimeError):  # the loop may have ended
             loop.call_soon_threadsafe(settle, settled, value)
 
     threading.Thread(target=run, name="files", daemon=True).start()
@@ -88,9 +90,9 @@ class _Watched:
         self.loaded = self.seen = self.stamp()
 
     def has_changed(self) -> bool:
-        """Whether the files are others than those last loaded, and no longer being written.
+        """Whether the files differ from those last loaded and have stopped changing.
 
-        A file that is being written may well be read without fault, with half of it missing.
+        A file that is still being written may parse without error, with half of it missing.
         """
         before, self.seen = self.seen, self.stamp()
         changed = self.seen == before != self.loaded
@@ -106,7 +108,7 @@ async def _load(watched: _Watched) -> None:
     try:
         await watched.load()
     except Exception:
-        # A fault: what was in force still is, and other files are still looked at.
+        # A bug: what was in force still is, and other files are still watched.
         log.exception("reload_failed")
 
 

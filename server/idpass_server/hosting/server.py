@@ -1,47 +1,37 @@
-"""A running server: everything wired together, its health, and its way out.
+"""A running server: how it starts, and how it stops.
 
-Stopping: health says NOT_SERVING, streams end, new calls are refused; clients are sent away
+Stopping: health turns NOT_SERVING, streams end, and new calls are refused; clients are sent away
 (GOAWAY), calls in flight finish within the drain time, and the connections are closed as soon as
-they have; everything submitted is stored, the store is closed. Nothing on the way out is waited
-for without a bound: there is always someone who does not read, or does not answer.
+they have; everything submitted is stored, and the store is closed. Nothing on the way out waits
+without a bound: some peer never reads, or never answers.
 """
 
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from pathlib import Path
 from typing import Any, Final
 
 import grpc
 import structlog
-from grpc_health.v1 import health_pb2_grpc
 
-from idpass_server.api import methods
-from idpass_server.api.calls import Calls
-from idpass_server.api.identity import Callers, EveryoneIsDemo, Identity, KnownCallers
-from idpass_server.api.metrics import Metrics
-from idpass_server.api.rate import Limit
-from idpass_server.api.servicer import IdPassServicer
-from idpass_server.api.watch import Watchers
-from idpass_server.config import Settings, address
+from idpass_server import addresses
+from idpass_server.config import Settings
 from idpass_server.engine.clock import Clock
 from idpass_server.engine.readiness import DRAINING, Readiness
 from idpass_server.engine.reads import Reads
 from idpass_server.engine.sweeper import Sweeper
 from idpass_server.engine.writes import Engine
-from idpass_server.hosting import callers, pages, reflection
-from idpass_server.hosting.channel_options import options
-from idpass_server.hosting.health import Health, check_store
-from idpass_server.hosting.plain_http import PlainHttp
-from idpass_server.hosting.reloading import Reloading, apart
-from idpass_server.hosting.tls import Certificates
-from idpass_server.rules.refusals import StoreUnavailable
+from idpass_server.failures import OperatorError
+from idpass_server.hosting import pages, trust, wiring
+from idpass_server.hosting.health import check_store
+from idpass_server.hosting.listening import bind, serve_pages
+from idpass_server.hosting.reloading import Reloading
 from idpass_server.store import StoreBroken
 from idpass_server.store.opening import open_store
 from idpass_server.urls import shown_url
 
 HANG_UP_S: Final = 0.5
-"""Time for the last answers to be read; streams that nobody reads are cut after it, seconds."""
+"""Grace period for clients to read their last answers before streams are cut, seconds."""
 CLOSE_S: Final = 5.0
 """Time for the store to finish what was submitted and to close, seconds."""
 
@@ -49,11 +39,7 @@ Ready = Callable[[Readiness], Awaitable[None]]
 log = structlog.get_logger()
 
 
-class CannotListen(Exception):
-    """The address cannot be served; the message says why and what to do."""
-
-
-class PartFailed(Exception):
+class PartFailed(OperatorError):
     """A part of the server ended that should not; the message says which."""
 
 
@@ -61,11 +47,12 @@ class Server:
     """
     Args:
         settings: checked already.
-        clock: what time it is.
+        clock: the server's time; None for the machine's.
         also_on: another address to serve, in plain text: a `unix:` socket for the gateway.
 
     Attributes:
         readiness: where each part reports whether changes can be stored.
+        address: HOST:PORT that calls are answered at, once it has started.
         listens: HOST:PORT of "metrics" and "probe", where they are asked for.
 
     Raises:
@@ -73,6 +60,7 @@ class Server:
         CannotListen: the address cannot be served.
         BadCallers: the callers file cannot be used.
         BadCertificates: TLS cannot be spoken with the files.
+        ClockWrong: the clock does not fit the stored events.
     """
 
     def __init__(
@@ -91,19 +79,38 @@ class Server:
         self._reloading = Reloading()
 
     async def start(self, ready: Ready | None = None) -> str:
-        """Begins to serve. Returns the address, with the port that was taken.
+        """Begins to serve.
 
         Args:
             ready: called when everything is open; calls are answered once it returns.
+
+        Returns:
+            the address, with the port that was taken.
         """
-        credentials = self._credentials()
-        self._store = await asyncio.to_thread(
-            open_store, self._settings.db, create=self._settings.creates
-        )
+        credentials = trust.credentials(self._settings, self._reloading)
+        await self._open_store()
+        try:
+            await self._begin_clock()
+            await self._wire()
+            await self._listen(credentials)
+            if ready is not None:
+                await ready(self.readiness)
+        except BaseException:
+            self._pages.close()
+            await self._close_store()
+            raise
+        await self._serve()
+        if ready is None:
+            log.info("serving", listen=self.address, db=shown_url(self._settings.db))
+        return self.address
+
+    async def _open_store(self) -> None:
+        settings = self._settings
+        self._store = await asyncio.to_thread(open_store, settings.db, create=settings.creates)
         self._engine = Engine(
             self._store,
             self._clock,
-            max_pending=self._settings.max_pending,
+            max_pending=settings.max_pending,
             on_commit=self._notify,
             on_broken=self._break,
         )
@@ -111,36 +118,42 @@ class Server:
             self._store,
             self._engine,
             self._clock,
-            threads=self._settings.readers,
+            threads=settings.readers,
             on_broken=self._break,
         )
-        try:
-            newest_us = await self._reads.run(self._store.newest_event_time_us)
-            self._clock.begin(newest_us, accept=self._settings.accept_clock)
-            identity = await self._identify()
-        except BaseException:
-            await self._close_store()
-            raise
-        metrics = Metrics()
-        self._grpc = self._service(self._wire(identity, metrics))
-        try:
-            host, _ = address(self._settings.listen)
-            port = self._bind(self._settings.listen, credentials)
-            if self._also_on is not None:
-                self._bind(self._also_on)
-            for name, listen, answers in (
-                ("metrics", self._settings.metrics, pages.metrics(metrics.registry)),
-                ("probe", self._settings.probe, pages.probe(self.readiness.checks)),
-            ):
-                if listen is not None:
-                    self._pages.enter_context(answers)
-                    self.listens[name] = await serve_pages(name, listen, answers)
-            if ready is not None:
-                await ready(self.readiness)
-        except BaseException:
-            self._pages.close()
-            await self._close_store()
-            raise
+
+    async def _begin_clock(self) -> None:
+        newest_us = await self._reads.run(self._store.newest_event_time_us)
+        self._clock.begin(newest_us, accept=self._settings.accept_clock)
+
+    async def _wire(self) -> None:
+        identity = await trust.identify(
+            self._settings,
+            self._reloading,
+            self._store,
+            self._reads,
+            on_change=self._recheck,
+        )
+        behind = wiring.Behind(self._store, self._engine, self._reads, self.readiness)
+        service = wiring.service(self._settings, identity, behind)
+        self._grpc, self._calls, self._watchers, self._health, self._metrics = service
+
+    async def _listen(self, credentials: grpc.ServerCredentials | None) -> None:
+        """Opens every address. Calls wait there until gRPC starts."""
+        settings = self._settings
+        host, _ = addresses.split(settings.listen)
+        self.address = addresses.join(host, bind(self._grpc, settings.listen, credentials))
+        if self._also_on is not None:
+            bind(self._grpc, self._also_on)
+        for name, listen, answers in (
+            ("metrics", settings.metrics, pages.metrics(self._metrics.registry)),
+            ("probe", settings.probe, pages.probe(self.readiness.checks)),
+        ):
+            if listen is not None:
+                self._pages.enter_context(answers)
+                self.listens[name] = await serve_pages(name, listen, answers)
+
+    async def _serve(self) -> None:
         loop = asyncio.get_running_loop()
 
         def tell(news: Mapping[str, int]) -> None:
@@ -151,64 +164,13 @@ class Server:
         self.readiness.set("schema", None)  # or it could not have been opened
         self.readiness.set(DRAINING, None)
         await self._grpc.start()
+        sweeper = Sweeper(self._reads, self._clock, self.readiness)
         self._run("check of the store", check_store(self._engine, self.readiness))
-        self._run("sweeper", self._sweeper.run())
+        self._run("sweeper", sweeper.run())
         self._run("reloading", self._reloading.run())
-        self.address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        if ready is None:
-            log.info("serving", listen=self.address, db=shown_url(self._settings.db))
-        return self.address
-
-    def _wire(self, identity: Identity, metrics: Metrics) -> IdPassServicer:
-        """Puts everything together that lies between gRPC and the store."""
-        self._calls = calls = Calls(
-            identity,
-            metrics,
-            max_calls=self._settings.max_calls,
-            max_streams_per_account=self._settings.max_watchers_per_account,
-            limit=Limit(self._settings.default_rate_per_s, self._settings.burst),
-        )
-        self._watchers = Watchers(
-            self._reads,
-            max_watchers=self._settings.max_watchers,
-            max_per_account=self._settings.max_watchers_per_account,
-            busy=lambda: calls.in_flight > 0,
-        )
-        self._sweeper = Sweeper(self._reads, self._clock, self.readiness)
-        metrics.gauge("calls_in_flight", "Unary calls in flight", lambda: calls.in_flight)
-        metrics.gauge("watchers", "Streams open", lambda: self._watchers.open)
-        metrics.gauge(
-            "failed_checkpoints",
-            "Times that the WAL could not be folded into the SQLite file",
-            lambda: self._store.failed_checkpoints,
-        )
-        metrics.gauge(
-            "watchers_lag_events_max",
-            "Events that the watcher furthest behind has yet to be sent",
-            lambda: self._watchers.lag_events_max,
-        )
-        metrics.gauge("pending_commands", "Changes waiting", lambda: self._engine.pending)
-        return IdPassServicer(
-            engine=self._engine,
-            reads=self._reads,
-            watchers=self._watchers,
-            metrics=metrics,
-        )
-
-    def _service(self, servicer: IdPassServicer) -> grpc.aio.Server:
-        """The gRPC server, with health, and with reflection where everyone may know the API."""
-        # maximum_concurrent_rpcs is left alone: it costs each call 7 %, and `Calls` and `Watchers`
-        # have limits whose refusals say more.
-        server = grpc.aio.server(options=options(self._settings))
-        server.add_generic_rpc_handlers((methods.handlers(servicer, self._calls),))
-        self._health = Health(self.readiness)
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
-        if self._settings.reflects:
-            reflection.enable(server)
-        return server
 
     def _run(self, part: str, work: Coroutine[Any, Any, None]) -> None:
-        """Keeps a part running beside the calls; without it the server stops."""
+        """Runs a part beside the calls; if it ends, the server stops."""
 
         def ended(task: asyncio.Task[None]) -> None:
             if not task.cancelled():
@@ -221,25 +183,28 @@ class Server:
         self._tasks.append(task)
 
     def drain(self) -> None:
-        """Says that the server is about to stop, and ends the streams; calls go on."""
+        """Turns health NOT_SERVING and ends the streams; calls go on."""
         if not self.readiness.draining:
             log.info("draining", seconds=self._settings.drain_s)
             self.readiness.set(DRAINING, "the server is stopping")
             self._watchers.close()
 
     def stop(self) -> None:
-        """Asks the server to stop; `wait` does it."""
+        """Asks the server to stop, which `wait` carries out."""
         self._stopping.set()
 
     async def reload(self) -> None:
-        """Reads again what is read while serving: the callers file and the certificates."""
+        """Reads the callers file and the certificates again."""
         await self._reloading.reload()
 
     async def wait(self) -> bool:
-        """Serves until it is asked to stop, and stops. Returns false if the store broke.
+        """Serves until asked to stop, and stops.
+
+        Returns:
+            false if the store broke, or did not close within CLOSE_S.
 
         Raises:
-            PartFailed: something else ended that should not.
+            PartFailed: a part other than the store ended that should not.
         """
         try:
             await self._stopping.wait()
@@ -257,7 +222,7 @@ class Server:
         return closed and not self._broken
 
     async def _hang_up(self) -> None:
-        """Finishes what is in flight, and closes the connections."""
+        """Lets calls in flight finish, and closes the connections."""
         patience_s = 0.0 if self._broken else self._settings.drain_s
         if patience_s:
             await self._calls.drain()
@@ -268,66 +233,19 @@ class Server:
         cutting = asyncio.create_task(self._grpc.stop(None))
         await asyncio.wait([finishing, cutting], timeout=HANG_UP_S)
 
-    def _credentials(self) -> grpc.ServerCredentials | None:
-        """Raises: BadCertificates."""
-        settings = self._settings
-        files = (settings.tls_cert, settings.tls_key, settings.tls_client_ca)
-        paths = [Path(file) for file in files if file is not None]
-        if not paths:
-            return None
-
-        async def reload() -> None:
-            await apart(certificates.reload)
-
-        self._reloading.watch(paths, reload)
-        certificates = Certificates(*paths)
-        return certificates.credentials()
-
-    async def _identify(self) -> Identity:
-        """Raises: BadCallers."""
-        if self._settings.callers is None:
-            return EveryoneIsDemo()
-        path = Path(self._settings.callers)
-
-        async def reload() -> None:
-            try:
-                identity.replace(await self._read_callers(path))
-            except (callers.BadCallers, StoreUnavailable) as error:
-                log.error("callers_rejected", in_force="the former", reasons=str(error).split("\n"))
-            else:
-                self._watchers.recheck()
-
-        self._reloading.watch([path], reload)
-        identity = KnownCallers(
-            await self._read_callers(path),
-            client_certificates=self._settings.tls_client_ca is not None,
-        )
-        return identity
-
-    async def _read_callers(self, path: Path) -> Callers:
-        def account_exists(name: str) -> bool:
-            return self._store.get_account(name) is not None
-
-        content = await apart(callers.content, path)
-        found = await self._reads.run(callers.parse, path, content, account_exists)
-        log.info(
-            "callers_loaded",
-            callers=found.total,
-            tokens=len(found.by_token),
-            spiffe_ids=len(found.by_spiffe_id),
-        )
-        return found
-
     def _notify(self, last_sequences: Mapping[str, int]) -> None:
         self._watchers.notify(last_sequences)
 
+    def _recheck(self) -> None:
+        self._watchers.recheck()
+
     def _break(self, _error: StoreBroken) -> None:
         self._broken = True
-        # The answers that are due, of unknown outcome among them, still go out.
+        # Time for the answers that are due, those of unknown outcome among them, to go out.
         asyncio.get_running_loop().call_later(0.1, self._stopping.set)
 
     async def _close_store(self) -> bool:
-        """Stores what was submitted, and closes. Returns false if the store gives no answer."""
+        """Stores what was submitted, and closes. Returns false if it does not within CLOSE_S."""
         try:
             async with asyncio.timeout(CLOSE_S):
                 await self._engine.stop()
@@ -337,28 +255,3 @@ class Server:
             log.critical("store_not_closed", seconds=CLOSE_S)
             return False
         return True
-
-    def _bind(self, listen: str, credentials: grpc.ServerCredentials | None = None) -> int:
-        try:
-            if credentials is None:
-                return self._grpc.add_insecure_port(listen)
-            return self._grpc.add_secure_port(listen, credentials)
-        except RuntimeError as error:
-            raise CannotListen(
-                f"{listen} cannot be listened on; is another program using it? Give another "
-                "--listen HOST:PORT, with port 0 for any free one"
-            ) from error
-
-
-async def serve_pages(name: str, listen: str, pages: PlainHttp) -> str:
-    """Has pages answered at an address, and says so in the log. Returns HOST:PORT.
-
-    Raises:
-        CannotListen: the address cannot be listened on.
-    """
-    try:
-        place = await pages.listen(*address(listen))
-    except OSError as error:
-        raise CannotListen(f"{listen} cannot be listened on: {error.strerror}") from error
-    log.info(name, listen=place)
-    return place

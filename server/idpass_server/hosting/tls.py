@@ -1,11 +1,10 @@
-"""TLS: the server's certificate and the authorities of its callers', read again when they change.
+"""TLS: the server's certificate and the authorities of client certificates, reread on change.
 
-gRPC asks for them at every handshake, on threads of its own: a new connection gets what is in
-force by then, an open one goes on as it is. Files are read and checked by `reload` alone, never
-on those threads, and what cannot be used is not given to gRPC: what was there before stays in
-force.
+gRPC asks for them at every handshake, on its own threads: a new connection gets what is in force,
+an open one is not affected. Only `reload` reads and checks files, never those threads. Files that
+cannot be used are not given to gRPC: what was in force stays so.
 
-The least version is TLS 1.2: gRPC's own rule, which a test holds it to.
+The minimum version is TLS 1.2: gRPC's own default, which a test pins.
 """
 
 import codecs
@@ -21,17 +20,18 @@ from typing import Any, Final, NamedTuple, NoReturn
 import grpc
 import structlog
 
+from idpass_server.failures import OperatorError
 from idpass_server.hosting import files
 
 TRIAL_S: Final = 10.0
-"""Time for the handshake that tries new certificates, seconds."""
-_ANOTHER_NAME: Final = "Hostname Verification Check failed"  # what comes after a good handshake
+"""Deadline of the handshake that tries new certificates, seconds."""
+_ANOTHER_NAME: Final = "Hostname Verification Check failed"  # gRPC's error after a good handshake
 
 log = structlog.get_logger()
 
 
-class BadCertificates(Exception):
-    """A file cannot be used; the message says which and why."""
+class BadCertificates(OperatorError):
+    """TLS cannot be spoken with the files given; the message says which and why."""
 
 
 class _Loaded(NamedTuple):
@@ -40,12 +40,13 @@ class _Loaded(NamedTuple):
 
 
 class Certificates:
-    """
+    """The certificates in force.
+
     Args:
-        cert: PEM file of the server's certificate, and of those between it and its authority.
+        cert: PEM file of the server's certificate, followed by its intermediates.
         key: PEM file of its private key.
-        client_ca: PEM file of the authorities of callers' certificates; None asks callers for
-            no certificate.
+        client_ca: PEM file of the authorities of client certificates; None requests no
+            certificate from clients.
 
     Raises:
         BadCertificates: they cannot be used.
@@ -57,13 +58,13 @@ class Certificates:
         self._in_force = self._given = self._load()
 
     def credentials(self) -> grpc.ServerCredentials:
-        """What a port is opened with."""
+        """gRPC's credentials, for opening a port."""
         return grpc.dynamic_ssl_server_credentials(
             self._in_force.configuration, self._fetch, require_client_authentication=self._mutual
         )
 
     def reload(self) -> None:
-        """Puts the files in force if they can be used; says in the log whether."""
+        """Rereads the files and puts them in force if they can be used; logs which it was."""
         try:
             self._in_force = self._load()
         except BadCertificates as error:
@@ -71,7 +72,7 @@ class Certificates:
             log.error("certificates_rejected", reason=str(error), in_force_not_after=not_after)
 
     def _fetch(self) -> Any:
-        """gRPC's question at each handshake: what is new, or None. It never asks twice at once."""
+        """Called by gRPC at each handshake, never twice at once: what is new, or None."""
         in_force = self._in_force
         if in_force is self._given:
             return None
@@ -79,12 +80,12 @@ class Certificates:
         return in_force.configuration
 
     def _load(self) -> _Loaded:
-        """Raises: BadCertificates."""
+        """Reads and checks the files. Raises: BadCertificates: they cannot be used."""
         pems = [_read(path) for path in self._paths]
         try:
             shown = _check(*self._paths)
         except OSError as error:
-            raise BadCertificates(f"a file went away while it was read: {error}") from error
+            raise BadCertificates(f"a file disappeared while it was read: {error}") from error
         if [_read(path) for path in self._paths] != pems:
             raise BadCertificates("the files were changed while they were read")
         cert, key, client_ca = pems[0], pems[1], pems[2] if self._mutual else None
@@ -115,7 +116,10 @@ def _warn_of_readers(key: Path) -> None:
 
 
 def _check(cert: Path, key: Path, client_ca: Path | None = None) -> dict[str, Any]:
-    """Tries whether TLS can be spoken with the files. Returns the certificate, as `ssl` tells it.
+    """Tries whether TLS can be spoken with the files.
+
+    Returns:
+        the server's certificate, as `ssl` decodes it.
 
     Raises:
         BadCertificates: it cannot.
@@ -159,22 +163,22 @@ def _trust(context: ssl.SSLContext, path: Path) -> None:
 
 
 def _why(error: ssl.SSLError) -> str:
-    """OpenSSL's own words; for a file that is not PEM at all it has none."""
+    """OpenSSL's reason; it has none for a file that is not PEM at all."""
     return f": {error.reason.lower().replace('_', ' ')}" if error.reason else ": is it PEM?"
 
 
 def _handshake(client: ssl.SSLContext, server: ssl.SSLContext) -> dict[str, Any]:
-    """Shakes hands in memory. Returns the server's certificate as the client sees it."""
+    """Does a handshake in memory. Returns the server's certificate as the client sees it."""
     up, down = ssl.MemoryBIO(), ssl.MemoryBIO()
     ends = client.wrap_bio(down, up), server.wrap_bio(up, down, server_side=True)
-    for end in ends * 3:  # TLS 1.2 goes there and back twice
+    for end in ends * 3:  # TLS 1.2 takes two round trips
         with contextlib.suppress(ssl.SSLWantReadError):
             end.do_handshake()
     return ends[0].getpeercert() or {}
 
 
 def _name(shown: dict[str, Any]) -> str:
-    """A name that the certificate is for; empty where it is for none that gRPC compares."""
+    """A name of the certificate; empty if it has none that gRPC compares."""
     names = shown.get("subjectAltName", ())
     found = [name for kind, name in names if kind == "DNS"]
     found += [str(ipaddress.ip_address(name)) for kind, name in names if kind == "IP Address"]
@@ -182,17 +186,19 @@ def _name(shown: dict[str, Any]) -> str:
 
 
 def _try_grpc(cert: bytes, key: bytes, client_ca: bytes | None, name: str, *, named: str) -> None:
-    """Shakes hands with a gRPC client over loopback: gRPC's own TLS takes less than OpenSSL does.
+    """Does a handshake with a gRPC client over loopback: gRPC accepts less than OpenSSL does.
 
-    No client certificate is asked for, since there is none to show.
+    No client certificate is requested, since there is none to show.
 
     Args:
-        cert, key, client_ca: PEM.
-        name: one that the certificate is for.
+        cert: PEM of the server's certificate chain.
+        key: PEM of its private key.
+        client_ca: PEM of the authorities of client certificates, or None.
+        name: a name of the certificate; may be empty.
         named: the files, for the message.
 
     Raises:
-        BadCertificates: gRPC cannot read them, or does not shake hands within TRIAL_S.
+        BadCertificates: gRPC cannot read them, or the handshake fails or exceeds TRIAL_S.
     """
     client_options = (
         ("grpc.ssl_target_name_override", name or "nobody"),

@@ -1,32 +1,34 @@
 """File descriptors: one for each connection that may be open, and a reserve for everything else.
 
-Without it, connections of one kind use up the descriptors of all: the database can no longer be
-opened for a backup, nor a callers file read again, nor a connection of the other kind accepted.
+Without the reserve, connections of one kind could use up all descriptors: the database could no
+longer be opened for a backup, the callers file reread, or a connection of another kind accepted.
 """
 
 import resource
 from typing import Final
 
+from idpass_server.failures import OperatorError
+
 RESERVE: Final = 128
-"""Descriptors for the database, listeners, logs, and files that are read again."""
+"""Descriptors for the database, listeners, logs, and files that are reread."""
 
 
-class TooFewDescriptors(Exception):
-    """The process may not open the files that its connections need; the message says what to do."""
+class TooFewDescriptors(OperatorError):
+    """The limit of open files is below what connections need; the message says what to do."""
 
 
 def provide(connections: int) -> None:
-    """Raises the process's limit of open files as far as it may go.
+    """Raises the process's limit of open files to its hard limit.
 
     Args:
-        connections: that may be open at once, of all kinds.
+        connections: number of connections of all kinds that may be open at once.
 
     Raises:
-        TooFewDescriptors: that is not far enough.
+        TooFewDescriptors: the hard limit is too low for them.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     needed = connections + RESERVE
-    # Where there is no hard limit, macOS refuses a soft one that is none.
+    # Without a hard limit, macOS refuses an unlimited soft one.
     wanted = max(soft, needed) if hard == resource.RLIM_INFINITY else hard
     if soft != resource.RLIM_INFINITY and soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

@@ -1,4 +1,4 @@
-"""Runs a server, with HTTP beside it where that is asked for, until it is told to stop."""
+"""Runs a server, with the HTTP gateway beside it if asked for, until a signal stops it."""
 
 import asyncio
 import contextlib
@@ -14,52 +14,46 @@ import structlog
 import uvloop
 
 from idpass_server import extras, logs
-from idpass_server.config import Settings, loopback
-from idpass_server.engine.clock import ClockWrong
-from idpass_server.hosting.callers import BadCallers
-from idpass_server.hosting.server import CLOSE_S, CannotListen, PartFailed, Ready, Server
-from idpass_server.hosting.tls import BadCertificates
-from idpass_server.processes.descriptors import TooFewDescriptors, provide
+from idpass_server.addresses import split_loopback
+from idpass_server.config import Settings
+from idpass_server.hosting.listening import CannotListen
+from idpass_server.hosting.server import CLOSE_S, PartFailed, Ready, Server
+from idpass_server.processes.descriptors import provide
 from idpass_server.processes.terminal import Terminal
-from idpass_server.rules.refusals import StoreUnavailable
-from idpass_server.store import CannotOpen, StoreBroken
 from idpass_server.trying.sandbox import Sandbox
 
 if TYPE_CHECKING:
     from idpass_server.gateway.serving import Gateway
 
 STOP: Final = (signal.SIGTERM, signal.SIGINT)
-CANNOT_SERVE: Final = (
-    *(CannotListen, CannotOpen, ClockWrong, BadCallers, BadCertificates, StoreBroken),
-    *(StoreUnavailable, TooFewDescriptors, PartFailed),
-)
-"""Why a server may not start, or does not go on; the message is for people."""
-EXIT_STORE_BROKEN: Final = 74  # EX_IOERR
+EXIT_STORE_BROKEN: Final = 74
+"""Exit code when the store broke or the stop was blocked: EX_IOERR of sysexits.h."""
 
 HTTP_S: Final = 1.0
-"""Time for HTTP requests in flight before the service stops as well, seconds."""
+"""Head start of HTTP requests in flight before the gRPC server stops too, seconds."""
 WAY_OUT_S: Final = HTTP_S + 2 * CLOSE_S
-"""How much longer than the drain time a stop may take, seconds."""
+"""Time beyond the drain time after which a stop counts as blocked, seconds."""
 EXIT_S: Final = logs.FLUSH_S + 2.0
-"""Time for the interpreter to end, whoever reads the log or does not, seconds."""
+"""Time for the interpreter to end, the last log lines included, seconds."""
 
 T = TypeVar("T")
 log = structlog.get_logger()
 
 
 async def serve(settings: Settings, ready: Ready | None = None) -> bool:
-    """Serves until SIGTERM or SIGINT. Returns false if the store broke.
+    """Serves until SIGTERM or SIGINT.
 
-    SIGHUP has the server read its files again, or stops it where its terminal was closed.
+    SIGHUP makes the server read its files again, or stops it if its terminal was closed.
 
     Args:
         settings: checked already.
-        ready: as Server.start; none in a sandbox.
+        ready: as Server.start; not used by a sandbox.
+
+    Returns:
+        false if the store broke.
 
     Raises:
-        CannotListen, CannotOpen, BadCallers, BadCertificates, StoreBroken: as Server.
-        TooFewDescriptors: the process may not open as many files as its connections need.
-        PartFailed: a part of it ended that should not.
+        OperatorError: it cannot serve, or a part of it ended that should not.
     """
     with _way_in(settings) as way_in:
         return await _serve(settings, way_in, ready)
@@ -67,10 +61,10 @@ async def serve(settings: Settings, ready: Ready | None = None) -> bool:
 
 @contextlib.contextmanager
 def _way_in(settings: Settings) -> Iterator[str | None]:
-    """A socket by which the gateway gets to a service that speaks TLS, without a certificate.
+    """A Unix socket through which the gateway reaches a service that speaks TLS.
 
-    Only this user can open it, and it makes nobody a caller: the tokens that the gateway passes on
-    say who calls.
+    Only this user can open it, and it grants nothing: the tokens that the gateway passes on say who
+    calls.
     """
     if settings.http is None or settings.tls_cert is None:
         yield None
@@ -111,7 +105,7 @@ async def _serve(settings: Settings, way_in: str | None, ready: Ready | None) ->
             gateway.start(way_in or address, reset=reset, drain_s=settings.drain_s)
             http = asyncio.create_task(gateway.ended())
         started.set()
-        # What is there now stays: looking at it again and again takes a twentieth of the time.
+        # What exists now stays; scanning it in each collection takes a twentieth of the time.
         gc.collect()
         gc.freeze()
         gc.set_threshold(20_000, 20, 50)
@@ -128,30 +122,30 @@ async def _serve(settings: Settings, way_in: str | None, ready: Ready | None) ->
 async def _stop(
     server: Server | Sandbox, serving: "asyncio.Task[bool]", gateway: "Gateway | None"
 ) -> None:
-    """Stops HTTP and the service side by side: neither keeps the other if it hangs."""
+    """Stops the gateway and the service side by side, so that neither can block the other."""
     server.drain()
     parts: list[asyncio.Task[Any]] = [serving]
     if gateway is not None:
         parts.append(asyncio.create_task(gateway.stop()))
-        # Those who are answered over HTTP still need the service for it.
+        # HTTP requests in flight still need the service.
         await asyncio.wait(parts[1:], timeout=HTTP_S)
     server.stop()
     await asyncio.wait(parts)
 
 
 async def serve_http(target: str, http: str) -> None:
-    """Serves HTTP alone, for a service elsewhere on this machine, until SIGTERM or SIGINT.
+    """Runs the gateway alone, for a service on this machine, until SIGTERM or SIGINT.
 
     Args:
         target: HOST:PORT of the service.
         http: HOST:PORT to listen on.
 
     Raises:
-        BadSetting: one of them is not on this machine.
+        BadSetting: an address is not on this machine.
         CannotListen: the address cannot be listened on.
-        PartFailed: it ended by itself.
+        PartFailed: the gateway ended by itself.
     """
-    loopback("--target", target, "Run the gateway beside the service")
+    split_loopback("--target", target, "Run the gateway beside the service")
     provide(Settings.max_connections)
     gateway = _open("--http", http, Settings.max_connections)
     stopping = asyncio.Event()
@@ -167,7 +161,7 @@ async def serve_http(target: str, http: str) -> None:
 def run(serving: Coroutine[Any, Any, T]) -> T:
     """Runs a server as the last thing that this process does.
 
-    Threads that wait for a disk or a database that does not answer do not keep it.
+    Threads that wait for an unresponsive disk or database do not keep the process alive.
     """
 
     async def to_the_end() -> T:
@@ -180,7 +174,7 @@ def run(serving: Coroutine[Any, Any, T]) -> T:
 
 
 async def _first(stopping: asyncio.Event, *parts: "asyncio.Task[Any] | None") -> None:
-    """Returns when it is time to stop: it was asked for, or a part has ended."""
+    """Waits until a stop is asked for or a part has ended; logs what a part ended with."""
     asked = asyncio.create_task(stopping.wait())
     running = [part for part in parts if part is not None]
     await asyncio.wait([asked, *running], return_when=asyncio.FIRST_COMPLETED)
@@ -192,7 +186,7 @@ async def _first(stopping: asyncio.Event, *parts: "asyncio.Task[Any] | None") ->
 
 @contextlib.contextmanager
 def _last_resort(seconds: float) -> Iterator[None]:
-    """Ends the process where stopping takes longer: something waits for what never comes."""
+    """Ends the process if stopping takes longer: something waits for what never comes."""
     timer = _leave_after(seconds)
     try:
         yield
@@ -204,7 +198,7 @@ def _leave_after(seconds: float) -> threading.Timer:
     def leave() -> None:
         try:
             log.critical("stop_blocked", seconds=seconds)
-        finally:  # nor does a log that cannot be written keep it
+        finally:  # even if the log cannot be written
             os._exit(EXIT_STORE_BROKEN)
 
     timer = threading.Timer(seconds, leave)
@@ -214,7 +208,7 @@ def _leave_after(seconds: float) -> threading.Timer:
 
 
 def _open(option: str, http: str, connections: int, *, reuse_port: bool = False) -> "Gateway":
-    host, port = loopback(option, http)
+    host, port = split_loopback(option, http)
     try:
         from idpass_server.gateway.connections import Limits  # noqa: PLC0415 an extra may be missing
         from idpass_server.gateway.serving import Gateway  # noqa: PLC0415 likewise

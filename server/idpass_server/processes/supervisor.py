@@ -1,13 +1,11 @@
 """`serve --workers N`: a supervisor, and N processes that share its addresses.
 
 The supervisor serves nothing itself. It reserves the addresses, starts the workers, lets them
-serve once all are ready, replaces one that dies, and ends them all together.
+serve once all are ready, replaces one that dies, and stops them all together.
 
-* Sockets with SO_REUSEPORT share a port, and the kernel spreads the connections over those that
-  listen. It would as gladly let in another server by mistake, so the supervisor takes the address
-  for itself first, and holds it without ever listening.
-* Workers are programs of their own, never forks: gRPC does not survive one.
-* They are sessions of their own, so that Ctrl-C in a terminal is the supervisor's to pass on.
+* The workers' sockets share a port by SO_REUSEPORT, and the kernel spreads connections over them.
+* Workers are new processes, never forks: gRPC does not survive a fork.
+* Each worker is a session of its own, so that Ctrl-C in a terminal reaches the supervisor alone.
 """
 
 import asyncio
@@ -23,45 +21,55 @@ from typing import Final
 
 import structlog
 
-from idpass_server.config import Settings, address
+from idpass_server import addresses
+from idpass_server.config import Settings
 from idpass_server.engine.readiness import DRAINING, Check
+from idpass_server.failures import OperatorError
+from idpass_server.hosting.listening import serve_pages
 from idpass_server.hosting.pages import probe
-from idpass_server.hosting.server import CannotListen, serve_pages
-from idpass_server.processes.running import STOP, WAY_OUT_S
+from idpass_server.processes.reserving import reserve
+from idpass_server.processes.running import EXIT_S, STOP, WAY_OUT_S
 from idpass_server.processes.terminal import Terminal
 from idpass_server.processes.worker import CHECKS, EXIT_MAY_NOT_SERVE, GO, READY, Start
 
 SETTLED_S: Final = 1.0
-"""A worker that dies sooner may do so again and again; the next one is started later each time."""
+"""Time that a worker must serve for its replacement to start without backoff, seconds."""
 BACKOFF_S: Final = (0.0, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+"""Backoff before the first, second and further replacements in a row, seconds."""
 TRIES: Final = 5
-"""Workers in a row that may not serve the database's schema before the service ends."""
+"""Workers in a row that may not serve the database's schema before the service stops."""
 SILENT_S: Final = 5.0
-"""Time without a word from a worker after which it counts as hung, seconds."""
-KILL_S: Final = WAY_OUT_S + 2.0
-"""How much longer than the drain time a worker may take to end, seconds."""
+"""Time without a report from a worker after which it counts as hung, seconds."""
+KILL_S: Final = WAY_OUT_S + EXIT_S
+"""Time beyond the drain time after which a worker that has not ended is killed, seconds."""
 
 log = structlog.get_logger()
 
 
-class CannotStart(Exception):
-    """A worker cannot serve; the message is what it said."""
+class CannotStart(OperatorError):
+    """A worker cannot serve; the message is the worker's own."""
 
 
-async def serve(settings: Settings, log_level: str) -> bool:
-    """Serves until SIGTERM or SIGINT. Returns false if a worker did not end and was killed.
+async def serve(settings: Settings) -> bool:
+    """Serves until SIGTERM or SIGINT.
+
+    Args:
+        settings: checked already, with two workers or more.
+
+    Returns:
+        false if a worker did not end in time and was killed.
 
     Raises:
-        CannotListen: an address is in use, or not of this machine.
-        CannotStart: a worker could not begin to serve, and so none does.
+        CannotListen: an address is in use, or is not one of this machine.
+        CannotStart: a worker could not start, so none serves.
     """
     with contextlib.ExitStack() as reserved:
         settings = dataclasses.replace(
             settings,
-            listen=_reserve("--listen", settings.listen, reserved),
-            http=_reserve("--http", settings.http, reserved) if settings.http else None,
+            listen=reserve("--listen", settings.listen, reserved),
+            http=reserve("--http", settings.http, reserved) if settings.http else None,
         )
-        supervisor = _Supervisor(settings, log_level)
+        supervisor = _Supervisor(settings)
         if settings.probe is not None:
             pages = reserved.enter_context(probe(supervisor.checks))
             await serve_pages("probe", settings.probe, pages)
@@ -69,7 +77,7 @@ async def serve(settings: Settings, log_level: str) -> bool:
 
 
 class _Worker:
-    """Args: link: to its standard input."""
+    """One worker process. Args: link: to its standard input."""
 
     def __init__(self, number: int, process: Process, link: asyncio.StreamWriter) -> None:
         self.number = number
@@ -89,11 +97,10 @@ class _Worker:
 
 
 class _Supervisor:
-    """Args: settings: with the addresses that are reserved."""
+    """Keeps the workers. Args: settings: with addresses that are reserved."""
 
-    def __init__(self, settings: Settings, log_level: str) -> None:
+    def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._log_level = log_level
         self._workers: dict[int, _Worker] = {}
         self._serving = False
         self._draining = asyncio.Event()
@@ -106,7 +113,7 @@ class _Supervisor:
         for number in STOP:
             loop.add_signal_handler(number, self._drain)
         loop.add_signal_handler(signal.SIGHUP, self._hang_up, Terminal())
-        # Our own stacks, then those of the workers: what is registered first is called last.
+        # Prints our own stacks, then passes it on: with chain=True the earlier handler runs last.
         faulthandler.unregister(signal.SIGUSR1)
         loop.add_signal_handler(signal.SIGUSR1, self._signal, signal.SIGUSR1)
         faulthandler.register(signal.SIGUSR1, file=2, chain=True)
@@ -117,7 +124,7 @@ class _Supervisor:
         return not self._killed
 
     async def _keep(self, number: int) -> None:
-        """Keeps one worker running."""
+        """Runs one worker after another until the service drains."""
         deaths = 0
         while not self._draining.is_set():
             try:
@@ -131,7 +138,7 @@ class _Supervisor:
                     await asyncio.wait_for(self._draining.wait(), BACKOFF_S[deaths - 1])
 
     async def _run(self, number: int) -> float:
-        """Runs one worker to its end. Returns for how many seconds it served."""
+        """Runs one worker to its end. Returns how long it served, in seconds."""
         loop = asyncio.get_running_loop()
         ours, theirs = socket.socketpair()
         with theirs:
@@ -146,8 +153,8 @@ class _Supervisor:
                 link.close()
                 raise
         worker = self._workers[number] = _Worker(number, process, link)
-        link.write(Start(number, self._settings_of(number), self._log_level).line())
-        if self._draining.is_set():  # meanwhile
+        link.write(Start(number, self._settings_of(number)).line())
+        if self._draining.is_set():  # while the process was being made
             self._end(worker)
         said = b""
         with contextlib.suppress(ConnectionError):
@@ -165,7 +172,7 @@ class _Supervisor:
         return lived_s
 
     async def _listen(self, worker: _Worker, reader: asyncio.StreamReader) -> bytes:
-        """Hears a worker's checks to its end. Returns what else it said."""
+        """Takes in a worker's reports until it ends. Returns whatever else it wrote."""
         said = b""
         while line := await reader.readline():
             if line.startswith(CHECKS):
@@ -200,13 +207,13 @@ class _Supervisor:
         }
 
     def _settings_of(self, number: int) -> Settings:
-        """Each worker has the figures of its own calls, and so a port for them."""
+        """A worker's own settings: it counts its own calls, and shows them at a port of its own."""
         settings = dataclasses.replace(self._settings, probe=None)
         if settings.metrics is None:
             return settings
-        host, port = address(settings.metrics)
-        shown = f"[{host}]" if ":" in host else host
-        return dataclasses.replace(settings, metrics=f"{shown}:{port + number if port else 0}")
+        host, port = addresses.split(settings.metrics)
+        metrics = addresses.join(host, port + number if port else 0)
+        return dataclasses.replace(settings, metrics=metrics)
 
     def _admit(self, worker: _Worker) -> None:
         if self._serving:
@@ -220,7 +227,7 @@ class _Supervisor:
             log.info("serving", listen=self._settings.listen, workers=len(ready))
 
     def _tell_of_no_start(self, number: int, error: OSError) -> None:
-        """The system has no room for a process, or the program is being replaced."""
+        """Handles a process that could not be made: no memory, or a program being replaced."""
         if self._draining.is_set():
             return
         if self._serving:
@@ -277,48 +284,3 @@ class _Supervisor:
     def _signal(self, number: int) -> None:
         for worker in self._workers.values():
             worker.signal(number)
-
-
-def _reserve(option: str, text: str, reserved: contextlib.ExitStack) -> str:
-    """Takes an address so that this process's workers can listen on it, and nobody else.
-
-    Returns:
-        the address, with the port that was taken if it was 0.
-
-    Raises:
-        CannotListen: another process has it.
-    """
-    host, port = address(text)
-    try:
-        for family, *_, place in socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        ):
-            # `localhost` has several; they have one port.
-            port = reserved.enter_context(_hold(family, (place[0], port))).getsockname()[1]
-    except OSError as error:
-        raise CannotListen(
-            f"{text} cannot be listened on ({error.strerror}); is another program using it? Give "
-            f"another {option} HOST:PORT, with port 0 for any free one"
-        ) from error
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-def _hold(family: int, place: tuple[object, int]) -> socket.socket:
-    """A socket that shares its address with others that mean to share it, but never listens."""
-    # SO_REUSEADDR lets connections be that still linger from a server before; whoever listens,
-    # or holds the address without that option, is noticed.
-    with socket.socket(family) as alone:
-        alone.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        alone.bind(place)
-        alone.listen()
-        alone.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        held = socket.socket(family)
-        try:
-            held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-            held.bind(alone.getsockname())
-            held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
-        except BaseException:
-            held.close()
-            raise
-    return held

@@ -1,8 +1,8 @@
-"""SIGHUP has two meanings: the terminal is gone, or files are to be read again.
+"""The two meanings of SIGHUP: the terminal was closed, or files are to be reread.
 
-Which it is shows in the terminal: a process that was started from one, and has none any more, is
-to end with it. One that never had a terminal, as under systemd, or that was started to outlive it
-(nohup), reads its files again.
+The terminal tells them apart: a process that was started from one that is now gone should stop. A
+process that never had a terminal, as under systemd, or that was started to outlive it (nohup),
+rereads its files.
 """
 
 import os
@@ -10,14 +10,14 @@ import signal
 
 
 class Terminal:
-    """The terminal that controls this process. Make it before SIGHUP gets a handler."""
+    """This process's controlling terminal. Create it before installing a SIGHUP handler."""
 
     def __init__(self) -> None:
         outlives = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
         self._expected = _is_there() and not outlives
 
     def is_gone(self) -> bool:
-        """Whether the process had a terminal to end with, and that has been closed."""
+        """Whether the process was to end with its terminal, and that has been closed."""
         return self._expected and not _is_there()
 
 

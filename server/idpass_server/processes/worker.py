@@ -1,9 +1,8 @@
-"""A worker: one of the processes that `serve --workers N` keeps running (see `workers`).
+"""A worker: one of the processes that `serve --workers N` keeps running (see `supervisor`).
 
-Its standard input is a socket to the supervisor. What to serve comes in; "ready" goes out when
-everything is open; "go" comes in when all workers are ready, and not before does it answer calls.
-Should the supervisor end, however it ends, the socket does so too, and the worker finishes what
-is in flight and ends by itself.
+Its standard input is a socket to the supervisor. The settings come in; "ready" goes out once
+everything is open; "go" comes in once all workers are ready, and only then does it answer calls.
+If the supervisor dies, in whatever way, the socket closes, and the worker drains and ends.
 """
 
 import asyncio
@@ -19,6 +18,7 @@ from typing import Final, NamedTuple, Self
 from idpass_server import logs
 from idpass_server.config import Settings
 from idpass_server.engine.readiness import Readiness
+from idpass_server.failures import OperatorError
 from idpass_server.processes import running
 from idpass_server.store.schema import SchemaOutdated, SchemaTooNew
 
@@ -26,16 +26,23 @@ READY: Final = b"ready\n"
 GO: Final = b"go\n"
 CHECKS: Final = b"checks "
 REPORT_S: Final = 1.0
-EXIT_MAY_NOT_SERVE: Final = 78  # EX_CONFIG: trying again is of no use
+"""Longest time between reports to the supervisor, seconds."""
+EXIT_MAY_NOT_SERVE: Final = 78
+"""Exit code of a worker that another try will not help: EX_CONFIG of sysexits.h."""
 MAY_NOT_SERVE: Final = (SchemaOutdated, SchemaTooNew)
+"""Failures that another try will not help."""
 
 
 class Start(NamedTuple):
-    """What a worker is told first. Args: number: among the workers, from 0."""
+    """What a worker is told first.
+
+    Args:
+        number: of this worker, from 0.
+        settings: its own, checked by the supervisor.
+    """
 
     number: int
     settings: Settings
-    log_level: str
 
     def line(self) -> bytes:
         return base64.b64encode(pickle.dumps(self)) + b"\n"
@@ -53,11 +60,11 @@ class _Unwanted(Exception):
 async def _work() -> int:
     reader, writer = await asyncio.open_connection(sock=socket.socket(fileno=0))
     start = Start.of(await reader.readline())
-    logs.configure(start.log_level, worker=start.number)
+    logs.configure(start.settings.log_level, worker=start.number)
     tasks: list[asyncio.Task[None]] = []
 
     async def end_with_the_supervisor() -> None:
-        with contextlib.suppress(OSError):  # it may have ended while it was told something
+        with contextlib.suppress(OSError):  # it may have died while we wrote to it
             await reader.read()
         signal.raise_signal(signal.SIGTERM)
 
@@ -78,7 +85,7 @@ async def _work() -> int:
         healthy = await running.serve(start.settings, ready)
     except _Unwanted:
         return 0
-    except running.CANNOT_SERVE as error:
+    except OperatorError as error:
         writer.write(str(error).encode())
         writer.close()
         await writer.wait_closed()
@@ -87,7 +94,7 @@ async def _work() -> int:
 
 
 def main() -> None:
-    # Passed on by the supervisor at any time; until they are handled they are not to end a worker.
+    # The supervisor may pass these on at any time, and by default they would end the process.
     for number in (signal.SIGHUP, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
     sys.exit(running.run(_work()))

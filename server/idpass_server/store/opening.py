@@ -7,13 +7,14 @@ from types import ModuleType
 from typing import Any, Final
 
 from idpass_server import extras
-from idpass_server.config import BadSetting, sqlite_path
+from idpass_server.failures import BadSetting
 from idpass_server.store import CannotOpen, Store
 from idpass_server.store.audit import Audit, audit
 from idpass_server.store.schema import Plan
 from idpass_server.store.sqlite.migrating import planned
 from idpass_server.store.sqlite.opening import Damaged, reading
 from idpass_server.store.sqlite.store import SqliteStore
+from idpass_server.urls import sqlite_path
 
 WAL_TOLD_BYTES: Final = 64 * 2**20
 """Growth of the WAL during an audit from which the audit warns of it, bytes."""

@@ -1,4 +1,4 @@
-"""Every status, cancelled for real: a server, a throw-away database, and calls over gRPC."""
+"""The demo: cancels a pass in every status, on a real server with a throw-away database."""
 
 import tempfile
 from pathlib import Path
@@ -37,7 +37,7 @@ WAYS: Final[dict[Status, tuple[Status, ...]]] = {
     Status.FAILED: (Status.OPENED, Status.IN_PROGRESS, Status.FAILED),
     Status.CANCELLED: (Status.CANCELLED,),
 }
-"""How a new pass gets into each status."""
+"""The steps that bring a new pass into each status."""
 
 REFUNDED: Final = {Status.NEW: True, Status.OPENED: True, Status.IN_PROGRESS: False}
 REASON: Final = {
@@ -46,10 +46,12 @@ REASON: Final = {
     Status.FAILED: "PASS_FAILED",
     Status.CANCELLED: "PASS_ALREADY_CANCELLED",
 }
-"""What cancelling must come to: said here once more, and not read from the table it checks."""
+"""The expected outcomes, stated independently of the table that they check."""
 
 
 class Row(NamedTuple):
+    """One line of the demo's table. Args: right: whether the outcome is the expected one."""
+
     before: Status
     answer: str
     refund: str
@@ -58,7 +60,7 @@ class Row(NamedTuple):
 
 
 async def demo() -> bool:
-    """Prints a row for each status. Returns whether every row is what the lifecycle says."""
+    """Prints a row for each status. Returns whether every outcome is as expected."""
     with tempfile.TemporaryDirectory(prefix="idpass-demo-") as folder:
         path = Path(folder) / "demo.db"
         server = Server(Settings(listen="127.0.0.1:0", db=f"sqlite:///{path}"))
@@ -121,7 +123,7 @@ async def _row(stub: "IdPassServiceAsyncStub", before: Status) -> Row:
 
 
 async def _cancel(stub: "IdPassServiceAsyncStub", pass_id: str) -> CancelResponse | str:
-    """The answer, or the reason for which there is none."""
+    """The answer, or the reason of the refusal."""
     try:
         return await stub.CancelIdPass(CancelRequest(id=pass_id, request_id=f"demo-{pass_id}"))
     except grpc.aio.AioRpcError as error:

@@ -1,7 +1,7 @@
-"""An authority and certificates to try TLS with, made in one go: for development alone.
+"""Makes an authority and certificates for development.
 
-The authority's key lies beside what it has signed, and nothing can be revoked. In production
-certificates come from what issues them there, such as SPIRE or cert-manager.
+Not for production, where certificates come from an issuer such as SPIRE or cert-manager: here the
+authority's key lies beside what it signed, and nothing can be revoked.
 """
 
 import ipaddress
@@ -16,23 +16,26 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from idpass_server.failures import OperatorError
 from idpass_server.hosting.callers import SPIFFE_ID
 
 LOCAL_HOSTS: Final = ("localhost", "127.0.0.1", "::1")
 AUTHORITY: Final = "ID Pass development authority"
 CLOCKS_DIFFER: Final = timedelta(minutes=5)
+"""Tolerated clock skew: how long before now certificates become valid."""
 
 
-class CannotMake(Exception):
+class CannotMake(OperatorError):
     """The certificates cannot be made; the message says why and what to do."""
 
 
 class Pair(NamedTuple):
-    """
+    """A certificate and its key.
+
     Args:
         cert: PEM file of a certificate.
         key: PEM file of its private key.
-        names: what the certificate stands for.
+        names: in the certificate.
     """
 
     cert: Path
@@ -41,14 +44,20 @@ class Pair(NamedTuple):
 
 
 class DevCerts(NamedTuple):
-    """Pairs of the authority, the server, and the callers in the order of their SPIFFE IDs."""
+    """What was made.
+
+    Args:
+        ca: of the authority.
+        server: of the server.
+        clients: of the callers, in the order of their SPIFFE IDs.
+    """
 
     ca: Pair
     server: Pair
     clients: Sequence[Pair]
 
     def described(self) -> str:
-        """The files, and the commands that use them."""
+        """The files and the commands that use them, for the terminal."""
         pairs = (self.ca, self.server, *self.clients)
         lines = [f"{pair.cert}, {pair.key.name}: {', '.join(pair.names)}" for pair in pairs]
         mutual = f" --tls-client-ca {self.ca.cert}" if self.clients else ""
@@ -62,13 +71,13 @@ def make(folder: Path, *, hosts: Sequence[str], spiffe_ids: Sequence[str], days:
     """Makes an authority, a certificate for a server, and one for each SPIFFE ID.
 
     Args:
-        folder: where the files go; made if need be.
-        hosts: names and IP addresses of the server, beside those of this machine.
+        folder: for the files; created if missing.
+        hosts: names and IP addresses of the server, in addition to those of this machine.
         spiffe_ids: of callers, such as spiffe://example.org/billing.
-        days: how long all are valid.
+        days: of validity.
 
     Raises:
-        CannotMake: a file is there already or cannot be written, or a name is none.
+        CannotMake: a file exists already or cannot be written, or a name is not one.
     """
     names = tuple(dict.fromkeys((*LOCAL_HOSTS, *hosts)))
     made = DevCerts(
@@ -95,9 +104,13 @@ def _pair(folder: Path, stem: str, names: Sequence[str]) -> Pair:
 
 
 def _stem(spiffe_id: str) -> str:
-    """spiffe://example.org/ns/billing as ns-billing. Raises: CannotMake: it is no such ID."""
+    """The stem of a file name: ns-billing for spiffe://example.org/ns/billing.
+
+    Raises:
+        CannotMake: it is not a SPIFFE ID.
+    """
     if not SPIFFE_ID.fullmatch(spiffe_id):
-        raise CannotMake(f"{spiffe_id!r} is no SPIFFE ID such as spiffe://example.org/billing")
+        raise CannotMake(f"{spiffe_id!r} is not a SPIFFE ID such as spiffe://example.org/billing")
     domain, _, path = spiffe_id.removeprefix("spiffe://").partition("/")
     return path.replace("/", "-") or domain
 
@@ -107,7 +120,7 @@ def _check_free(paths: Sequence[Path]) -> None:
         if paths.count(path) > 1:
             raise CannotMake(f"two SPIFFE IDs would have the same file {path}; give each a DIR")
         if path.exists():
-            raise CannotMake(f"{path} is there already; give another DIR, or remove it")
+            raise CannotMake(f"{path} exists already; give another DIR, or remove it")
 
 
 def _host(name: str) -> x509.GeneralName:
@@ -118,11 +131,11 @@ def _host(name: str) -> x509.GeneralName:
     try:
         return x509.DNSName(name)
     except ValueError as error:
-        raise CannotMake(f"{name!r} is no host name: write it in ASCII (punycode)") from error
+        raise CannotMake(f"{name!r} is not a host name: write it in ASCII (punycode)") from error
 
 
 class _Authority:
-    """Args: days: how long it and what it issues are valid."""
+    """A certificate authority. Args: days: of validity, its own and that of what it issues."""
 
     def __init__(self, days: int) -> None:
         self._start = datetime.now(UTC) - CLOCKS_DIFFER
@@ -145,7 +158,7 @@ class _Authority:
         purpose = ExtendedKeyUsageOID.SERVER_AUTH if server else ExtendedKeyUsageOID.CLIENT_AUTH
         key = ec.generate_private_key(ec.SECP256R1())
         builder = (
-            # The names are all in the extension, as must be (RFC 6125); the subject is empty.
+            # All names are in the extension, as RFC 6125 demands; the subject is empty.
             self._builder(x509.Name([]), key)
             .add_extension(x509.SubjectAlternativeName(names), critical=True)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
@@ -200,7 +213,7 @@ def _usage(*, signs_certificates: bool) -> x509.KeyUsage:
 
 
 def _write(path: Path, content: bytes, *, mode: int) -> None:
-    """Raises: OSError: it cannot be written, or is there already."""
+    """Writes a new file. Raises: OSError: it cannot be written, or exists already."""
     file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     with os.fdopen(file, "wb") as stream:
         stream.write(content)

@@ -1,6 +1,6 @@
-"""A service to try things on: believable passes in every status, in a throw-away database.
+"""The sandbox: a server with plausible passes in every status, in a throw-away database.
 
-The database is made for it and gone with it, so that nothing real can be shown or reset.
+The database is created for it and deleted with it, so that nothing real can be shown or reset.
 """
 
 import asyncio
@@ -28,12 +28,16 @@ from idpass_server.rules.records import Money, Reason, Status
 from idpass_server.store.sqlite.store import SqliteStore
 
 SLOTS: Final = 60
+"""Slot limit of the account."""
 FEE: Final = Money("AUD", 4_500_000)
 FORMER_FEE: Final = Money("AUD", 3_900_000)
+"""Fee for a pass before it was raised."""
 FEE_RAISED_DAYS: Final = 4.0
+"""How long ago the fee was raised, days."""
 HOUR_US: Final = DAY_US // 24
 MINUTE_US: Final = HOUR_US // 60
 PORTS_TRIED: Final = 100
+"""Ports that are tried, from the one asked for upwards."""
 
 log = structlog.get_logger()
 
@@ -58,11 +62,18 @@ WHY: Final = (
 
 
 class Story(NamedTuple):
-    """What passes went through, how long ago, and how many did."""
+    """What some passes have gone through.
+
+    Args:
+        way: their statuses after NEW.
+        passes: number of passes.
+        days_ago: range of their registration, days before now.
+        validity_days: of their links.
+    """
 
     way: tuple[Status, ...]
     passes: int
-    days_ago: tuple[float, float]  # of the registration
+    days_ago: tuple[float, float]
     validity_days: int = 7
 
 
@@ -81,7 +92,7 @@ STORIES: Final = (
 
 
 def on_free_ports(settings: Settings) -> Settings:
-    """The settings, with the next free port for each that is taken, as by another sandbox."""
+    """The settings, with each port in use replaced by the next free one."""
     listen = _next_free(settings.listen)
     return replace(settings, listen=listen, http=settings.http and _next_free(settings.http))
 
@@ -98,7 +109,7 @@ def _next_free(address: str) -> str:
         except OSError as error:
             if error.errno == errno.EADDRINUSE:
                 continue
-            break  # the server says what is wrong with it
+            break  # the server reports what is wrong with it
         if candidate != int(port):
             log.warning("port_taken", wanted=address, takes=f"{host}:{candidate}")
         return f"{host}:{candidate}"
@@ -106,12 +117,13 @@ def _next_free(address: str) -> str:
 
 
 class Sandbox:
-    """Runs as a Server does; `reset` puts another one, with its data made anew, in its place.
+    """Runs as a Server does; `reset` replaces it with another one with new data.
 
     Args:
-        settings: but for the database.
+        settings: as of Server; the database is ignored.
 
-    Raises: as Server.
+    Raises:
+        OperatorError: as Server.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -128,7 +140,7 @@ class Sandbox:
         settings = replace(self._settings, db=f"sqlite:///{path}")
         self._server = Server(settings)
         address = await self._server.start()
-        # Whoever comes back after a reset looks for it where it was.
+        # After a reset, clients reconnect to the same address.
         self._settings = replace(self._settings, listen=address)
         return address
 
@@ -137,11 +149,11 @@ class Sandbox:
         self._server.drain()
 
     def stop(self) -> None:
-        """Asks it to stop; `wait` does it."""
+        """Asks it to stop, which `wait` carries out."""
         self._server.stop()
 
     async def wait(self) -> bool:
-        """Serves until it is asked to stop, and stops. Returns false if the store broke."""
+        """Serves until asked to stop, and stops. Returns false if the store broke."""
         try:
             while (healthy := await self._server.wait()) and self._again:
                 await self.start()
@@ -152,10 +164,10 @@ class Sandbox:
             self._folder.cleanup()
 
     async def reload(self) -> None:
-        """There is nothing to read again."""
+        """A no-op: there is nothing to reread."""
 
     async def reset(self) -> None:
-        """Makes all data anew; who asks meanwhile waits for the same."""
+        """Replaces all data; concurrent calls share one reset."""
         if self._again is None:
             self._again = asyncio.get_running_loop().create_future()
             self._server.stop()
@@ -180,7 +192,7 @@ def seed(path: Path) -> None:
 
 
 def _steps(now_us: int, rng: random.Random) -> Iterator[tuple[int, Command]]:
-    """When what is asked for, in any order."""
+    """Commands with the times at which they were given, in no order."""
     names = [f"{given} {family}" for given in GIVEN for family in FAMILY]
     rng.shuffle(names)
     for story in STORIES:
@@ -214,6 +226,6 @@ def _story(
 
 
 def _uuid7(time_ms: int, rng: random.Random) -> str:
-    """An id as it would have been given at that time (RFC 9562): lists go by it."""
+    """A UUIDv7 of a given time (RFC 9562): lists are ordered by id."""
     value = time_ms << 80 | 0x7 << 76 | rng.getrandbits(12) << 64
     return str(uuid.UUID(int=value | 0x2 << 62 | rng.getrandbits(62)))

@@ -15,7 +15,7 @@ export async function call(path, body) {
     status = response.status;
     answer = await response.json();
   } catch {
-    // Said by the status.
+    // The status says it.
   }
   const ok = status >= 200 && status < 300;
   return { path, body, status, ok, answer, ms: performance.now() - started };
@@ -27,7 +27,7 @@ export const detail = (status, name) =>
 
 export const reason = (status) => detail(status, "ErrorInfo")?.reason ?? "UNREACHABLE";
 
-/** All pages of passes, newest first; `page` is told each as it comes, and says whether to go on. */
+/** All pages of passes, newest first; `page` gets each as it arrives, and returns whether to go on. */
 export async function listAll(page) {
   let page_token;
   let page_size = 100; // a first page that is there at once
@@ -61,7 +61,7 @@ export async function history(id, status) {
       if (events.at(-1)?.to_status === status) break;
     }
   } catch {
-    // What was read until then is shown.
+    // Show what has been read so far.
   }
   clearTimeout(timer);
   stop.abort();

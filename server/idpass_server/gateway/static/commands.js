@@ -1,4 +1,4 @@
-// The same request as a person would send it from a shell.
+// The same request as shell commands.
 
 const METHODS = {
   "/idpass/cancel": "CancelIdPass",

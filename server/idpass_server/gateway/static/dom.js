@@ -1,4 +1,4 @@
-// Elements are made here. Text is only ever inserted as text.
+// Makes elements. Text is only ever inserted as text, never as HTML.
 
 /** An element: make("p", { class: "muted" }, "text", otherElement). */
 export function make(name, attributes = {}, ...children) {
@@ -14,7 +14,7 @@ export function make(name, attributes = {}, ...children) {
 
 export const byId = (id) => document.getElementById(id);
 
-/** Changes an element's text, and says whether that was a change. */
+/** Sets an element's text; returns whether it changed. */
 export function setText(element, text) {
   if (element.textContent === text) return false;
   element.textContent = text;

@@ -1,4 +1,4 @@
-// The latest request as it was sent, as commands to copy, and what was answered.
+// The latest request, also as commands to copy, and its answer.
 
 import { detail, reason } from "./api.js";
 import { curl, grpcurl, http } from "./commands.js";
@@ -19,7 +19,7 @@ function json(value) {
   return make("pre", { tabindex: "0", "aria-label": "Answer in JSON" }, ...parts, text.slice(end));
 }
 
-/** One line for people: what came of it. */
+/** The outcome in one line. */
 export function outcome({ ok, path, body, answer, status }) {
   if (!ok) return `Refused: ${status || "no answer"} ${reason(answer)}`;
   const checked = (body.requests?.[0] ?? body).validate_only ? "Checked only, nothing changed. It would be: " : "";

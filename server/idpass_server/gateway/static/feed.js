@@ -7,7 +7,7 @@ const clock = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-d
 const day = new Intl.DateTimeFormat(undefined, { day: "numeric", month: "short" });
 
 export class Feed {
-  /** `heard` is told of each event after `after`; `lost` that the stream cannot be resumed. */
+  /** Calls `heard` for each event after `after`, and `lost` if the stream cannot be resumed. */
   constructor(passes, heard, lost) {
     this.passes = passes;
     this.heard = heard;
@@ -25,20 +25,20 @@ export class Feed {
     let opened = false;
     source.addEventListener("open", () => {
       this.live("live", true);
-      // Whoever was away may have missed a reset, after which old numbers stand for new events.
+      // A reset may have been missed; after one, old sequences stand for new events.
       if (opened) this.lost();
       opened = true;
     });
     source.addEventListener("message", ({ data }) => this.take(JSON.parse(data)));
     source.addEventListener("error", () => {
       this.live("reconnecting", false);
-      // The browser comes back by itself, but for a stream that it was refused.
+      // The browser reconnects by itself, unless the stream was refused.
       if (source.readyState !== EventSource.CLOSED) return;
       setTimeout(() => source === this.source && this.lost(), 1000);
     });
   }
 
-  /** Nothing more is heard until the next start: what comes now may be from before a reset. */
+  /** Ignores events until the next start: they may be from before a reset. */
   stop() {
     this.source?.close();
     this.waiting = [];

@@ -1,4 +1,4 @@
-// The diagram of the lifecycle, with the way that one pass went lit up.
+// The diagram of the lifecycle, with the path of one pass highlighted.
 
 import { byId, money, setText, words } from "./dom.js";
 
@@ -57,7 +57,7 @@ export class Lifecycle {
     byId("lifecycle").append(drawing);
   }
 
-  /** Shows the way of a pass: its events, oldest first. */
+  /** Highlights the path of a pass, from its events, oldest first. */
   show(pass, events) {
     const way = events.map(({ to_status }) => to_status);
     for (const [status, node] of Object.entries(this.nodes)) {

@@ -1,4 +1,4 @@
-// What is known of the passes: loaded once, kept up to date by events.
+// The passes: loaded once, kept up to date by events.
 
 import { call, listAll } from "./api.js";
 
@@ -6,7 +6,7 @@ export const STATUSES = ["new", "opened", "in_progress", "complete", "failed", "
 export const IN_FLIGHT = new Set(["new", "opened", "in_progress"]);
 
 export class Passes {
-  /** `changed` is told that there is something new to show. */
+  /** Calls `changed` when there is something new to show. */
   constructor(changed) {
     this.changed = changed;
     this.byId = new Map();
@@ -37,7 +37,7 @@ export class Passes {
     return this.byId.get(id);
   }
 
-  /** Newest first: ids are made in the order of time. */
+  /** Newest first: ids are ordered by time. */
   all() {
     this.sorted ??= [...this.byId.values()].sort((a, b) => (a.id < b.id ? 1 : -1));
     return this.sorted;
@@ -75,7 +75,7 @@ export class Passes {
     this.changed();
   }
 
-  /** Asks for the passes that events told of and the list did not. */
+  /** Fetches the passes that appeared in events and not in the list. */
   async learn() {
     const turn = this.turn;
     const ids = [...this.unknown];

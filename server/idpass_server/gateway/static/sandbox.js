@@ -1,4 +1,4 @@
-// The sandbox page: what the buttons do, and what they make change.
+// The sandbox page: what the buttons do, and what they update.
 
 import { call, history } from "./api.js";
 import { byId, make, money, onFrame, setText, words } from "./dom.js";
@@ -18,7 +18,7 @@ const table = new Table(passes, selected);
 const lifecycle = new Lifecycle();
 const feed = new Feed(passes, heard, load);
 let exchange = new Exchange("localhost:50051");
-let last = []; // what was sent together the last time
+let last = []; // the latest requests, sent together
 
 function report(text, fine) {
   const line = byId("outcome");
@@ -100,7 +100,7 @@ async function reset() {
   report(done.ok ? "The mock data are as they were in the beginning." : outcome(done), done.ok);
 }
 
-/** Puts what is selected into words, buttons and the diagram. */
+/** Updates texts, buttons and the diagram for the selection. */
 function selected() {
   const chosen = table.selection();
   const one = chosen.length === 1;

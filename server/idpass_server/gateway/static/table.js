@@ -6,7 +6,7 @@ import { IN_FLIGHT, STATUSES } from "./passes.js";
 const PAGE = 12;
 
 export class Table {
-  /** `selected` is told when the selection changes. */
+  /** Calls `selected` when the selection changes. */
   constructor(passes, selected) {
     this.passes = passes;
     this.selected = selected;
@@ -61,7 +61,7 @@ export class Table {
     this.changed();
   }
 
-  /** Selects one pass and nothing else, and turns to where it can be seen. */
+  /** Selects only one pass, and turns to its page. */
   reveal(id) {
     if (!this.found().some((pass) => pass.id === id)) {
       byId("search").value = "";
@@ -76,7 +76,7 @@ export class Table {
     this.changed();
   }
 
-  /** The passes that the filter and the search leave. */
+  /** The passes that match the filter and the search. */
   found() {
     return this.passes.matching(this.status, byId("search").value);
   }
@@ -109,7 +109,7 @@ export class Table {
     byId("pick-all").checked = shown.length > 0 && shown.every(({ id }) => this.picked.has(id));
   }
 
-  /** Rows stay with their pass, so that the keyboard's focus stays where it was. */
+  /** A row stays with its pass, so that the keyboard focus is kept. */
   showRows(shown) {
     const body = byId("rows");
     const wanted = new Set(shown.map(({ id }) => id));

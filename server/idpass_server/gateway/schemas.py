@@ -1,0 +1,120 @@
+"""The parts of the OpenAPI document that are not in the protos: limits, money, errors, preface."""
+
+from typing import Any, Final
+
+from idpass_server.gateway import messages
+
+Json = dict[str, Any]
+
+UUID: Final = {"type": "string", "format": "uuid"}
+UUID_OR_EMPTY: Final = {
+    "type": "string",
+    "pattern": "^([0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12})?$",
+}
+KEY: Final = {"type": "string", "pattern": "^[!-~]{1,128}$"}
+KEY_OR_EMPTY: Final = {"type": "string", "pattern": "^[!-~]{0,128}$"}
+_STEERING: Final = (
+    "\\u0000-\\u0008\\u000b\\u000c\\u000e-\\u001f\\u007f-\\u009f\\u202a-\\u202e\\u2066-\\u2069"
+)
+TEXT: Final = {"type": "string", "pattern": f"^[^{_STEERING}]*$"}
+LINE: Final = {"type": "string", "pattern": f"^[^{_STEERING}\\t\\n\\r\\u2028\\u2029]*$"}
+MOMENT: Final = {"type": "string", "format": "date-time"}
+
+REFERENCE: Final[Json] = {
+    "description": "The call's own reference, also of a replay; the service logs it.",
+    "schema": {"type": "string"},
+}
+
+# Limits of fields of requests, which the comments give in words. The service alone decides; tests
+# compare the two.
+LIMITS: Final[dict[str, Json]] = {
+    "CancelRequest.id": UUID,
+    "CancelRequest.request_id": KEY_OR_EMPTY,
+    "CancelRequest.note": {**TEXT, "maxLength": 500},
+    "BatchCancelRequest.requests": {"minItems": 1, "maxItems": 1000},
+    "RegisterRequest.request_id": KEY_OR_EMPTY,
+    "RegisterRequest.link_validity_days": {"minimum": 0, "maximum": 14},
+    "RegisterRequest.applicant_reference": {**LINE, "maxLength": 128},
+    "RegisterRequest.supersedes": UUID_OR_EMPTY,
+    "AdvanceRequest.id": UUID,
+    "AdvanceRequest.request_id": KEY_OR_EMPTY,
+    "AdvanceRequest.to_status": {
+        "enum": ["opened", "in_progress", "complete", "expired", "failed"]
+    },
+    "GetRequest.id": UUID,
+    "ListRequest.page_size": {"minimum": 0},
+    "ListRequest.statuses": {"maxItems": 50},
+    "WatchRequest.after_sequence": {"minimum": 0},
+    "WatchRequest.id": UUID_OR_EMPTY,
+}
+KNOWN: Final[dict[str, Json]] = {
+    messages.TIMESTAMP: MOMENT,
+    messages.MONEY: {"$ref": "#/components/schemas/Money"},
+    messages.STATUS: {"$ref": "#/components/schemas/Status"},
+}
+MONEY: Final[Json] = {
+    "type": "object",
+    "description": "An amount of money.",
+    "properties": {
+        "currency": {"type": "string", "description": "ISO 4217.", "examples": ["AUD"]},
+        "amount": {
+            "type": "string",
+            "pattern": r"^-?\d+\.\d{2,9}$",
+            "description": "In units of the currency; a string, since it is exact.",
+            "examples": ["4.50"],
+        },
+    },
+    "required": ["currency", "amount"],
+}
+STATUS: Final[Json] = {
+    "type": "object",
+    "description": (
+        "A google.rpc.Status. Match the `reason` of the ErrorInfo in `details`, never the "
+        "message. `request_id` of the RequestInfo is the reference of the call."
+    ),
+    "properties": {
+        "code": {"type": "integer", "description": "Of google/rpc/code.proto."},
+        "message": {"type": "string", "description": "For people."},
+        "details": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "properties": {"@type": {"type": "string"}},
+                "required": ["@type"],
+            },
+        },
+    },
+    "required": ["code", "message", "details"],
+    "examples": [
+        {
+            "code": 9,
+            "message": "ID Pass 01932c07-… is complete (…); its status can no longer change.",
+            "details": [
+                {
+                    "@type": "type.googleapis.com/google.rpc.ErrorInfo",
+                    "reason": "PASS_COMPLETE",
+                    "domain": "idpass.v1",
+                    "metadata": {"id": "01932c07-…", "status": "complete", "endTime": "…"},
+                }
+            ],
+        }
+    ],
+}
+ERRORS: Final = {
+    "4XX": {"$ref": "#/components/responses/Refused"},
+    "5XX": {"$ref": "#/components/responses/Refused"},
+}
+HEAD: Final = """\
+The HTTP/JSON form of the gRPC service `idpass.v1.IdPassService`: each request is one gRPC call.
+
+* Bodies are JSON objects in UTF-8. Unknown fields are refused. Statuses and reasons are \
+lower-case words. What is not set is left out of an answer; booleans, numbers and lists always \
+stand.
+* The header `Idempotency-Key` is the same as `request_id` in the body.
+* Errors have the HTTP status that google/rpc/code.proto gives for their code, a \
+google.rpc.Status as body, and `Retry-After` where a retry may help: `cause` in the metadata says \
+whether the caller calls too often (`rate`) or too much is asked of the server (`server`).
+* `Idpass-Reference` is in the head of every answer, errors included.
+* Bodies have at most 16,384 bytes, that of `/idpass/batch-cancel` 2,500,000.
+
+"""

@@ -1,0 +1,108 @@
+"""Wires what lies between gRPC and the store: admission, watchers, metrics, and the services."""
+
+from typing import NamedTuple
+
+import grpc
+from grpc_health.v1 import health_pb2_grpc
+
+from idpass_server.api import methods
+from idpass_server.api.calls import Calls
+from idpass_server.api.identity import Identity
+from idpass_server.api.metrics import Metrics
+from idpass_server.api.rate import Limit
+from idpass_server.api.servicer import IdPassServicer
+from idpass_server.api.watch import Watchers
+from idpass_server.config import Settings
+from idpass_server.engine.readiness import Readiness
+from idpass_server.engine.reads import Reads
+from idpass_server.engine.writes import Engine
+from idpass_server.hosting import reflection
+from idpass_server.hosting.channel_options import options
+from idpass_server.hosting.health import Health
+from idpass_server.store import Store
+
+
+class Behind(NamedTuple):
+    """What a service stands on.
+
+    Args:
+        store: only its figures are shown; the engine and the reads use it.
+        engine: stores changes.
+        reads: read.
+        readiness: told by the health service.
+    """
+
+    store: Store
+    engine: Engine
+    reads: Reads
+    readiness: Readiness
+
+
+class Service(NamedTuple):
+    """A gRPC server that has no port yet, and the parts of it that have a life of their own."""
+
+    grpc: grpc.aio.Server
+    calls: Calls
+    watchers: Watchers
+    health: Health
+    metrics: Metrics
+
+
+def service(settings: Settings, identity: Identity, behind: Behind) -> Service:
+    """Makes a service.
+
+    Args:
+        settings: its limits.
+        identity: how callers are known.
+        behind: what it stands on.
+    """
+    metrics = Metrics()
+    calls = Calls(
+        identity,
+        metrics,
+        max_calls=settings.max_calls,
+        max_streams_per_account=settings.max_watchers_per_account,
+        limit=Limit(settings.default_rate_per_s, settings.burst),
+    )
+    watchers = Watchers(
+        behind.reads,
+        max_watchers=settings.max_watchers,
+        max_per_account=settings.max_watchers_per_account,
+        busy=lambda: calls.in_flight > 0,
+    )
+    servicer = IdPassServicer(
+        engine=behind.engine, reads=behind.reads, watchers=watchers, metrics=metrics
+    )
+    health = Health(behind.readiness)
+    _show(metrics, calls, watchers, behind)
+    return Service(_server(settings, servicer, calls, health), calls, watchers, health, metrics)
+
+
+def _show(metrics: Metrics, calls: Calls, watchers: Watchers, behind: Behind) -> None:
+    """Adds the gauges, whose values are read whenever Prometheus asks."""
+    metrics.gauge("calls_in_flight", "Unary calls in flight", lambda: calls.in_flight)
+    metrics.gauge("watchers", "Open WatchIdPasses streams", lambda: watchers.open)
+    metrics.gauge(
+        "failed_checkpoints",
+        "Times that the WAL could not be folded into the SQLite file",
+        lambda: behind.store.failed_checkpoints,
+    )
+    metrics.gauge(
+        "watchers_lag_events_max",
+        "Lag of the watcher furthest behind, in events",
+        lambda: watchers.lag_events_max,
+    )
+    metrics.gauge("pending_commands", "Changes waiting to be stored", lambda: behind.engine.pending)
+
+
+def _server(
+    settings: Settings, servicer: IdPassServicer, calls: Calls, health: Health
+) -> grpc.aio.Server:
+    # maximum_concurrent_rpcs is left alone: it costs each call 7 %, and `Calls` and `Watchers`
+    # have limits whose refusals say more.
+    server = grpc.aio.server(options=options(settings))
+    server.add_generic_rpc_handlers((methods.handlers(servicer, calls),))
+    health_pb2_grpc.add_HealthServicer_to_server(health, server)
+    if settings.reflects:
+        reflection.enable(server)
+    return server
