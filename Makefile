@@ -6,6 +6,7 @@ BIN := $(VENV)/bin
 GENERATE := .venv-generate
 STUBS := clients/python/src
 PROTOS := $(wildcard protos/idpass/v1/*.proto)
+PYTEST := $(if $(COVERAGE),$(BIN)/coverage run -m pytest,$(BIN)/python -m pytest)
 AT_ONCE := -n 4 --dist loadfile
 PIP := -m pip install --quiet --disable-pip-version-check
 
@@ -24,13 +25,12 @@ serve: $(VENV)/runtime ## Serve mock data on 127.0.0.1:50051, with a sandbox pag
 	@$(BIN)/idpass-server serve --http 127.0.0.1:8080 --sandbox
 
 test: $(VENV)/dev ## Run the suite, side by side by file
-	$(BIN)/python -m pytest $(AT_ONCE) tests
-
-coverage: $(VENV)/dev ## Run the suite and show the lines that no test runs, those of subprocesses included
 	@rm -f .coverage .coverage.*
-	$(BIN)/coverage run -m pytest $(AT_ONCE) tests
+	$(PYTEST) $(AT_ONCE) tests
+
+coverage: ## Show the lines that the last `make test COVERAGE=1` did not run, subprocesses included
 	@$(BIN)/coverage combine --quiet
-	$(BIN)/coverage report
+	@$(BIN)/coverage report
 
 prove: $(VENV)/dev ## Run the long drills: kills, failovers, abuse, fuzz; for about PROVE_MINUTES, or ten
 	PROVE_MINUTES=$${PROVE_MINUTES:-10} $(BIN)/python -m pytest -n 2 --dist loadfile --timeout 1800 \
