@@ -118,9 +118,8 @@ def test_commands_in_the_text_exist_with_their_options() -> None:
 
 
 def test_make_serve_serves_the_sandbox(tmp_path: Path) -> None:
-    made = subprocess.run(
-        ["make", "--dry-run", "serve"], cwd=ROOT, capture_output=True, text=True, check=True
-    )
+    make = ["make", "--no-print-directory", "--dry-run", "serve"]
+    made = subprocess.run(make, cwd=ROOT, capture_output=True, text=True, check=True)
     recipe = made.stdout.splitlines()[-1].replace(".venv/bin/", "")
     assert words(recipe) == words(command("http.md", "idpass-server serve --http 127.0.0.1:8080 -"))
     with process(tmp_path / "none.db", *Shell(tmp_path).options(recipe)) as server:

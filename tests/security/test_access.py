@@ -246,4 +246,4 @@ def test_mock_data_are_for_everyone(tmp_path: Path) -> None:
     file.write_text(caller("ann"))
     done = cli("serve", "--sandbox", "--http", "127.0.0.1:0", "--callers", str(file))
     assert done.returncode == 2
-    assert "its mock data are for everyone" in done.stderr
+    assert "whose mock data are for everyone" in done.stderr
