@@ -12,15 +12,14 @@ if TYPE_CHECKING:
         Account,
         AdvanceReceipt,
         Cancellation,
-        CancelReason,
         CancelResult,
         Event,
         IdPass,
         Money,
         Receipt,
         RegisterReceipt,
-        Status,
     )
+    from idpass._words import CancelReason, Status
     from idpass.aio import AsyncIdPassClient
     from idpass.client import IdPassClient
     from idpass.errors import (
@@ -54,7 +53,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 # The modules that define the public names, in the order they are searched.
-_HOMES = ("_records", "errors", "client", "aio")
+_HOMES = ("_words", "_records", "errors", "client", "aio")
 
 __all__ = [
     "Aborted",

@@ -15,17 +15,13 @@ from idpass import _read, _status
 from idpass._records import (
     Account,
     AdvanceReceipt,
-    AnyReason,
-    AnyStatus,
-    CancelReason,
     CancelResult,
     Event,
     IdPass,
     Receipt,
     RegisterReceipt,
-    Status,
-    Word,
 )
+from idpass._words import AnyReason, AnyStatus, CancelReason, Status, Word
 from idpass.errors import IdPassError
 from idpass.v1 import id_pass_pb2 as pb
 from idpass.v1 import id_pass_service_pb2 as service_pb

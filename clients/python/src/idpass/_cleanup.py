@@ -8,7 +8,8 @@ from datetime import datetime, timedelta, timezone
 from decimal import Decimal
 from typing import Any
 
-from idpass._records import CancelReason, CancelResult, Money, Status
+from idpass._records import CancelResult, Money
+from idpass._words import CancelReason, Status
 from idpass.client import IdPassClient
 from idpass.errors import PassChanged, PassEnded
 

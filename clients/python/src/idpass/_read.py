@@ -13,17 +13,8 @@ from typing import TypeVar
 from google.protobuf.timestamp_pb2 import Timestamp
 from google.type import money_pb2
 
-from idpass._records import (
-    Account,
-    Cancellation,
-    CancelReason,
-    Event,
-    IdPass,
-    Money,
-    Receipt,
-    Status,
-    Word,
-)
+from idpass._records import Account, Cancellation, Event, IdPass, Money, Receipt
+from idpass._words import CancelReason, Status, Word
 from idpass.v1 import id_pass_pb2 as pb
 from idpass.v1 import id_pass_service_pb2 as service_pb
 

@@ -18,7 +18,8 @@ from rich.table import Table
 from rich.text import Text
 
 from idpass._cleanup import Cleanup
-from idpass._records import Account, Event, IdPass, Receipt, Status
+from idpass._records import Account, Event, IdPass, Receipt
+from idpass._words import Status
 from idpass.errors import IdPassError
 
 TABLE_ROWS = 500

@@ -23,7 +23,7 @@ except ImportError:
 from idpass import __version__, _show, _stdio
 from idpass._cleanup import IN_FLIGHT, Cleanup
 from idpass._cli import EXIT_INTERRUPTED, EXIT_REFUSED, Cli, Command, Duration
-from idpass._records import CancelReason, Status
+from idpass._words import CancelReason, Status
 from idpass.client import IdPassClient
 from idpass.errors import IdPassError
 

@@ -21,9 +21,6 @@ from idpass._channel import ChannelOptions, Endpoint, LazyChannel, Pem, Token, c
 from idpass._records import (
     Account,
     AdvanceReceipt,
-    AnyReason,
-    AnyStatus,
-    CancelReason,
     CancelResult,
     Event,
     IdPass,
@@ -32,6 +29,7 @@ from idpass._records import (
 )
 from idpass._retry import Attempts, Reconnects, Throttle
 from idpass._stream import Stream
+from idpass._words import AnyReason, AnyStatus, CancelReason
 from idpass.errors import IdPassError
 from idpass.v1.id_pass_service_pb2_grpc import IdPassServiceStub
 

@@ -36,7 +36,7 @@ from typing import NamedTuple
 
 import grpc
 
-from idpass._records import CancelReason, Status
+from idpass._words import CancelReason, Status
 
 _NOTHING: Mapping[str, str] = {}
 
