@@ -11,7 +11,7 @@ import mypy.api
 import pytest
 
 import idpass
-from idpass import AsyncIdPassClient, CancelReason, IdPassClient, Status, _records, errors
+from idpass import AsyncIdPassClient, CancelReason, IdPassClient, Status, _records, _words, errors
 
 SAMPLE = Path(__file__).with_name("typed_caller.txt")
 
@@ -26,7 +26,7 @@ def test_the_public_names_are_there_and_no_others() -> None:
 
 
 def test_every_error_and_record_is_public() -> None:
-    for module in (errors, _records):
+    for module in (errors, _records, _words):
         for name, member in vars(module).items():
             if inspect.isclass(member) and member.__module__ == module.__name__:
                 assert name in idpass.__all__ or name == "Word"
@@ -70,7 +70,7 @@ def test_words_are_text_wherever_text_is_wanted() -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "typed"), [(Status, _records.AnyStatus), (CancelReason, _records.AnyReason)]
+    ("words", "typed"), [(Status, _words.AnyStatus), (CancelReason, _words.AnyReason)]
 )
 def test_a_type_checker_knows_every_word(words: Any, typed: Any) -> None:
     enum, literal = get_args(typed)
