@@ -25,15 +25,15 @@ serve: $(VENV)/runtime ## Serve mock data on 127.0.0.1:50051, with a sandbox pag
 	@$(BIN)/idpass-server serve --http 127.0.0.1:8080 --sandbox
 
 test: $(VENV)/dev ## Run the suite, side by side by file
-	@rm -f .coverage .coverage.*
-	$(PYTEST) $(AT_ONCE) tests
+	@$(if $(AGAIN),,rm -f .coverage .coverage.*)
+	$(PYTEST) $(AT_ONCE) $(AGAIN) tests
 
 coverage: ## Show the lines that the last `make test COVERAGE=1` did not run, subprocesses included
 	@$(BIN)/coverage combine --quiet
 	@$(BIN)/coverage report
 
 prove: $(VENV)/dev ## Run the long drills: kills, failovers, abuse, fuzz; for about PROVE_MINUTES, or ten
-	PROVE_MINUTES=$${PROVE_MINUTES:-10} $(BIN)/python -m pytest -n 2 --dist loadfile --timeout 1800 \
+	PROVE_MINUTES=$${PROVE_MINUTES:-10} $(BIN)/python -m pytest -n 2 --dist loadfile --timeout 1800 $(AGAIN) \
 		tests/prove tests/security/test_fuzz.py tests/security/test_isolation.py tests/service/test_model.py
 
 fuzz: $(VENV)/dev ## Send random and mutated requests for ten minutes, or FUZZ_SECONDS
