@@ -124,6 +124,7 @@ def test_a_stream_that_breaks_says_why() -> None:
 
 
 def test_a_reader_that_leaves_ends_its_call(server: Http) -> None:
+    server.register()
     with server.http.stream("GET", EVENTS) as response:
         EventStream(response).next()
     ended = ("WatchIdPasses", "CANCELLED")

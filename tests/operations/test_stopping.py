@@ -158,6 +158,8 @@ def refusal_of(calls: Calls) -> str:
     try:
         calls.account()
     except grpc.RpcError as error:
+        if error.code() is grpc.StatusCode.CANCELLED:  # it came while gRPC hung up
+            return "cancelled"
         assert error.code() is grpc.StatusCode.UNAVAILABLE
         return str(error.details()).partition(" to all")[0]
     return "answered"

@@ -230,7 +230,9 @@ def test_if_one_worker_cannot_start_none_serves(database: str) -> None:
         options = ("--db", database, "--workers", "3", "--metrics", f"127.0.0.1:{port - 1}")
         done = cli("serve", "--listen", "127.0.0.1:0", *options)
     assert done.returncode == 1
-    assert f"Error: 127.0.0.1:{port} cannot be listened on" in done.stderr
+    # Of the three ports, another program may have one beside ours as well.
+    told = [f"Error: 127.0.0.1:{each} cannot be listened on" for each in range(port - 1, port + 2)]
+    assert any(each in done.stderr for each in told)
     assert "Traceback" not in done.stderr
     assert '"serving"' not in done.stderr
 
