@@ -97,6 +97,24 @@ ROWS = [
         {"RetryInfo"},
     ),
     (
+        refusals.WebhooksDisabled(),
+        ("FAILED_PRECONDITION", 400, "WEBHOOKS_DISABLED"),
+        set(),
+        set(),
+    ),
+    (
+        refusals.WebhookNotFound("0198c0de-0000-7000-8000-000000000002"),
+        ("NOT_FOUND", 404, "WEBHOOK_NOT_FOUND"),
+        {"id"},
+        {"ResourceInfo"},
+    ),
+    (
+        refusals.TooManyWebhooks("acme", 20),
+        ("RESOURCE_EXHAUSTED", 429, "TOO_MANY_WEBHOOKS"),
+        {"limit"},
+        {"QuotaFailure"},
+    ),
+    (
         refusals.StoreUnavailable("the disk is full"),
         ("UNAVAILABLE", 503, "STORE_UNAVAILABLE"),
         {"outcome"},

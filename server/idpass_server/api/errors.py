@@ -32,12 +32,16 @@ from idpass_server.rules.refusals import (
     Refusal,
     RequestIdReused,
     StoreUnavailable,
+    TooManyWebhooks,
     TransitionNotAllowed,
     Unauthenticated,
+    WebhookNotFound,
+    WebhooksDisabled,
 )
 
 DOMAIN: Final = "idpass.v1"
 RESOURCE_TYPE: Final = "idpass.v1.IdPass"
+WEBHOOK_TYPE: Final = "idpass.v1.Webhook"
 OVERLOADED_RETRY_MS: Final = 200
 """Shortest retry delay that OVERLOADED suggests, milliseconds."""
 UNAVAILABLE_RETRY_MS: Final = 1_000
@@ -218,6 +222,35 @@ def _daily_quota_exhausted(refusal: DailyQuotaExhausted) -> Told:
     )
 
 
+def _webhook_not_found(refusal: WebhookNotFound) -> Told:
+    message = (
+        f"There is no webhook {refusal.webhook_id}; check the id and the account you call for."
+    )
+    return Told(
+        "WEBHOOK_NOT_FOUND",
+        message,
+        {"id": refusal.webhook_id},
+        [
+            details_pb2.ResourceInfo(
+                resource_type=WEBHOOK_TYPE, resource_name=refusal.webhook_id, description=message
+            )
+        ],
+    )
+
+
+def _too_many_webhooks(refusal: TooManyWebhooks) -> Told:
+    message = f"Account {refusal.account} has {refusal.limit} webhooks, as many as it may."
+    violation = details_pb2.QuotaFailure.Violation(
+        subject=f"accounts/{refusal.account}", description=message
+    )
+    return Told(
+        "TOO_MANY_WEBHOOKS",
+        message,
+        {"limit": str(refusal.limit)},
+        [details_pb2.QuotaFailure(violations=[violation])],
+    )
+
+
 def _store_unavailable(refusal: StoreUnavailable) -> Told:
     message = f"The service cannot answer now: {refusal}."
     if refusal.outcome_unknown:
@@ -267,6 +300,15 @@ TABLE: Final[Mapping[type[Refusal], tuple[grpc.StatusCode, Callable[[Any], Told]
             retry_ms=max(refusal.retry_ms or 0, OVERLOADED_RETRY_MS),
         ),
     ),
+    WebhooksDisabled: (
+        grpc.StatusCode.FAILED_PRECONDITION,
+        lambda _: Told(
+            "WEBHOOKS_DISABLED",
+            "This server has no webhook key; its operator can give it one with --webhook-key.",
+        ),
+    ),
+    WebhookNotFound: (grpc.StatusCode.NOT_FOUND, _webhook_not_found),
+    TooManyWebhooks: (grpc.StatusCode.RESOURCE_EXHAUSTED, _too_many_webhooks),
     StoreUnavailable: (grpc.StatusCode.UNAVAILABLE, _store_unavailable),
     InternalFault: (
         grpc.StatusCode.INTERNAL,

@@ -4,18 +4,29 @@
 `news` passes word of events from process to process.
 """
 
+import functools
 import math
+import re
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import psycopg
 
 from idpass_server.ids import new_uuid
 from idpass_server.rules.commands import Command
 from idpass_server.rules.records import Account, Event, Money, Pass
-from idpass_server.store import LIST_SCAN_ROWS, CannotOpen, Committed, ListQuery, Page, Tell
+from idpass_server.store import (
+    DELIVERY_LEASE,
+    LEASE_US,
+    LIST_SCAN_ROWS,
+    CannotOpen,
+    Committed,
+    ListQuery,
+    Page,
+    Tell,
+)
 from idpass_server.store.postgres import schema as postgres_schema
 from idpass_server.store.postgres import sql
 from idpass_server.store.postgres.errors import cannot_connect
@@ -25,6 +36,7 @@ from idpass_server.store.postgres.news import Announcer, Listener
 from idpass_server.store.postgres.session import OPERATING
 from idpass_server.store.postgres.writer import LOCK_WAIT_S, Writer
 from idpass_server.store.schema import Plan, plan
+from idpass_server.store.webhooks import Dialect, Execute, WebhookTables
 from idpass_server.urls import shown_url
 
 SWEEP_LEASE_US: Final = 5_000_000
@@ -37,7 +49,10 @@ CLOCKS_APART_US: Final = 60_000_000
 """Largest clock difference between hosts, microseconds; a lease further ahead is ignored, as its
 holder's clock is wrong."""
 
+_NAMED: Final = re.compile(r":(\w+)")
+
 Parameters = Sequence[object] | Mapping[str, object]
+T = TypeVar("T")
 
 
 class PostgresStore:
@@ -65,6 +80,16 @@ class PostgresStore:
         self._lookout: Lookout | None = None
         self._holder = new_uuid()
         self._lease_until_us = 0
+        self._fence = {"name": DELIVERY_LEASE, "holder": self._holder}
+        self.webhooks = WebhookTables(
+            Dialect(
+                self._read_rows,
+                self._transaction,
+                rows="json_array_elements(CAST(:rows AS json)) AS each (value)",
+                claim=sql.LEASE_ALONE,
+                fence=sql.LEASE_FENCE,
+            )
+        )
         try:
             postgres_schema.check(self._link.connection(), shown_url(url))
         except BaseException as error:
@@ -176,10 +201,40 @@ class PostgresStore:
         self._lease_until_us = until_us if claimed else 0
         return claimed
 
+    def claim_lease(self, name: str, now_us: int) -> int | None:
+        values = {
+            "name": name,
+            "holder": self._holder,
+            "now_us": now_us,
+            "until_us": now_us + LEASE_US,
+            "too_far_us": now_us + LEASE_US + CLOCKS_APART_US,
+        }
+        row = self._one(sql.CLAIM_LEASE, values)
+        return row[0] if row else None
+
+    def release_lease(self, name: str) -> None:
+        self._changed(sql.RELEASE_LEASE, {"name": name, "holder": self._holder})
+
     def listen(self, watched: Callable[[], Collection[str]], tell: Tell) -> None:
         self._announcer = Announcer(self._database.link())
         self._lookout = Lookout(self._database)
         self._listener = Listener(self._database.link(), watched, tell)
+
+    def _read_rows(self, statement: str, parameters: Mapping[str, object]) -> list[Any]:
+        return self._all(_named(statement), parameters)
+
+    def _transaction(self, work: Callable[[Execute], T]) -> T:
+        """Runs a function in a transaction, on this thread's own connection."""
+
+        def run(connection: Connection) -> T:
+            def execute(statement: str, parameters: Mapping[str, object]) -> list[Any]:
+                cursor = connection.execute(_named(statement), {**self._fence, **parameters})
+                return cursor.fetchall() if cursor.description else []
+
+            with connection.transaction():
+                return work(execute)
+
+        return self._reader.run(run)
 
     def _one(self, statement: str, parameters: Parameters) -> Any:
         return self._reader.run(lambda it: it.execute(statement, parameters).fetchone())
@@ -198,6 +253,12 @@ class PostgresStore:
             with self._readers_lock:
                 self._readers.append(reader)
         return reader
+
+
+@functools.cache
+def _named(statement: str) -> str:
+    """A statement of `store.webhooks` with its parameters as psycopg names them."""
+    return _NAMED.sub(r"%(\1)s", statement)
 
 
 def migrate(url: str) -> list[str]:

@@ -12,10 +12,10 @@ because its answers would be about data that nobody will find again.
 
 import json
 import threading
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from idpass_server.rules.batch import Batch, Needs, Replays, short_of_slots
 from idpass_server.rules.commands import Command
@@ -26,9 +26,12 @@ from idpass_server.store.sqlite import sql
 from idpass_server.store.sqlite.checkpoints import Checkpoints
 from idpass_server.store.sqlite.file import BUSY_TIMEOUT_S, connect, own_errors, sqlite3
 from idpass_server.store.sqlite.opening import opened
+from idpass_server.store.webhooks import Dialect, Execute, WebhookTables
 
 CHECK_TIMEOUT_S: Final = 0.2
 """Timeout of a check for another process's lock, seconds."""
+
+T = TypeVar("T")
 
 
 class SqliteStore:
@@ -43,6 +46,7 @@ class SqliteStore:
 
     Attributes:
         migrated: names of the migrations that opening the file applied.
+        webhooks: endpoints of webhooks, and what has become of their events.
 
     Raises:
         CannotOpen: another process serves the file, or it is not fit for use.
@@ -64,6 +68,9 @@ class SqliteStore:
         self._local = threading.local()
         self._readers: list[Any] = []
         self._readers_lock = threading.Lock()
+        self.webhooks = WebhookTables(
+            Dialect(self._read_rows, self._transaction, rows="json_each(:rows)")
+        )
 
     def close(self) -> None:
         """Closes all connections.
@@ -134,6 +141,26 @@ class SqliteStore:
         self._same_file(outcome_unknown=True)
         return Committed.of(batch, outcomes)
 
+    def _transaction(self, work: Callable[[Execute], T]) -> T:
+        """Runs a function in a transaction; for the thread that commits."""
+
+        def execute(statement: str, parameters: Mapping[str, object]) -> list[Any]:
+            found: list[Any] = self._writer.execute(statement, parameters).fetchall()
+            return found
+
+        with self._errors():
+            self._checkpoints.check()
+            self._writer.execute("BEGIN IMMEDIATE")
+            try:
+                done = work(execute)
+                self._same_file()
+            except BaseException:
+                self._rollback()
+                raise
+        self._commit()
+        self._same_file(outcome_unknown=True)
+        return done
+
     def _commit(self) -> None:
         try:
             self._writer.execute("COMMIT")
@@ -176,6 +203,12 @@ class SqliteStore:
 
     def claim_sweep(self, now_us: int) -> bool:  # noqa: ARG002
         return True
+
+    def claim_lease(self, name: str, now_us: int) -> int | None:  # noqa: ARG002
+        return 1
+
+    def release_lease(self, name: str) -> None:
+        pass
 
     def listen(self, watched: Callable[[], Collection[str]], tell: Tell) -> None:
         pass
@@ -260,6 +293,11 @@ class SqliteStore:
     def due(self, due_us: int, limit: int, account: str | None = None) -> list[Pass]:
         with self._errors():
             return _due(self._reader, due_us, limit, account)
+
+    def _read_rows(self, statement: str, parameters: Mapping[str, object]) -> list[Any]:
+        with self._errors():
+            found: list[Any] = self._reader.execute(statement, parameters).fetchall()
+        return found
 
     @property
     def _reader(self) -> Any:

@@ -132,6 +132,25 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
         { "reason": "OVERLOADED", "domain": "idpass.v1",
           "metadata": { "cause": "rate" } }
     """
+    ERROR_REASON_WEBHOOKS_DISABLED: _ErrorReason.ValueType  # 20
+    """FAILED_PRECONDITION. The server was started without a webhook key; its
+    operator can give it one with --webhook-key.
+
+        { "reason": "WEBHOOKS_DISABLED", "domain": "idpass.v1", "metadata": {} }
+    """
+    ERROR_REASON_WEBHOOK_NOT_FOUND: _ErrorReason.ValueType  # 21
+    """NOT_FOUND. The account has no such webhook.
+
+        { "reason": "WEBHOOK_NOT_FOUND", "domain": "idpass.v1",
+          "metadata": { "id": "01932c07-…" } }
+    """
+    ERROR_REASON_TOO_MANY_WEBHOOKS: _ErrorReason.ValueType  # 22
+    """RESOURCE_EXHAUSTED. The account has as many webhooks as it may; delete one.
+    A google.rpc.QuotaFailure states the limit.
+
+        { "reason": "TOO_MANY_WEBHOOKS", "domain": "idpass.v1",
+          "metadata": { "limit": "20" } }
+    """
     ERROR_REASON_STORE_UNAVAILABLE: _ErrorReason.ValueType  # 15
     """UNAVAILABLE. The store cannot answer now, for example because its disk is
     full, or the server is stopping. If `outcome` is "unknown" the change may or
@@ -267,6 +286,25 @@ in google.rpc.RetryInfo (also in `grpc-retry-pushback-ms`).
 
     { "reason": "OVERLOADED", "domain": "idpass.v1",
       "metadata": { "cause": "rate" } }
+"""
+ERROR_REASON_WEBHOOKS_DISABLED: ErrorReason.ValueType  # 20
+"""FAILED_PRECONDITION. The server was started without a webhook key; its
+operator can give it one with --webhook-key.
+
+    { "reason": "WEBHOOKS_DISABLED", "domain": "idpass.v1", "metadata": {} }
+"""
+ERROR_REASON_WEBHOOK_NOT_FOUND: ErrorReason.ValueType  # 21
+"""NOT_FOUND. The account has no such webhook.
+
+    { "reason": "WEBHOOK_NOT_FOUND", "domain": "idpass.v1",
+      "metadata": { "id": "01932c07-…" } }
+"""
+ERROR_REASON_TOO_MANY_WEBHOOKS: ErrorReason.ValueType  # 22
+"""RESOURCE_EXHAUSTED. The account has as many webhooks as it may; delete one.
+A google.rpc.QuotaFailure states the limit.
+
+    { "reason": "TOO_MANY_WEBHOOKS", "domain": "idpass.v1",
+      "metadata": { "limit": "20" } }
 """
 ERROR_REASON_STORE_UNAVAILABLE: ErrorReason.ValueType  # 15
 """UNAVAILABLE. The store cannot answer now, for example because its disk is

@@ -1,0 +1,323 @@
+"""Endpoints, as callers manage them. Every method raises refusals of `rules.refusals`."""
+
+from collections.abc import Sequence
+from typing import Final, NamedTuple, Protocol
+
+from idpass_server.delivery.addresses import Addresses, BadUrl
+from idpass_server.delivery.signing import Secrets
+from idpass_server.engine.clock import Clock
+from idpass_server.engine.reads import Reads
+from idpass_server.engine.writes import Engine
+from idpass_server.ids import new_uuid
+from idpass_server.rules import webhooks as rules
+from idpass_server.rules.records import Event, Status
+from idpass_server.rules.refusals import InvalidRequest, Violation, WebhookNotFound
+from idpass_server.rules.webhooks import Attempt, Delivery, PausedReason, Webhook
+from idpass_server.store import Store
+from idpass_server.store.webhooks import Pending, paused, resumed, rotated
+
+MAX_PAGE: Final = 100
+"""Number of deliveries in a page."""
+
+
+class DeliveryPage(NamedTuple):
+    """Part of an endpoint's deliveries.
+
+    Attributes:
+        deliveries: newest event first.
+        next_before_sequence: `before_sequence` of the next page; None after the last.
+    """
+
+    deliveries: list[Delivery]
+    next_before_sequence: int | None
+
+
+class Outgoing(Protocol):
+    """What delivers; `delivering.Delivering`, or nothing in a test."""
+
+    def changed(self) -> None:
+        """Endpoints have changed."""
+
+    async def test(self, webhook: Webhook) -> Attempt:
+        """Sends a test event, once."""
+
+
+class Webhooks:
+    """Endpoints of all accounts.
+
+    Args:
+        store: keeps them.
+        engine: runs what changes them.
+        reads: runs what reads them.
+        clock: tells when.
+        secrets: derives their secrets.
+        addresses: judges their URLs.
+        outgoing: delivers; told of each change.
+    """
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        engine: Engine,
+        reads: Reads,
+        clock: Clock,
+        secrets: Secrets,
+        addresses: Addresses,
+        outgoing: Outgoing,
+    ) -> None:
+        self._tables = store.webhooks
+        self._store = store
+        self._engine = engine
+        self._reads = reads
+        self._clock = clock
+        self._secrets = secrets
+        self._addresses = addresses
+        self._outgoing = outgoing
+
+    async def create(
+        self,
+        account: str,
+        caller: str,
+        url: str,
+        *,
+        statuses: Sequence[Status] = (),
+        after_sequence: int | None = None,
+        request_id: str | None = None,
+    ) -> tuple[Webhook, str]:
+        """Creates an endpoint.
+
+        Args:
+            account: whose events it gets.
+            caller: who creates it.
+            url: where events are posted to.
+            statuses: only events that lead to one of these; empty for all.
+            after_sequence: the sequence to start after; None to start with the next event.
+            request_id: idempotency key: repeated with the same content, it gives the endpoint that
+                was created first, with the secret that is in force.
+
+        Returns:
+            the endpoint, and its secret.
+
+        Raises:
+            InvalidRequest: the URL cannot be an endpoint's, or `after_sequence` is ahead of the
+                newest event.
+            TooManyWebhooks: the account has MAX_WEBHOOKS.
+            RequestIdReused: the request_id was used for another request.
+        """
+        url = self._checked(url)
+        wanted = _joined(statuses)
+        if after_sequence is not None:
+            await self._check_sequence(account, "after_sequence", after_sequence)
+        now_us = self._clock.now().us
+        webhook = Webhook(
+            account=account,
+            id=new_uuid(),
+            url=url,
+            wanted=wanted,
+            state=rules.State.ACTIVE,
+            paused_reason=PausedReason.NOT_PAUSED,
+            generation=1,
+            previous_until_us=0,
+            cursor=0,
+            version=1,
+            caller=caller,
+            create_time_us=now_us,
+            update_time_us=now_us,
+            request_id=request_id,
+            request_digest=request_id and rules.request_digest(url, wanted, after_sequence),
+        )
+        webhook = await self._engine.run(lambda it: it.webhooks.create(webhook, after_sequence))
+        self._outgoing.changed()
+        return webhook, self._secrets.secret(webhook)
+
+    async def get(self, account: str, webhook_id: str) -> Webhook:
+        """An endpoint.
+
+        Raises:
+            WebhookNotFound: the account has no such endpoint.
+        """
+        webhook = await self._reads.run(self._tables.get, account, webhook_id)
+        if webhook is None:
+            raise WebhookNotFound(webhook_id)
+        return webhook
+
+    async def list(self, account: str) -> list[Webhook]:
+        """The endpoints of an account, oldest first: MAX_WEBHOOKS at most."""
+        return await self._reads.run(self._tables.of_account, account)
+
+    async def update(
+        self,
+        account: str,
+        webhook_id: str,
+        *,
+        url: str | None = None,
+        statuses: Sequence[Status] | None = None,
+        pause: bool | None = None,
+    ) -> Webhook:
+        """Changes an endpoint; None leaves a field as it is.
+
+        What it missed while it was paused is delivered once it is not.
+
+        Args:
+            account: that it belongs to.
+            webhook_id: its UUID.
+            url: where events are posted to.
+            statuses: only events that lead to one of these; empty for all.
+            pause: whether it is left alone; false ends a pause, whatever its reason.
+
+        Raises:
+            InvalidRequest: the URL cannot be an endpoint's.
+            WebhookNotFound: the account has no such endpoint.
+        """
+        url = None if url is None else self._checked(url)
+
+        def change(webhook: Webhook) -> Webhook:
+            if url is not None:
+                webhook = webhook._replace(url=url)
+            if statuses is not None:
+                webhook = webhook._replace(wanted=_joined(statuses))
+            return webhook if pause is None else _set_paused(webhook, to=pause)
+
+        now_us = self._clock.now().us
+        webhook = await self._engine.run(
+            lambda it: it.webhooks.change(account, webhook_id, change, now_us)
+        )
+        self._outgoing.changed()
+        return webhook
+
+    async def delete(self, account: str, webhook_id: str) -> None:
+        """Deletes an endpoint. What is being sent may still arrive; nothing is begun any more.
+
+        Raises:
+            WebhookNotFound: the account has no such endpoint.
+        """
+        await self._engine.run(lambda it: it.webhooks.delete(account, webhook_id))
+        self._outgoing.changed()
+
+    async def rotate_secret(self, account: str, webhook_id: str) -> tuple[Webhook, str]:
+        """Gives an endpoint a new secret; the former one signs as well for 24 hours.
+
+        Returns:
+            the endpoint, and its new secret.
+
+        Raises:
+            WebhookNotFound: the account has no such endpoint.
+        """
+        now_us = self._clock.now().us
+        webhook = await self._engine.run(
+            lambda it: it.webhooks.change(
+                account, webhook_id, lambda each: rotated(each, now_us), now_us
+            )
+        )
+        self._outgoing.changed()
+        return webhook, self._secrets.secret(webhook)
+
+    async def test(self, account: str, webhook_id: str) -> Attempt:
+        """Sends an event `webhook.test` to an endpoint, paused or not, once.
+
+        Returns:
+            what came of it.
+
+        Raises:
+            WebhookNotFound: the account has no such endpoint.
+            Overloaded: too many requests to receivers are under way.
+        """
+        return await self._outgoing.test(await self.get(account, webhook_id))
+
+    async def deliveries(
+        self, account: str, webhook_id: str, limit: int, before_sequence: int | None = None
+    ) -> DeliveryPage:
+        """One page of what is kept of an endpoint's deliveries.
+
+        Args:
+            account: that it belongs to.
+            webhook_id: its UUID.
+            limit: largest number of deliveries; MAX_PAGE at most.
+            before_sequence: `next_before_sequence` of the page before; None for the first.
+
+        Raises:
+            WebhookNotFound: the account has no such endpoint.
+        """
+        await self.get(account, webhook_id)
+        limit = min(limit, MAX_PAGE)
+        found = await self._reads.run(
+            self._tables.deliveries, account, webhook_id, limit, before_sequence
+        )
+        return DeliveryPage(found, found[-1].sequence if len(found) == limit else None)
+
+    async def redeliver(
+        self,
+        account: str,
+        webhook_id: str,
+        *,
+        sequence: int | None = None,
+        from_sequence: int | None = None,
+    ) -> Webhook:
+        """Delivers again what was delivered or given up: one event, or every one from a sequence.
+
+        An event that has not been begun yet comes anyway, and is left alone.
+
+        Args:
+            account: that the endpoint belongs to.
+            webhook_id: UUID of the endpoint.
+            sequence: of the one event.
+            from_sequence: of the first event.
+
+        Raises:
+            InvalidRequest: not exactly one of the two is given, or the account has no such event.
+            WebhookNotFound: the account has no such endpoint.
+        """
+        if (sequence is None) == (from_sequence is None):
+            text = "give either a sequence or a from_sequence"
+            raise InvalidRequest([Violation("sequence", text)])
+        await self.get(account, webhook_id)
+        now_us = self._clock.now().us
+        if sequence is not None:
+            event = await self._event(account, sequence)
+            again = Pending(sequence, event.id_pass_id, rules.event_type(event), 0, 0)
+            webhook = await self._engine.run(
+                lambda it: it.webhooks.redeliver(account, webhook_id, again, now_us)
+            )
+        else:
+            first = from_sequence or 0
+            await self._check_sequence(account, "from_sequence", first)
+            webhook = await self._engine.run(
+                lambda it: it.webhooks.redeliver_from(account, webhook_id, first, now_us)
+            )
+        self._outgoing.changed()
+        return webhook
+
+    def _checked(self, url: str) -> str:
+        try:
+            return self._addresses.check(url)
+        except BadUrl as error:
+            raise InvalidRequest([Violation("url", str(error))]) from error
+
+    async def _event(self, account: str, sequence: int) -> Event:
+        found = await self._reads.run(self._store.events, account, sequence - 1, 1)
+        if not found or found[0].sequence != sequence:
+            raise InvalidRequest([Violation("sequence", "is not of an event of the account")])
+        return found[0]
+
+    async def _check_sequence(self, account: str, field: str, sequence: int) -> None:
+        found = await self._reads.run(self._store.get_account, account)
+        newest = found.last_sequence if found is not None else 0
+        if not 0 <= sequence <= newest:
+            raise InvalidRequest(
+                [
+                    Violation(
+                        field, f"{sequence} is not from 0 to that of the newest event, {newest}"
+                    )
+                ]
+            )
+
+
+def _joined(statuses: Sequence[Status]) -> str:
+    return ",".join(sorted({str(Status(status)) for status in statuses}))
+
+
+def _set_paused(webhook: Webhook, *, to: bool) -> Webhook:
+    if to == webhook.paused:
+        return webhook
+    return paused(webhook, PausedReason.CALLER) if to else resumed(webhook)
