@@ -237,6 +237,20 @@ class Settings:
         "FILE",
         "File that lists the callers; without it everyone acts for the account `demo`.",
     )
+    webhook_key: str | None = option(
+        "--webhook-key",
+        None,
+        "FILE",
+        "File with the key that the secrets of webhooks are derived from, made by "
+        "`idpass-server webhook-key`; enables webhooks. The same for every process.",
+    )
+    webhook_allow: str | None = option(
+        "--webhook-allow",
+        None,
+        "NETWORKS",
+        "Networks that webhooks may reach although they are not public, also over plain HTTP, such "
+        "as 10.1.0.0/16,fd00::/8.",
+    )
     reflection: bool | None = option(
         "--reflection",
         None,
@@ -272,6 +286,12 @@ class Settings:
             )
         if self.workers > 1:
             self._check_workers()
+        if self.webhook_allow is not None:
+            addresses.networks("--webhook-allow", self.webhook_allow)
+            if self.webhook_key is None:
+                raise BadSetting(
+                    "--webhook-allow needs --webhook-key, without which there are none"
+                )
         sqlite_path(self.db)
 
     def _check_metrics(self, metrics: str) -> None:

@@ -13,8 +13,9 @@ from urllib.parse import SplitResult, urlsplit
 
 import idna
 
+from idpass_server.addresses import Network
+
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 MAX_URL_CHARACTERS: Final = 2_048
 """Length of an endpoint's URL."""
@@ -156,15 +157,6 @@ class Addresses:
         if reason is not None:
             raise BadUrl(f"has the address {text}, which {reason}")
         return text
-
-
-def parse_networks(text: str) -> list[Network]:
-    """Parses networks such as "10.0.0.0/8,fd00::/8".
-
-    Raises:
-        ValueError: one of them is no network; the message names it.
-    """
-    return [ipaddress.ip_network(each.strip()) for each in text.split(",")]
 
 
 def _ascii(host: str) -> str:

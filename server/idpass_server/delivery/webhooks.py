@@ -1,6 +1,6 @@
 """Endpoints, as callers manage them. Every method raises refusals of `rules.refusals`."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple, Protocol
 
 from idpass_server.delivery.addresses import Addresses, BadUrl
@@ -14,9 +14,9 @@ from idpass_server.rules.records import Event, Status
 from idpass_server.rules.refusals import InvalidRequest, Violation, WebhookNotFound
 from idpass_server.rules.webhooks import Attempt, Delivery, PausedReason, Webhook
 from idpass_server.store import Store
-from idpass_server.store.webhooks import Pending, paused, resumed, rotated
+from idpass_server.store.webhooks import Pending
 
-MAX_PAGE: Final = 100
+MAX_PAGE: Final = 200
 """Number of deliveries in a page."""
 
 
@@ -32,8 +32,26 @@ class DeliveryPage(NamedTuple):
     next_before_sequence: int | None
 
 
+class Created(NamedTuple):
+    """An endpoint was created.
+
+    Attributes:
+        webhook: the endpoint.
+        secret: its secret.
+        replayed: whether an earlier call with the same request_id created it.
+    """
+
+    webhook: Webhook
+    secret: str
+    replayed: bool
+
+
 class Outgoing(Protocol):
-    """What delivers; `delivering.Delivering`, or nothing in a test."""
+    """What delivers: `delivering.Delivering`."""
+
+    @property
+    def history(self) -> str:
+        """The history id of the database."""
 
     def changed(self) -> None:
         """Endpoints have changed."""
@@ -84,7 +102,7 @@ class Webhooks:
         statuses: Sequence[Status] = (),
         after_sequence: int | None = None,
         request_id: str | None = None,
-    ) -> tuple[Webhook, str]:
+    ) -> Created:
         """Creates an endpoint.
 
         Args:
@@ -95,9 +113,6 @@ class Webhooks:
             after_sequence: the sequence to start after; None to start with the next event.
             request_id: idempotency key: repeated with the same content, it gives the endpoint that
                 was created first, with the secret that is in force.
-
-        Returns:
-            the endpoint, and its secret.
 
         Raises:
             InvalidRequest: the URL cannot be an endpoint's, or `after_sequence` is ahead of the
@@ -127,9 +142,9 @@ class Webhooks:
             request_id=request_id,
             request_digest=request_id and rules.request_digest(url, wanted, after_sequence),
         )
-        webhook = await self._engine.run(lambda it: it.webhooks.create(webhook, after_sequence))
+        made = await self._engine.run(lambda it: it.webhooks.create(webhook, after_sequence))
         self._outgoing.changed()
-        return webhook, self._secrets.secret(webhook)
+        return Created(made, self._secrets.secret(made), replayed=made.id != webhook.id)
 
     async def get(self, account: str, webhook_id: str) -> Webhook:
         """An endpoint.
@@ -149,6 +164,7 @@ class Webhooks:
     async def update(
         self,
         account: str,
+        caller: str,
         webhook_id: str,
         *,
         url: str | None = None,
@@ -161,6 +177,7 @@ class Webhooks:
 
         Args:
             account: that it belongs to.
+            caller: who changes it.
             webhook_id: its UUID.
             url: where events are posted to.
             statuses: only events that lead to one of these; empty for all.
@@ -177,14 +194,16 @@ class Webhooks:
                 webhook = webhook._replace(url=url)
             if statuses is not None:
                 webhook = webhook._replace(wanted=_joined(statuses))
-            return webhook if pause is None else _set_paused(webhook, to=pause)
+            if pause is not None and pause != webhook.paused:
+                webhook = (
+                    rules.paused(webhook, PausedReason.REQUESTED, now_us)
+                    if pause
+                    else rules.resumed(webhook)
+                )
+            return webhook._replace(caller=caller)
 
         now_us = self._clock.now().us
-        webhook = await self._engine.run(
-            lambda it: it.webhooks.change(account, webhook_id, change, now_us)
-        )
-        self._outgoing.changed()
-        return webhook
+        return await self._change(account, webhook_id, change, now_us)
 
     async def delete(self, account: str, webhook_id: str) -> None:
         """Deletes an endpoint. What is being sent may still arrive; nothing is begun any more.
@@ -195,8 +214,18 @@ class Webhooks:
         await self._engine.run(lambda it: it.webhooks.delete(account, webhook_id))
         self._outgoing.changed()
 
-    async def rotate_secret(self, account: str, webhook_id: str) -> tuple[Webhook, str]:
+    async def rotate_secret(
+        self, account: str, caller: str, webhook_id: str, *, immediate: bool = False
+    ) -> tuple[Webhook, str]:
         """Gives an endpoint a new secret; the former one signs as well for 24 hours.
+
+        Repeated within that time it gives the same secret again.
+
+        Args:
+            account: that it belongs to.
+            caller: who changes it.
+            webhook_id: its UUID.
+            immediate: give it another secret in any case, and let no former one sign.
 
         Returns:
             the endpoint, and its new secret.
@@ -205,12 +234,11 @@ class Webhooks:
             WebhookNotFound: the account has no such endpoint.
         """
         now_us = self._clock.now().us
-        webhook = await self._engine.run(
-            lambda it: it.webhooks.change(
-                account, webhook_id, lambda each: rotated(each, now_us), now_us
-            )
-        )
-        self._outgoing.changed()
+
+        def change(webhook: Webhook) -> Webhook:
+            return rules.rotated(webhook, now_us, immediate=immediate)._replace(caller=caller)
+
+        webhook = await self._change(account, webhook_id, change, now_us)
         return webhook, self._secrets.secret(webhook)
 
     async def test(self, account: str, webhook_id: str) -> Attempt:
@@ -244,7 +272,12 @@ class Webhooks:
         found = await self._reads.run(
             self._tables.deliveries, account, webhook_id, limit, before_sequence
         )
-        return DeliveryPage(found, found[-1].sequence if len(found) == limit else None)
+        history = self._outgoing.history
+        shown = [
+            each._replace(message_id=rules.message_id(history, account, each.sequence, webhook_id))
+            for each in found
+        ]
+        return DeliveryPage(shown, found[-1].sequence if len(found) == limit else None)
 
     async def redeliver(
         self,
@@ -275,7 +308,8 @@ class Webhooks:
         now_us = self._clock.now().us
         if sequence is not None:
             event = await self._event(account, sequence)
-            again = Pending(sequence, event.id_pass_id, rules.event_type(event), 0, 0)
+            kind = rules.event_type(event)
+            again = Pending(sequence, event.id_pass_id, kind, event.event_time_us, 0, 0)
             webhook = await self._engine.run(
                 lambda it: it.webhooks.redeliver(account, webhook_id, again, now_us)
             )
@@ -285,6 +319,15 @@ class Webhooks:
             webhook = await self._engine.run(
                 lambda it: it.webhooks.redeliver_from(account, webhook_id, first, now_us)
             )
+        self._outgoing.changed()
+        return webhook
+
+    async def _change(
+        self, account: str, webhook_id: str, change: Callable[[Webhook], Webhook], now_us: int
+    ) -> Webhook:
+        webhook = await self._engine.run(
+            lambda it: it.webhooks.change(account, webhook_id, change, now_us)
+        )
         self._outgoing.changed()
         return webhook
 
@@ -315,9 +358,3 @@ class Webhooks:
 
 def _joined(statuses: Sequence[Status]) -> str:
     return ",".join(sorted({str(Status(status)) for status in statuses}))
-
-
-def _set_paused(webhook: Webhook, *, to: bool) -> Webhook:
-    if to == webhook.paused:
-        return webhook
-    return paused(webhook, PausedReason.CALLER) if to else resumed(webhook)

@@ -9,7 +9,7 @@ without a bound: some peer never reads, or never answers.
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import grpc
 import structlog
@@ -26,9 +26,13 @@ from idpass_server.hosting import pages, trust, wiring
 from idpass_server.hosting.health import check_store
 from idpass_server.hosting.listening import bind, serve_pages
 from idpass_server.hosting.reloading import Reloading
+from idpass_server.hosting.webhooks import Hooks
 from idpass_server.store import StoreBroken
 from idpass_server.store.opening import open_store
 from idpass_server.urls import shown_url
+
+if TYPE_CHECKING:
+    from idpass_server.delivery.webhooks import Webhooks
 
 HANG_UP_S: Final = 0.5
 """Grace period for clients to read their last answers before streams are cut, seconds."""
@@ -60,6 +64,7 @@ class Server:
         CannotListen: the address cannot be served.
         BadCallers: the callers file cannot be used.
         BadCertificates: TLS cannot be spoken with the files.
+        BadWebhookKey: the key file of webhooks cannot be used.
         ClockWrong: the clock does not fit the stored events.
     """
 
@@ -73,6 +78,7 @@ class Server:
         self._stopping = asyncio.Event()
         self._broken = False
         self._failed: str | None = None
+        self._hooks: Hooks | None = None
         self._pages = contextlib.ExitStack()
         self.listens: dict[str, str] = {}
         self._tasks: list[asyncio.Task[None]] = []
@@ -97,6 +103,7 @@ class Server:
                 await ready(self.readiness)
         except BaseException:
             self._pages.close()
+            await self._close_webhooks()
             await self._close_store()
             raise
         await self._serve()
@@ -134,9 +141,9 @@ class Server:
             self._reads,
             on_change=self._recheck,
         )
-        behind = wiring.Behind(self._store, self._engine, self._reads, self.readiness)
+        behind = wiring.Behind(self._store, self._engine, self._reads, self.readiness, self._clock)
         service = wiring.service(self._settings, identity, behind)
-        self._grpc, self._calls, self._watchers, self._health, self._metrics = service
+        self._grpc, self._calls, self._watchers, self._health, self._metrics, self._hooks = service
 
     async def _listen(self, credentials: grpc.ServerCredentials | None) -> None:
         """Opens every address. Calls wait there until gRPC starts."""
@@ -159,7 +166,7 @@ class Server:
         def tell(news: Mapping[str, int]) -> None:
             loop.call_soon_threadsafe(self._notify, news)
 
-        self._store.listen(self._watchers.accounts, tell)
+        self._store.listen(self._accounts_of_interest, tell)
         self.readiness.set("store", None)
         self.readiness.set("schema", None)  # or it could not have been opened
         self.readiness.set(DRAINING, None)
@@ -168,6 +175,8 @@ class Server:
         self._run("check of the store", check_store(self._engine, self.readiness))
         self._run("sweeper", sweeper.run())
         self._run("reloading", self._reloading.run())
+        if self._hooks is not None:
+            self._run("webhooks", self._hooks.delivering.run())
 
     def _run(self, part: str, work: Coroutine[Any, Any, None]) -> None:
         """Runs a part beside the calls; if it ends, the server stops."""
@@ -209,7 +218,7 @@ class Server:
         try:
             await self._stopping.wait()
             self.drain()
-            await self._hang_up()
+            await asyncio.gather(self._hang_up(), self._close_webhooks())
         finally:
             self._calls.log.write()
             for task in self._tasks:
@@ -233,8 +242,23 @@ class Server:
         cutting = asyncio.create_task(self._grpc.stop(None))
         await asyncio.wait([finishing, cutting], timeout=HANG_UP_S)
 
+    @property
+    def webhooks(self) -> "Webhooks | None":
+        """What manages webhooks; None without --webhook-key."""
+        return self._hooks.webhooks if self._hooks is not None else None
+
+    async def _close_webhooks(self) -> None:
+        if self._hooks is not None:
+            await self._hooks.delivering.close(0.0 if self._broken else self._settings.drain_s)
+
+    def _accounts_of_interest(self) -> list[str]:
+        accounts = self._watchers.accounts()
+        return accounts if self._hooks is None else accounts + self._hooks.delivering.accounts()
+
     def _notify(self, last_sequences: Mapping[str, int]) -> None:
         self._watchers.notify(last_sequences)
+        if self._hooks is not None:
+            self._hooks.delivering.notify(last_sequences)
 
     def _recheck(self) -> None:
         self._watchers.recheck()

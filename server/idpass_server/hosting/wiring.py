@@ -13,10 +13,11 @@ from idpass_server.api.rate import Limit
 from idpass_server.api.servicer import IdPassServicer
 from idpass_server.api.watch import Watchers
 from idpass_server.config import Settings
+from idpass_server.engine.clock import Clock
 from idpass_server.engine.readiness import Readiness
 from idpass_server.engine.reads import Reads
 from idpass_server.engine.writes import Engine
-from idpass_server.hosting import reflection
+from idpass_server.hosting import reflection, webhooks
 from idpass_server.hosting.channel_options import options
 from idpass_server.hosting.health import Health
 from idpass_server.store import Store
@@ -30,12 +31,14 @@ class Behind(NamedTuple):
         engine: stores changes.
         reads: read.
         readiness: told by the health service.
+        clock: tells the time.
     """
 
     store: Store
     engine: Engine
     reads: Reads
     readiness: Readiness
+    clock: Clock
 
 
 class Service(NamedTuple):
@@ -46,6 +49,7 @@ class Service(NamedTuple):
     watchers: Watchers
     health: Health
     metrics: Metrics
+    hooks: webhooks.Hooks | None
 
 
 def service(settings: Settings, identity: Identity, behind: Behind) -> Service:
@@ -55,6 +59,9 @@ def service(settings: Settings, identity: Identity, behind: Behind) -> Service:
         settings: its limits.
         identity: how callers are known.
         behind: what it stands on.
+
+    Raises:
+        BadWebhookKey: the key file of webhooks cannot be used.
     """
     metrics = Metrics()
     calls = Calls(
@@ -70,12 +77,19 @@ def service(settings: Settings, identity: Identity, behind: Behind) -> Service:
         max_per_account=settings.max_watchers_per_account,
         busy=lambda: calls.in_flight > 0,
     )
+    hooks = webhooks.hooks(
+        settings,
+        webhooks.Behind(behind.store, behind.engine, behind.reads, behind.clock),
+        metrics.registry,
+        busy=lambda: calls.in_flight > 0,
+    )
     servicer = IdPassServicer(
         engine=behind.engine, reads=behind.reads, watchers=watchers, metrics=metrics
     )
     health = Health(behind.readiness)
     _show(metrics, calls, watchers, behind)
-    return Service(_server(settings, servicer, calls, health), calls, watchers, health, metrics)
+    server = _server(settings, servicer, calls, health)
+    return Service(server, calls, watchers, health, metrics, hooks)
 
 
 def _show(metrics: Metrics, calls: Calls, watchers: Watchers, behind: Behind) -> None:

@@ -144,6 +144,9 @@ class Store(Protocol):
     def get_pass(self, account: str, pass_id: str) -> Pass | None:
         """A pass of the account; None if it has none with this id."""
 
+    def get_passes(self, account: str, pass_ids: Collection[str]) -> list[Pass]:
+        """Those passes of the account that there are, in any order."""
+
     def get_account(self, name: str) -> Account | None:
         """An account; None if there is none of that name."""
 

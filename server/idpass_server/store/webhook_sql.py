@@ -6,26 +6,27 @@ one column `value`.
 
 from typing import Final
 
-from idpass_server.rules.webhooks import Webhook
+from idpass_server.rules.webhooks import COLUMNS
 
-_COLUMNS: Final = ", ".join(Webhook._fields)
-_DELIVERY: Final = "account, webhook_id, sequence, id_pass_id, event_type, state, attempts"
+_COLUMNS: Final = ", ".join(COLUMNS)
+_OLDEST_PENDING: Final = """(
+    SELECT min(sequence) FROM webhook_deliveries WHERE state = 'pending'
+        AND webhook_deliveries.account = webhooks.account AND webhook_id = webhooks.id)"""
+_SHOWN: Final = f"{_COLUMNS}, {_OLDEST_PENDING} FROM webhooks"
+_DELIVERY: Final = (
+    "account, webhook_id, sequence, id_pass_id, event_type, event_time_us, state, attempts, "
+    "next_time_us"
+)
 _KEY: Final = "account = :account AND webhook_id = :id"
 
-SELECT: Final = f"SELECT {_COLUMNS} FROM webhooks WHERE account = :account AND id = :id"
-SELECT_OF_ACCOUNT: Final = (
-    f"SELECT {_COLUMNS} FROM webhooks WHERE account = :account ORDER BY create_time_us, id"
-)
-SELECT_ALL: Final = f"SELECT {_COLUMNS} FROM webhooks ORDER BY account, id"
-SELECT_BY_REQUEST: Final = (
-    f"SELECT {_COLUMNS} FROM webhooks WHERE account = :account AND request_id = :request_id"
-)
+SELECT: Final = f"SELECT {_SHOWN} WHERE account = :account AND id = :id"
+SELECT_OF_ACCOUNT: Final = f"SELECT {_SHOWN} WHERE account = :account ORDER BY create_time_us, id"
+SELECT_ALL: Final = f"SELECT {_SHOWN} ORDER BY account, id"
+SELECT_BY_REQUEST: Final = f"SELECT {_SHOWN} WHERE account = :account AND request_id = :request_id"
 SELECT_LAST_SEQUENCE: Final = "SELECT last_sequence FROM accounts WHERE name = :account"
 COUNT: Final = "SELECT count(*) FROM webhooks WHERE account = :account"
-INSERT: Final = (
-    f"INSERT INTO webhooks ({_COLUMNS}) VALUES ({', '.join(f':{n}' for n in Webhook._fields)})"
-)
-_CHANGES: Final = ", ".join(f"{name} = :{name}" for name in Webhook._fields[2:])
+INSERT: Final = f"INSERT INTO webhooks ({_COLUMNS}) VALUES ({', '.join(f':{n}' for n in COLUMNS)})"
+_CHANGES: Final = ", ".join(f"{name} = :{name}" for name in COLUMNS[2:])
 UPDATE: Final = f"""
     UPDATE webhooks SET {_CHANGES}
     WHERE account = :account AND id = :id"""
@@ -43,12 +44,13 @@ FORGET_FROM: Final = (
 )
 FORGET_ATTEMPTS: Final = f"DELETE FROM webhook_attempts WHERE {_KEY} AND sequence = :sequence"
 AGAIN: Final = f"""
-    INSERT INTO webhook_deliveries ({_DELIVERY}, next_time_us)
-    VALUES (:account, :id, :sequence, :id_pass_id, :event_type, 'pending', 0, 0)
+    INSERT INTO webhook_deliveries ({_DELIVERY})
+    VALUES (:account, :id, :sequence, :id_pass_id, :event_type, :event_time_us, 'pending', 0, 0)
     ON CONFLICT (account, webhook_id, sequence)
     DO UPDATE SET state = 'pending', attempts = 0, next_time_us = 0"""
 SELECT_PENDING: Final = f"""
-    SELECT sequence, id_pass_id, event_type, attempts, next_time_us FROM webhook_deliveries
+    SELECT sequence, id_pass_id, event_type, event_time_us, attempts, next_time_us
+    FROM webhook_deliveries
     WHERE {_KEY} AND state = 'pending' ORDER BY sequence"""
 SELECT_DELIVERIES: Final = f"""
     SELECT sequence, id_pass_id, event_type, state, next_time_us FROM webhook_deliveries
@@ -72,14 +74,15 @@ def _of_version(index: int) -> str:
 
 SAVE_WEBHOOKS: Final = f"""
     UPDATE webhooks SET cursor = {_value(3)}, state = value ->> 4, paused_reason = value ->> 5,
-        last_success_us = {_value(6)}, failing_since_us = {_value(7)}
+        last_success_us = {_value(6)}, failing_since_us = {_value(7)},
+        pause_time_us = {_value(8)}
     FROM {{rows}} WHERE webhooks.account = value ->> 0 AND webhooks.id = value ->> 1
         AND webhooks.version = {_value(2)}"""
 SAVE_DELIVERIES: Final = f"""
-    INSERT INTO webhook_deliveries ({_DELIVERY}, next_time_us)
-    SELECT value ->> 0, value ->> 1, {_value(2)}, value ->> 3, value ->> 4, value ->> 5,
-        {_value(6)}, {_value(7)}
-    FROM {{rows}} {_of_version(8)}
+    INSERT INTO webhook_deliveries ({_DELIVERY})
+    SELECT value ->> 0, value ->> 1, {_value(2)}, value ->> 3, value ->> 4, {_value(5)},
+        value ->> 6, {_value(7)}, {_value(8)}
+    FROM {{rows}} {_of_version(9)}
     ON CONFLICT (account, webhook_id, sequence) DO UPDATE SET state = excluded.state,
         attempts = excluded.attempts, next_time_us = excluded.next_time_us"""
 SAVE_ATTEMPTS: Final = f"""

@@ -15,12 +15,9 @@ from typing import Any, Final, NamedTuple, TypeVar
 from idpass_server.rules.refusals import RequestIdReused, TooManyWebhooks, WebhookNotFound
 from idpass_server.rules.webhooks import (
     MAX_WEBHOOKS,
-    ROTATION_US,
     Attempt,
     Delivery,
     DeliveryState,
-    PausedReason,
-    State,
     Webhook,
 )
 from idpass_server.store import webhook_sql as sql
@@ -46,6 +43,7 @@ class Pending(NamedTuple):
         sequence: of the event.
         id_pass_id: UUID of its pass.
         event_type: such as "id_pass.cancelled".
+        event_time_us: when the change was decided.
         attempts: number of attempts so far.
         next_time_us: when it is tried next, microseconds since the epoch; 0 for at once.
     """
@@ -53,6 +51,7 @@ class Pending(NamedTuple):
     sequence: int
     id_pass_id: str
     event_type: str
+    event_time_us: int
     attempts: int
     next_time_us: int
 
@@ -63,6 +62,7 @@ class Done(NamedTuple):
     sequence: int
     id_pass_id: str
     event_type: str
+    event_time_us: int
     state: DeliveryState
     attempts: int
     next_time_us: int
@@ -355,25 +355,6 @@ class WebhookTables:
         self._transaction(work)
 
 
-def rotated(webhook: Webhook, now_us: int) -> Webhook:
-    """An endpoint with its next secret; the former one signs as well for ROTATION_US."""
-    return webhook._replace(
-        generation=webhook.generation + 1, previous_until_us=now_us + ROTATION_US
-    )
-
-
-def paused(webhook: Webhook, reason: PausedReason) -> Webhook:
-    """An endpoint that is paused."""
-    return webhook._replace(state=State.PAUSED, paused_reason=reason)
-
-
-def resumed(webhook: Webhook) -> Webhook:
-    """An endpoint that gets events, with its record of failures wiped."""
-    return webhook._replace(
-        state=State.ACTIVE, paused_reason=PausedReason.NOT_PAUSED, failing_since_us=None
-    )
-
-
 def _one(rows: list[Any]) -> Webhook | None:
     return Webhook._make(rows[0]) if rows else None
 
@@ -388,7 +369,7 @@ def _rows(progress: Sequence[Progress]) -> tuple[list[Any], list[Any], list[Any]
         webhooks.append(
             (
                 *(*key, webhook.version, webhook.cursor, webhook.state, webhook.paused_reason),
-                *(webhook.last_success_us, webhook.failing_since_us),
+                *(webhook.last_success_us, webhook.failing_since_us, webhook.pause_time_us),
             )
         )
         done += [(*key, *each, webhook.version) for each in finished]

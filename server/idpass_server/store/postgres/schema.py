@@ -123,6 +123,7 @@ MIGRATIONS: Final[Mapping[str, str]] = {
             request_digest    text,
             last_success_us   bigint,
             failing_since_us  bigint,
+            pause_time_us     bigint,
             PRIMARY KEY (account, id)
         ) WITH (fillfactor = 50);
         CREATE UNIQUE INDEX webhooks_request_id ON webhooks (account, request_id)
@@ -137,6 +138,7 @@ MIGRATIONS: Final[Mapping[str, str]] = {
             state        text   NOT NULL,
             attempts     bigint NOT NULL,
             next_time_us bigint NOT NULL,
+            event_time_us bigint NOT NULL,
             PRIMARY KEY (account, webhook_id, sequence)
         );
 

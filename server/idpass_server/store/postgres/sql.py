@@ -108,6 +108,9 @@ SET_ACCOUNT: Final = """
     WHERE name = %(name)s AND (last_sequence = 0 OR currency = coalesce(%(currency)s, currency))"""
 SELECT_ACCOUNT: Final = f"SELECT {columns(Account)} FROM accounts WHERE name = %s"
 SELECT_PASS: Final = f"SELECT {columns(Pass)} FROM passes WHERE account = %s AND id = %s"
+SELECT_PASSES: Final = (
+    f"SELECT {columns(Pass)} FROM passes WHERE account = %s AND id = ANY(%s::uuid[])"
+)
 SELECT_EVENTS: Final = (
     f"SELECT {columns(Event)} FROM events WHERE account = %s AND sequence > %s "
     "ORDER BY sequence LIMIT %s"

@@ -153,6 +153,10 @@ class PostgresStore:
         row = self._one(sql.SELECT_PASS, (account, pass_id))
         return Pass._make(row) if row else None
 
+    def get_passes(self, account: str, pass_ids: Collection[str]) -> list[Pass]:
+        rows = self._all(sql.SELECT_PASSES, (account, list(pass_ids)))
+        return list(map(Pass._make, rows))
+
     def get_account(self, name: str) -> Account | None:
         row = self._one(sql.SELECT_ACCOUNT, (name,))
         return Account._make(row) if row else None

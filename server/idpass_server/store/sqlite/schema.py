@@ -164,6 +164,7 @@ def webhooks(db: Database) -> None:
             request_digest    TEXT,
             last_success_us   INTEGER,
             failing_since_us  INTEGER,
+            pause_time_us     INTEGER,
             PRIMARY KEY (account, id)
         ) STRICT, WITHOUT ROWID
         """
@@ -186,6 +187,7 @@ def webhooks(db: Database) -> None:
             state        TEXT    NOT NULL,
             attempts     INTEGER NOT NULL,
             next_time_us INTEGER NOT NULL,
+            event_time_us INTEGER NOT NULL,
             PRIMARY KEY (account, webhook_id, sequence)
         ) STRICT, WITHOUT ROWID
         """

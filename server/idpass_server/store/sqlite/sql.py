@@ -79,6 +79,9 @@ SET_ACCOUNT: Final = """
 
 SELECT_ACCOUNT: Final = f"SELECT {columns(Account)} FROM accounts WHERE name = ?"
 SELECT_PASS: Final = f"SELECT {columns(Pass)} FROM passes WHERE account = ? AND id = ?"
+SELECT_PASSES: Final = f"""
+    SELECT {columns(Pass)} FROM passes
+    WHERE account = ? AND id IN (SELECT value FROM json_each(?))"""
 SELECT_EVENT: Final = f"SELECT {columns(Event)} FROM events WHERE account = ? AND sequence = ?"
 SELECT_EVENTS: Final = f"""
     SELECT {columns(Event)} FROM events WHERE account = ? AND sequence > ?

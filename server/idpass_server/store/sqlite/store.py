@@ -249,6 +249,11 @@ class SqliteStore:
             row = self._reader.execute(sql.SELECT_PASS, (account, pass_id)).fetchone()
         return Pass._make(row) if row else None
 
+    def get_passes(self, account: str, pass_ids: Collection[str]) -> list[Pass]:
+        with self._errors():
+            keys = (account, json.dumps(list(pass_ids)))
+            return list(map(Pass._make, self._reader.execute(sql.SELECT_PASSES, keys)))
+
     def get_account(self, name: str) -> Account | None:
         with self._errors():
             row = self._reader.execute(sql.SELECT_ACCOUNT, (name,)).fetchone()
