@@ -134,7 +134,7 @@ class Server:
             self._reads,
             on_change=self._recheck,
         )
-        behind = wiring.Behind(self._store, self._engine, self._reads, self.readiness)
+        behind = wiring.Behind(self._store, self._engine, self._reads, self.readiness, self._clock)
         service = wiring.service(self._settings, identity, behind)
         self._grpc, self._calls, self._watchers, self._health, self._metrics = service
 

@@ -44,10 +44,12 @@ if TYPE_CHECKING:
         RefundNotAvailable,
         RequestIdReused,
         ResourceExhausted,
+        TooManyWebhooks,
         TransitionNotAllowed,
         Unauthenticated,
         Unavailable,
         Violation,
+        WebhooksDisabled,
     )
 
 __version__ = "0.1.0"
@@ -90,10 +92,12 @@ __all__ = [
     "RequestIdReused",
     "ResourceExhausted",
     "Status",
+    "TooManyWebhooks",
     "TransitionNotAllowed",
     "Unauthenticated",
     "Unavailable",
     "Violation",
+    "WebhooksDisabled",
 ]
 
 
