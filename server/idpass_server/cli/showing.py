@@ -1,10 +1,12 @@
 """How commands read and show moments and tables."""
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
-from typing import Any
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
 
 import click
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Moment(click.ParamType[int]):
@@ -31,13 +33,13 @@ class Moment(click.ParamType[int]):
                 param,
                 ctx,
             )
-        return round(moment.timestamp()) * 1_000_000 + moment.microsecond
+        return (moment - _EPOCH) // timedelta(microseconds=1)
 
 
 def show_time(time_us: int) -> str:
     """Formats microseconds since the epoch as 2026-11-25T09:30:00.123456Z."""
-    moment = datetime.fromtimestamp(time_us // 1_000_000, UTC)
-    return moment.replace(microsecond=time_us % 1_000_000).isoformat().replace("+00:00", "Z")
+    moment = _EPOCH + timedelta(microseconds=time_us)
+    return moment.isoformat().replace("+00:00", "Z")
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
