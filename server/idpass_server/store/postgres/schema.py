@@ -103,6 +103,8 @@ MIGRATIONS: Final[Mapping[str, str]] = {
             ADD COLUMN registrations_of_day bigint NOT NULL DEFAULT 0
                 CHECK (registrations_of_day >= 0);
         """,
+    # A program that does not know them goes on: such an event leaves the status as it is.
+    "erasures": "ALTER TABLE events ADD COLUMN erased integer NOT NULL DEFAULT 0",
 }
 
 
