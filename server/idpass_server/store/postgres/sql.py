@@ -55,6 +55,7 @@ LOCK: Final = (
     "FROM accounts WHERE name = ANY(%s) ORDER BY name FOR UPDATE"
 )
 LOCK_FREE: Final = f"{LOCK} SKIP LOCKED"
+KNOWN: Final = "SELECT name FROM accounts WHERE name = ANY(%s)"
 # Locking a row writes to the WAL, so COMMIT does everything that it does for a change. No other
 # lock that this service takes blocks this one.
 PROVE: Final = (
@@ -113,16 +114,6 @@ SAVE: Final[Mapping[str, str]] = {
 }
 """The statement for each kind of write in `rows`."""
 
-INSERT_ACCOUNT: Final = (
-    f"INSERT INTO accounts ({columns(Account)}) "
-    f"VALUES ({', '.join(['%s'] * len(Account._fields))}) ON CONFLICT DO NOTHING"
-)
-SET_ACCOUNT: Final = """
-    UPDATE accounts SET slot_limit = coalesce(%(slot_limit)s::bigint, slot_limit),
-        currency = coalesce(%(currency)s, currency),
-        fee_micros = coalesce(%(fee_micros)s::bigint, fee_micros),
-        registrations_per_day = coalesce(%(registrations_per_day)s::bigint, registrations_per_day)
-    WHERE name = %(name)s AND (last_sequence = 0 OR currency = coalesce(%(currency)s, currency))"""
 SELECT_ACCOUNT: Final = f"SELECT {columns(Account)} FROM accounts WHERE name = %s"
 SELECT_PASS: Final = f"SELECT {columns(Pass)} FROM passes WHERE account = %s AND id = %s"
 SELECT_EVENTS: Final = (

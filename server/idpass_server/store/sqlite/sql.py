@@ -85,15 +85,6 @@ SAVE: Final[Mapping[str, str]] = {
 }
 """The statement for each kind of write in `rows`."""
 
-INSERT_ACCOUNT: Final = f"""
-    INSERT INTO accounts ({columns(Account)})
-    VALUES ({", ".join("?" * len(Account._fields))}) ON CONFLICT DO NOTHING"""
-SET_ACCOUNT: Final = """
-    UPDATE accounts SET slot_limit = coalesce(:slot_limit, slot_limit),
-        currency = coalesce(:currency, currency), fee_micros = coalesce(:fee_micros, fee_micros),
-        registrations_per_day = coalesce(:registrations_per_day, registrations_per_day)
-    WHERE name = :name AND (last_sequence = 0 OR currency = coalesce(:currency, currency))"""
-
 SELECT_ACCOUNT: Final = f"SELECT {columns(Account)} FROM accounts WHERE name = ?"
 SELECT_PASS: Final = f"SELECT {columns(Pass)} FROM passes WHERE account = ? AND id = ?"
 SELECT_EVENT: Final = f"SELECT {columns(Event)} FROM events WHERE account = ? AND sequence = ?"

@@ -23,11 +23,14 @@ from idpass_server.rules.records import Account, Event, Money, Pass
 from idpass_server.rules.refusals import StoreUnavailable
 from idpass_server.store import (
     LIST_SCAN_ROWS,
+    PROGRAM,
     Committed,
     ListQuery,
     Page,
     StoreBroken,
     Tell,
+    accounts,
+    either,
     retention,
     rows,
 )
@@ -166,7 +169,7 @@ class SqliteStore:
         needs = Needs.of(commands)
         keys = {name: json.dumps(value) for name, value in needs._asdict().items()}
         found = [json.loads(array) for array in self._writer.execute(sql.LOAD, keys).fetchone()]
-        accounts = list(map(Account._make, found[0]))
+        locked = list(map(Account._make, found[0]))
         passes = list(map(Pass._make, found[1]))
         receipts = list(map(Event._make, found[2]))
         replays = Replays.of(receipts)
@@ -174,10 +177,10 @@ class SqliteStore:
         preceding = list(map(Event._make, self._rows(sql.SELECT_EVENT, replays.preceding)))
         overdue = [
             id_pass
-            for account, wanted in short_of_slots(accounts, commands).items()
+            for account, wanted in short_of_slots(locked, commands).items()
             for id_pass in _due(self._writer, due_us, wanted, account, in_flight=True)
         ]
-        return Batch(accounts, passes, receipts, preceding, overdue)
+        return Batch(locked, passes, receipts, preceding, overdue)
 
     def _save(self, batch: Batch) -> None:
         if batch.erased:
@@ -201,32 +204,31 @@ class SqliteStore:
 
     # -- accounts, for the operator
 
-    def create_account(self, account: Account) -> bool:
-        return self._changed(sql.INSERT_ACCOUNT, account)
+    def create_account(self, account: Account, *, who: str = PROGRAM) -> bool:
+        return self._operate(accounts.create, account, who)
 
     def set_account(
         self,
         name: str,
         *,
-        slot_limit: int | None,
-        fee: Money | None,
+        slot_limit: int | None = None,
+        fee: Money | None = None,
         registrations_per_day: int | None = None,
+        disabled: bool | None = None,
+        who: str = PROGRAM,
     ) -> bool:
-        currency, fee_micros = fee or (None, None)
-        values = {
-            "name": name,
-            "slot_limit": slot_limit,
-            "currency": currency,
-            "fee_micros": fee_micros,
-            "registrations_per_day": registrations_per_day,
-        }
-        return self._changed(sql.SET_ACCOUNT, values)
+        settings = accounts.Settings(slot_limit, fee, registrations_per_day, disabled)
+        return self._operate(accounts.change, name, settings, who)
 
-    def _changed(self, statement: str, parameters: Any) -> bool:
-        with self._errors():
-            changed = bool(self._writer.execute(statement, parameters).rowcount)
+    def delete_account(self, name: str, *, who: str = PROGRAM) -> bool:
+        return self._operate(accounts.delete, name, who)
+
+    def _operate(self, work: Callable[..., bool], *args: Any) -> bool:
+        """Does an operator's work in one transaction."""
+        with self._errors(), either.transaction(self._writer):
+            done = work(self._writer, *args)
         self._same_file(outcome_unknown=True)
-        return changed
+        return done
 
     # -- reading
 
