@@ -112,7 +112,7 @@ def id_pass(message: pb.IdPass) -> IdPass:
 
 
 def event(message: pb.IdPassEvent) -> Event:
-    cancelled = message.to_status == pb.ID_PASS_STATUS_CANCELLED
+    cancelled = message.to_status == pb.ID_PASS_STATUS_CANCELLED and not message.erased
     return Event(
         message.sequence,
         message.id_pass_id,
@@ -123,6 +123,7 @@ def event(message: pb.IdPassEvent) -> Event:
         message.request_id,
         money(message.refund) if message.HasField("refund") else None,
         reason(message.reason) if cancelled else None,
+        message.erased,
     )
 
 

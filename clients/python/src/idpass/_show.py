@@ -171,13 +171,15 @@ def event_line(event: Event) -> Text:
     line = Text.assemble(
         (f"{event.sequence:>8}  {when(event.event_time)}", "dim"), f"  {event.id}  "
     )
-    if event.from_status:
+    if event.from_status and not event.erased:
         line.append_text(styled(event.from_status)).append(" → ")
     line.append_text(styled(event.to_status))
     if event.refund:
         line.append(f", {event.refund} refunded")
     if event.reason:
         line.append(f", {event.reason}")
+    if event.erased:
+        line.append(", applicant reference and note erased")
     return line.append(f"  {harmless(event.caller)}", "dim")
 
 

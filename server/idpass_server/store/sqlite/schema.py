@@ -168,6 +168,12 @@ def accounts_disabled(db: Database) -> None:
     )
 
 
+@migrations()
+def erasures(db: Database) -> None:
+    # A program that does not know them goes on: such an event leaves the status as it is.
+    db.execute("ALTER TABLE events ADD COLUMN erased INTEGER NOT NULL DEFAULT 0")
+
+
 SCHEMA: Final = schema.Schema(tuple(each.name for each in migrations._migrations), OLDEST)  # noqa: SLF001 no accessor
 
 
