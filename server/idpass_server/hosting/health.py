@@ -79,7 +79,9 @@ class Health:
 
     async def Watch(self, request: Any, context: Any) -> None:
         peer = context.peer()  # one connection
-        if self._open.total() >= MAX_STREAMS or self._open[peer] >= MAX_STREAMS_PER_CONNECTION:
+        # Nothing tells connections to a Unix socket apart.
+        most = MAX_STREAMS if peer == "unix:" else MAX_STREAMS_PER_CONNECTION
+        if self._open.total() >= MAX_STREAMS or self._open[peer] >= most:
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many streams are open")
         self._open[peer] += 1
         try:
