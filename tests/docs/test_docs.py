@@ -25,6 +25,7 @@ from idpass_server.rules.records import Status
 from kit import option_table
 from kit.contract import NEEDS, ROWS
 from kit.documents import PAGES, PATHS, blocks, is_a_test, named_tests, rows
+from kit.hooked import key_file
 from kit.paths import ROOT
 from kit.support import Service, cli, process
 
@@ -144,7 +145,9 @@ def test_the_callers_files_are_good_ones(tmp_path: Path) -> None:
 
 def test_every_permission_is_listed_with_its_methods() -> None:
     listed = re.findall(
-        r"^\| `([a-z]+)` \| (\w+IdPass.*|WatchIdPasses) \|$", PAGES["security.md"], re.MULTILINE
+        r"^\| `([a-z]+)` \| (\w+IdPass.*|WatchIdPasses|\w+Webhook.*) \|$",
+        PAGES["security.md"],
+        re.MULTILINE,
     )
     methods = {
         method: permission for permission, row in listed for method in re.findall(r"[A-Z]\w+", row)
@@ -246,7 +249,8 @@ def test_every_event_of_the_log_is_listed_with_its_level() -> None:
 
 
 def test_every_metric_is_listed(tmp_path: Path) -> None:
-    with process(tmp_path / "idpass.db", "--metrics", "127.0.0.1:0") as server:
+    key = ("--webhook-key", str(key_file(tmp_path)))
+    with process(tmp_path / "idpass.db", "--metrics", "127.0.0.1:0", *key) as server:
         server.account()
         place = server.wait_for("metrics")["listen"]
         page = httpx.get(f"http://{place}/metrics", trust_env=False).text

@@ -40,6 +40,12 @@ ROWS = [
         set(),
     ),
     (
+        refusals.AccountDisabled("acme"),
+        ("PERMISSION_DENIED", 403, "ACCOUNT_DISABLED"),
+        {"account"},
+        set(),
+    ),
+    (
         refusals.PassNotFound(PASS.id),
         ("NOT_FOUND", 404, "PASS_NOT_FOUND"),
         {"id"},
@@ -91,19 +97,13 @@ ROWS = [
         {"QuotaFailure"},
     ),
     (
-        refusals.Overloaded("too many calls are in flight"),
-        ("RESOURCE_EXHAUSTED", 429, "OVERLOADED"),
-        {"cause"},
-        {"RetryInfo"},
-    ),
-    (
         refusals.WebhooksDisabled(),
         ("FAILED_PRECONDITION", 400, "WEBHOOKS_DISABLED"),
         set(),
         set(),
     ),
     (
-        refusals.WebhookNotFound("0198c0de-0000-7000-8000-000000000002"),
+        refusals.WebhookNotFound(PASS.id),
         ("NOT_FOUND", 404, "WEBHOOK_NOT_FOUND"),
         {"id"},
         {"ResourceInfo"},
@@ -111,8 +111,14 @@ ROWS = [
     (
         refusals.TooManyWebhooks("acme", 20),
         ("RESOURCE_EXHAUSTED", 429, "TOO_MANY_WEBHOOKS"),
-        {"limit"},
+        {"webhookLimit"},
         {"QuotaFailure"},
+    ),
+    (
+        refusals.Overloaded("too many calls are in flight"),
+        ("RESOURCE_EXHAUSTED", 429, "OVERLOADED"),
+        {"cause"},
+        {"RetryInfo"},
     ),
     (
         refusals.StoreUnavailable("the disk is full"),
@@ -132,4 +138,13 @@ NEEDS = {
     "ListIdPasses": "read",
     "GetAccount": "read",
     "WatchIdPasses": "watch",
+    "CreateWebhook": "webhooks",
+    "GetWebhook": "webhooks",
+    "ListWebhooks": "webhooks",
+    "UpdateWebhook": "webhooks",
+    "DeleteWebhook": "webhooks",
+    "RotateWebhookSecret": "webhooks",
+    "TestWebhook": "webhooks",
+    "ListWebhookDeliveries": "webhooks",
+    "RedeliverWebhookEvents": "webhooks",
 }

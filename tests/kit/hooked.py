@@ -47,7 +47,7 @@ class Hooked(Service):
         return self.run(self.webhooks.get("demo", webhook_id))
 
     def update(self, webhook_id: str, **changes: Any) -> Webhook:
-        return self.run(self.webhooks.update("demo", "demo", webhook_id, **changes))
+        return self.run(self.webhooks.update("demo", webhook_id, **changes))
 
-    def deliveries(self, webhook_id: str) -> list[Delivery]:
+    def deliveries(self, webhook_id: str) -> list[tuple[Delivery, str]]:
         return self.run(self.webhooks.deliveries("demo", webhook_id, 200)).deliveries

@@ -27,11 +27,11 @@ def test_each_change_is_told_signed_and_in_order(hooked: Hooked, receiver: Recei
     assert last["timestamp"] == last["data"]["event"]["event_time"]
     assert last["data"]["event"]["refund"] == {"currency": "AUD", "amount": "4.50"}
     assert last["data"]["id_pass"]["status"] == "cancelled"
-    eventually(lambda: hooked.webhook(webhook.id).settled_sequence == 3)
+    eventually(lambda: hooked.webhook(webhook.id).cursor == 3)
     deliveries = hooked.deliveries(webhook.id)
-    assert [each.state for each in deliveries] == [DeliveryState.DELIVERED] * 3
-    assert [each.message_id for each in deliveries] == [each.id for each in requests[::-1]]
-    (attempt,) = deliveries[0].attempts
+    assert [each.state for each, _ in deliveries] == [DeliveryState.DELIVERED] * 3
+    assert [message_id for _, message_id in deliveries] == [each.id for each in requests[::-1]]
+    (attempt,) = deliveries[0][0].attempts
     assert (attempt.status_code, attempt.answer) == (200, "ok")
 
 

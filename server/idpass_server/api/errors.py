@@ -19,6 +19,7 @@ from google.rpc import status_pb2
 
 from idpass_server.rules.records import Pass, Status
 from idpass_server.rules.refusals import (
+    AccountDisabled,
     DailyQuotaExhausted,
     InternalFault,
     InvalidRequest,
@@ -41,7 +42,6 @@ from idpass_server.rules.refusals import (
 
 DOMAIN: Final = "idpass.v1"
 RESOURCE_TYPE: Final = "idpass.v1.IdPass"
-WEBHOOK_TYPE: Final = "idpass.v1.Webhook"
 OVERLOADED_RETRY_MS: Final = 200
 """Shortest retry delay that OVERLOADED suggests, milliseconds."""
 UNAVAILABLE_RETRY_MS: Final = 1_000
@@ -122,6 +122,15 @@ def _pass_not_found(refusal: PassNotFound) -> Told:
                 resource_type=RESOURCE_TYPE, resource_name=refusal.pass_id, description=message
             )
         ],
+    )
+
+
+def _account_disabled(refusal: AccountDisabled) -> Told:
+    return Told(
+        "ACCOUNT_DISABLED",
+        f"Account {refusal.account} is disabled, and nothing was changed; its passes can still be "
+        "read. The service's operator can enable it.",
+        {"account": refusal.account},
     )
 
 
@@ -223,30 +232,24 @@ def _daily_quota_exhausted(refusal: DailyQuotaExhausted) -> Told:
 
 
 def _webhook_not_found(refusal: WebhookNotFound) -> Told:
-    message = (
-        f"There is no webhook {refusal.webhook_id}; check the id and the account you call for."
+    message = f"There is no webhook {refusal.webhook_id} in this account."
+    resource = details_pb2.ResourceInfo(
+        resource_type="idpass.v1.Webhook", resource_name=refusal.webhook_id, description=message
     )
-    return Told(
-        "WEBHOOK_NOT_FOUND",
-        message,
-        {"id": refusal.webhook_id},
-        [
-            details_pb2.ResourceInfo(
-                resource_type=WEBHOOK_TYPE, resource_name=refusal.webhook_id, description=message
-            )
-        ],
-    )
+    return Told("WEBHOOK_NOT_FOUND", message, {"id": refusal.webhook_id}, [resource])
 
 
 def _too_many_webhooks(refusal: TooManyWebhooks) -> Told:
-    message = f"Account {refusal.account} has {refusal.limit} webhooks, as many as it may."
+    message = (
+        f"Account {refusal.account} has {refusal.limit} webhooks, as many as it may; delete one."
+    )
     violation = details_pb2.QuotaFailure.Violation(
         subject=f"accounts/{refusal.account}", description=message
     )
     return Told(
         "TOO_MANY_WEBHOOKS",
         message,
-        {"limit": str(refusal.limit)},
+        {"webhookLimit": str(refusal.limit)},
         [details_pb2.QuotaFailure(violations=[violation])],
     )
 
@@ -285,6 +288,7 @@ TABLE: Final[Mapping[type[Refusal], tuple[grpc.StatusCode, Callable[[Any], Told]
         ),
     ),
     PassNotFound: (grpc.StatusCode.NOT_FOUND, _pass_not_found),
+    AccountDisabled: (grpc.StatusCode.PERMISSION_DENIED, _account_disabled),
     PassEnded: (grpc.StatusCode.FAILED_PRECONDITION, _pass_ended),
     TransitionNotAllowed: (grpc.StatusCode.FAILED_PRECONDITION, _transition_not_allowed),
     RefundNotAvailable: (grpc.StatusCode.FAILED_PRECONDITION, _refund_not_available),
@@ -304,7 +308,8 @@ TABLE: Final[Mapping[type[Refusal], tuple[grpc.StatusCode, Callable[[Any], Told]
         grpc.StatusCode.FAILED_PRECONDITION,
         lambda _: Told(
             "WEBHOOKS_DISABLED",
-            "This server has no webhook key; its operator can give it one with --webhook-key.",
+            "This server sends no webhooks: it has no key to sign with. Its operator can give it "
+            "one with --webhook-key; WatchIdPasses streams the same events.",
         ),
     ),
     WebhookNotFound: (grpc.StatusCode.NOT_FOUND, _webhook_not_found),

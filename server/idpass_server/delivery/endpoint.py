@@ -258,9 +258,9 @@ class Endpoint:
             item.due_s = now_s + decision.delay_us / 1e6
             self._wait(item, now_us + decision.delay_us)
         if decision.next is Next.PAUSE:
-            self.webhook = rules.paused(self.webhook, PausedReason.GONE, now_us)
+            self.webhook = rules.paused(self.webhook, PausedReason.GONE)
         elif rules.is_failing(self.webhook, now_us):
-            self.webhook = rules.paused(self.webhook, PausedReason.FAILING, now_us)
+            self.webhook = rules.paused(self.webhook, PausedReason.FAILING)
 
     def _wait(self, item: Item, next_time_us: int) -> None:
         for behind in self._lanes[item.id_pass_id]:

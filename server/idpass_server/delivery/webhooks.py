@@ -24,11 +24,11 @@ class DeliveryPage(NamedTuple):
     """Part of an endpoint's deliveries.
 
     Attributes:
-        deliveries: newest event first.
+        deliveries: newest event first, each with the `webhook-id` of its attempts.
         next_before_sequence: `before_sequence` of the next page; None after the last.
     """
 
-    deliveries: list[Delivery]
+    deliveries: list[tuple[Delivery, str]]
     next_before_sequence: int | None
 
 
@@ -93,13 +93,12 @@ class Webhooks:
         self._addresses = addresses
         self._outgoing = outgoing
 
-    async def create(
+    async def create(  # noqa: PLR0917 the fields of a request
         self,
         account: str,
         caller: str,
         url: str,
-        *,
-        statuses: Sequence[Status] = (),
+        statuses: Sequence[str] = (),
         after_sequence: int | None = None,
         request_id: str | None = None,
     ) -> Created:
@@ -164,12 +163,11 @@ class Webhooks:
     async def update(
         self,
         account: str,
-        caller: str,
         webhook_id: str,
         *,
         url: str | None = None,
-        statuses: Sequence[Status] | None = None,
-        pause: bool | None = None,
+        statuses: Sequence[str] | None = None,
+        paused: bool | None = None,
     ) -> Webhook:
         """Changes an endpoint; None leaves a field as it is.
 
@@ -177,11 +175,10 @@ class Webhooks:
 
         Args:
             account: that it belongs to.
-            caller: who changes it.
             webhook_id: its UUID.
             url: where events are posted to.
             statuses: only events that lead to one of these; empty for all.
-            pause: whether it is left alone; false ends a pause, whatever its reason.
+            paused: whether it is left alone; false ends a pause, whatever its reason.
 
         Raises:
             InvalidRequest: the URL cannot be an endpoint's.
@@ -194,13 +191,9 @@ class Webhooks:
                 webhook = webhook._replace(url=url)
             if statuses is not None:
                 webhook = webhook._replace(wanted=_joined(statuses))
-            if pause is not None and pause != webhook.paused:
-                webhook = (
-                    rules.paused(webhook, PausedReason.REQUESTED, now_us)
-                    if pause
-                    else rules.resumed(webhook)
-                )
-            return webhook._replace(caller=caller)
+            if paused is None or paused == webhook.paused:
+                return webhook
+            return rules.paused(webhook, PausedReason.CALLER) if paused else rules.resumed(webhook)
 
         now_us = self._clock.now().us
         return await self._change(account, webhook_id, change, now_us)
@@ -215,7 +208,7 @@ class Webhooks:
         self._outgoing.changed()
 
     async def rotate_secret(
-        self, account: str, caller: str, webhook_id: str, *, immediate: bool = False
+        self, account: str, webhook_id: str, *, immediate: bool = False
     ) -> tuple[Webhook, str]:
         """Gives an endpoint a new secret; the former one signs as well for 24 hours.
 
@@ -223,7 +216,6 @@ class Webhooks:
 
         Args:
             account: that it belongs to.
-            caller: who changes it.
             webhook_id: its UUID.
             immediate: give it another secret in any case, and let no former one sign.
 
@@ -236,7 +228,7 @@ class Webhooks:
         now_us = self._clock.now().us
 
         def change(webhook: Webhook) -> Webhook:
-            return rules.rotated(webhook, now_us, immediate=immediate)._replace(caller=caller)
+            return rules.rotated(webhook, now_us, immediate=immediate)
 
         webhook = await self._change(account, webhook_id, change, now_us)
         return webhook, self._secrets.secret(webhook)
@@ -274,8 +266,7 @@ class Webhooks:
         )
         history = self._outgoing.history
         shown = [
-            each._replace(message_id=rules.message_id(history, account, each.sequence, webhook_id))
-            for each in found
+            (each, rules.message_id(history, account, each.sequence, webhook_id)) for each in found
         ]
         return DeliveryPage(shown, found[-1].sequence if len(found) == limit else None)
 
@@ -356,5 +347,5 @@ class Webhooks:
             )
 
 
-def _joined(statuses: Sequence[Status]) -> str:
+def _joined(statuses: Sequence[str]) -> str:
     return ",".join(sorted({str(Status(status)) for status in statuses}))

@@ -59,7 +59,7 @@ class PausedReason(StrEnum):
     """Why an endpoint is paused."""
 
     NOT_PAUSED = ""
-    REQUESTED = "requested"
+    CALLER = "caller"
     GONE = "gone"
     FAILING = "failing"
 
@@ -86,16 +86,13 @@ class Webhook(NamedTuple):
         previous_until_us: until when the previous generation signs as well; 0 for not at all.
         cursor: sequence up to which every event was delivered or given up, or is pending.
         version: changes with every change that a caller makes.
-        caller: who last changed it.
-        create_time_us: when it was created.
+        caller: who created it.
+        create_time_us: when.
         update_time_us: when a caller last changed it.
         request_id: idempotency key of its creation, or None.
         request_digest: fingerprint of that request; None without a request_id.
         last_success_us: when an attempt last succeeded; None before the first.
         failing_since_us: of the first failure since the last success; None without one.
-        pause_time_us: when it was paused; None while it is active.
-        oldest_pending: sequence of the first pending event up to the cursor; None without one. Read
-            with the record, and not one of its columns.
     """
 
     account: str
@@ -115,8 +112,6 @@ class Webhook(NamedTuple):
     request_digest: str | None = None
     last_success_us: int | None = None
     failing_since_us: int | None = None
-    pause_time_us: int | None = None
-    oldest_pending: int | None = None
 
     @property
     def statuses(self) -> tuple[Status, ...]:
@@ -128,13 +123,6 @@ class Webhook(NamedTuple):
         """Whether it is left alone."""
         return self.state == State.PAUSED
 
-    @property
-    def settled_sequence(self) -> int:
-        """The sequence up to which every event was delivered, given up, or is not wanted."""
-        if self.oldest_pending is None:
-            return self.cursor
-        return min(self.cursor, self.oldest_pending - 1)
-
     def wants(self, event: Event) -> bool:
         """Whether it gets an event."""
         return not self.wanted or event.to_status in self.wanted.split(",")
@@ -144,10 +132,6 @@ class Webhook(NamedTuple):
         if self.generation > 1 and now_us < self.previous_until_us:
             return self.generation, self.generation - 1
         return (self.generation,)
-
-
-COLUMNS: Final = Webhook._fields[:-1]
-"""The columns of its table."""
 
 
 class Attempt(NamedTuple):
@@ -186,7 +170,6 @@ class Delivery(NamedTuple):
         next_time_us: when it is tried next; None where it is not, or waits for an earlier event of
             its pass.
         attempts: in order; those before a redelivery are not kept.
-        message_id: the `webhook-id` of every attempt.
     """
 
     webhook_id: str
@@ -196,7 +179,6 @@ class Delivery(NamedTuple):
     state: str
     next_time_us: int | None
     attempts: tuple[Attempt, ...] = ()
-    message_id: str = ""
 
 
 class Next(StrEnum):
@@ -266,7 +248,9 @@ def says_down(attempt: Attempt) -> bool:
 
 def event_type(event: Event) -> str:
     """The type of an event, as its payload says it."""
-    return "id_pass.registered" if event.from_status is None else f"id_pass.{event.to_status}"
+    if event.from_status is None:
+        return "id_pass.registered"
+    return "id_pass.erased" if event.erased else f"id_pass.{event.to_status}"
 
 
 def rotated(webhook: Webhook, now_us: int, *, immediate: bool) -> Webhook:
@@ -287,18 +271,15 @@ def rotated(webhook: Webhook, now_us: int, *, immediate: bool) -> Webhook:
     )
 
 
-def paused(webhook: Webhook, reason: PausedReason, now_us: int) -> Webhook:
+def paused(webhook: Webhook, reason: PausedReason) -> Webhook:
     """An endpoint that is left alone from now on."""
-    return webhook._replace(state=State.PAUSED, paused_reason=reason, pause_time_us=now_us)
+    return webhook._replace(state=State.PAUSED, paused_reason=reason)
 
 
 def resumed(webhook: Webhook) -> Webhook:
     """An endpoint that gets events again, with its record of failures wiped."""
     return webhook._replace(
-        state=State.ACTIVE,
-        paused_reason=PausedReason.NOT_PAUSED,
-        pause_time_us=None,
-        failing_since_us=None,
+        state=State.ACTIVE, paused_reason=PausedReason.NOT_PAUSED, failing_since_us=None
     )
 
 

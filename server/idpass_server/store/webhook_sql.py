@@ -6,17 +6,22 @@ one column `value`.
 
 from typing import Final
 
-from idpass_server.rules.webhooks import COLUMNS
+from idpass_server.rules.webhooks import Webhook
 
-_COLUMNS: Final = ", ".join(COLUMNS)
-_OLDEST_PENDING: Final = """(
-    SELECT min(sequence) FROM webhook_deliveries WHERE state = 'pending'
-        AND webhook_deliveries.account = webhooks.account AND webhook_id = webhooks.id)"""
-_SHOWN: Final = f"{_COLUMNS}, {_OLDEST_PENDING} FROM webhooks"
-_DELIVERY: Final = (
-    "account, webhook_id, sequence, id_pass_id, event_type, event_time_us, state, attempts, "
-    "next_time_us"
+_COLUMNS: Final = ", ".join(Webhook._fields)
+_SHOWN: Final = f"{_COLUMNS} FROM webhooks"
+DELIVERY: Final = (
+    *("account", "webhook_id", "sequence", "id_pass_id", "event_type", "event_time_us"),
+    *("state", "attempts", "next_time_us"),
 )
+"""The columns of `webhook_deliveries`."""
+ATTEMPT: Final = (
+    *("account", "webhook_id", "sequence", "number", "time_us", "duration_ms"),
+    *("status_code", "error", "answer"),
+)
+"""The columns of `webhook_attempts`."""
+_DELIVERY: Final = ", ".join(DELIVERY)
+_ATTEMPT: Final = ", ".join(ATTEMPT)
 _KEY: Final = "account = :account AND webhook_id = :id"
 
 SELECT: Final = f"SELECT {_SHOWN} WHERE account = :account AND id = :id"
@@ -25,8 +30,10 @@ SELECT_ALL: Final = f"SELECT {_SHOWN} ORDER BY account, id"
 SELECT_BY_REQUEST: Final = f"SELECT {_SHOWN} WHERE account = :account AND request_id = :request_id"
 SELECT_LAST_SEQUENCE: Final = "SELECT last_sequence FROM accounts WHERE name = :account"
 COUNT: Final = "SELECT count(*) FROM webhooks WHERE account = :account"
-INSERT: Final = f"INSERT INTO webhooks ({_COLUMNS}) VALUES ({', '.join(f':{n}' for n in COLUMNS)})"
-_CHANGES: Final = ", ".join(f"{name} = :{name}" for name in COLUMNS[2:])
+INSERT: Final = (
+    f"INSERT INTO webhooks ({_COLUMNS}) VALUES ({', '.join(f':{n}' for n in Webhook._fields)})"
+)
+_CHANGES: Final = ", ".join(f"{name} = :{name}" for name in Webhook._fields[2:])
 UPDATE: Final = f"""
     UPDATE webhooks SET {_CHANGES}
     WHERE account = :account AND id = :id"""
@@ -56,7 +63,7 @@ SELECT_DELIVERIES: Final = f"""
     SELECT sequence, id_pass_id, event_type, state, next_time_us FROM webhook_deliveries
     WHERE {_KEY} AND sequence < :before_sequence ORDER BY sequence DESC LIMIT :limit"""
 SELECT_ATTEMPTS: Final = f"""
-    SELECT sequence, number, time_us, duration_ms, status_code, error, answer FROM webhook_attempts
+    SELECT {", ".join(ATTEMPT[2:])} FROM webhook_attempts
     WHERE {_KEY} AND sequence >= :oldest AND sequence <= :newest ORDER BY sequence, number"""
 
 
@@ -74,8 +81,7 @@ def _of_version(index: int) -> str:
 
 SAVE_WEBHOOKS: Final = f"""
     UPDATE webhooks SET cursor = {_value(3)}, state = value ->> 4, paused_reason = value ->> 5,
-        last_success_us = {_value(6)}, failing_since_us = {_value(7)},
-        pause_time_us = {_value(8)}
+        last_success_us = {_value(6)}, failing_since_us = {_value(7)}
     FROM {{rows}} WHERE webhooks.account = value ->> 0 AND webhooks.id = value ->> 1
         AND webhooks.version = {_value(2)}"""
 SAVE_DELIVERIES: Final = f"""
@@ -86,8 +92,7 @@ SAVE_DELIVERIES: Final = f"""
     ON CONFLICT (account, webhook_id, sequence) DO UPDATE SET state = excluded.state,
         attempts = excluded.attempts, next_time_us = excluded.next_time_us"""
 SAVE_ATTEMPTS: Final = f"""
-    INSERT INTO webhook_attempts (account, webhook_id, sequence, number, time_us, duration_ms,
-        status_code, error, answer)
+    INSERT INTO webhook_attempts ({_ATTEMPT})
     SELECT value ->> 0, value ->> 1, {_value(2)}, {_value(3)}, {_value(4)}, {_value(5)},
         {_value(6)}, value ->> 7, value ->> 8
     FROM {{rows}} {_of_version(9)}

@@ -369,7 +369,7 @@ def _rows(progress: Sequence[Progress]) -> tuple[list[Any], list[Any], list[Any]
         webhooks.append(
             (
                 *(*key, webhook.version, webhook.cursor, webhook.state, webhook.paused_reason),
-                *(webhook.last_success_us, webhook.failing_since_us, webhook.pause_time_us),
+                *(webhook.last_success_us, webhook.failing_since_us),
             )
         )
         done += [(*key, *each, webhook.version) for each in finished]

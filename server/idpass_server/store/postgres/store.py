@@ -4,9 +4,7 @@
 `news` passes word of events from process to process.
 """
 
-import functools
 import math
-import re
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -21,11 +19,15 @@ from idpass_server.store import (
     DELIVERY_LEASE,
     LEASE_US,
     LIST_SCAN_ROWS,
+    PROGRAM,
     CannotOpen,
     Committed,
     ListQuery,
     Page,
     Tell,
+    accounts,
+    either,
+    retention,
 )
 from idpass_server.store.postgres import schema as postgres_schema
 from idpass_server.store.postgres import sql
@@ -35,6 +37,7 @@ from idpass_server.store.postgres.link import Connection, Database, Link
 from idpass_server.store.postgres.news import Announcer, Listener
 from idpass_server.store.postgres.session import OPERATING
 from idpass_server.store.postgres.writer import LOCK_WAIT_S, Writer
+from idpass_server.store.retention import Found, Wanted
 from idpass_server.store.schema import Plan, plan
 from idpass_server.store.webhooks import Dialect, Execute, WebhookTables
 from idpass_server.urls import shown_url
@@ -48,8 +51,6 @@ READ_PATIENCE_S: Final = 4.5
 CLOCKS_APART_US: Final = 60_000_000
 """Largest clock difference between hosts, microseconds; a lease further ahead is ignored, as its
 holder's clock is wrong."""
-
-_NAMED: Final = re.compile(r":(\w+)")
 
 Parameters = Sequence[object] | Mapping[str, object]
 T = TypeVar("T")
@@ -121,31 +122,33 @@ class PostgresStore:
 
     # -- accounts, for the operator
 
-    def create_account(self, account: Account) -> bool:
-        return self._changed(sql.INSERT_ACCOUNT, account)
+    def create_account(self, account: Account, *, who: str = PROGRAM) -> bool:
+        return self._operate(accounts.create, account, who)
 
     def set_account(
         self,
         name: str,
         *,
-        slot_limit: int | None,
-        fee: Money | None,
+        slot_limit: int | None = None,
+        fee: Money | None = None,
         registrations_per_day: int | None = None,
+        disabled: bool | None = None,
+        who: str = PROGRAM,
     ) -> bool:
-        currency, fee_micros = fee or (None, None)
-        return self._changed(
-            sql.SET_ACCOUNT,
-            {
-                "name": name,
-                "slot_limit": slot_limit,
-                "currency": currency,
-                "fee_micros": fee_micros,
-                "registrations_per_day": registrations_per_day,
-            },
-        )
+        settings = accounts.Settings(slot_limit, fee, registrations_per_day, disabled)
+        return self._operate(accounts.change, name, settings, who)
 
-    def _changed(self, statement: str, parameters: Parameters) -> bool:
-        return self._reader.run(lambda it: bool(it.execute(statement, parameters).rowcount))
+    def delete_account(self, name: str, *, who: str = PROGRAM) -> bool:
+        return self._operate(accounts.delete, name, who)
+
+    def _operate(self, work: Callable[..., bool], *args: Any) -> bool:
+        """Does an operator's work in one transaction."""
+
+        def run(connection: Connection) -> bool:
+            with either.transaction(connection):
+                return work(connection, *args)
+
+        return self._reader.run(run)
 
     # -- reading
 
@@ -191,6 +194,12 @@ class PostgresStore:
         rows = self._all(sql.DUE if account is None else sql.DUE_OF_ACCOUNT, values)
         return list(map(Pass._make, rows))
 
+    def find_passes(self, wanted: Wanted, after_id: str | None, limit: int) -> Found:
+        return self._reader.run(lambda it: retention.find(it, wanted, after_id, limit))
+
+    def account_names(self) -> list[str]:
+        return self._reader.run(retention.account_names)
+
     def claim_sweep(self, now_us: int) -> bool:
         if now_us < self._lease_until_us - SWEEP_LEASE_US // 2:
             return True
@@ -201,7 +210,7 @@ class PostgresStore:
             "now_us": now_us,
             "too_far_us": until_us + CLOCKS_APART_US,
         }
-        claimed = self._changed(sql.LEASE, values)
+        claimed = self._reader.run(lambda it: bool(it.execute(sql.LEASE, values).rowcount))
         self._lease_until_us = until_us if claimed else 0
         return claimed
 
@@ -217,7 +226,8 @@ class PostgresStore:
         return row[0] if row else None
 
     def release_lease(self, name: str) -> None:
-        self._changed(sql.RELEASE_LEASE, {"name": name, "holder": self._holder})
+        values = {"name": name, "holder": self._holder}
+        self._reader.run(lambda it: it.execute(sql.RELEASE_LEASE, values))
 
     def listen(self, watched: Callable[[], Collection[str]], tell: Tell) -> None:
         self._announcer = Announcer(self._database.link())
@@ -225,17 +235,17 @@ class PostgresStore:
         self._listener = Listener(self._database.link(), watched, tell)
 
     def _read_rows(self, statement: str, parameters: Mapping[str, object]) -> list[Any]:
-        return self._all(_named(statement), parameters)
+        return self._reader.run(lambda it: either.run(it, statement, **parameters).fetchall())
 
     def _transaction(self, work: Callable[[Execute], T]) -> T:
         """Runs a function in a transaction, on this thread's own connection."""
 
         def run(connection: Connection) -> T:
             def execute(statement: str, parameters: Mapping[str, object]) -> list[Any]:
-                cursor = connection.execute(_named(statement), {**self._fence, **parameters})
+                cursor = either.run(connection, statement, **{**self._fence, **parameters})
                 return cursor.fetchall() if cursor.description else []
 
-            with connection.transaction():
+            with either.transaction(connection):
                 return work(execute)
 
         return self._reader.run(run)
@@ -257,12 +267,6 @@ class PostgresStore:
             with self._readers_lock:
                 self._readers.append(reader)
         return reader
-
-
-@functools.cache
-def _named(statement: str) -> str:
-    """A statement of `store.webhooks` with its parameters as psycopg names them."""
-    return _NAMED.sub(r"%(\1)s", statement)
 
 
 def migrate(url: str) -> list[str]:

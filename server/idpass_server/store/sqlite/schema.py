@@ -143,6 +143,38 @@ def registrations_per_day(db: Database) -> None:
 
 
 @migrations()
+def admin_log(db: Database) -> None:
+    db.execute(
+        """
+        CREATE TABLE admin_log (
+            id      TEXT    NOT NULL PRIMARY KEY,
+            time_us INTEGER NOT NULL,
+            who     TEXT    NOT NULL,
+            what    TEXT    NOT NULL,
+            account TEXT,
+            before  TEXT,
+            after   TEXT
+        ) STRICT, WITHOUT ROWID
+        """
+    )
+
+
+@migrations()
+def accounts_disabled(db: Database) -> None:
+    # A program that does not know it goes on, and lets a disabled account change its passes.
+    db.execute(
+        "ALTER TABLE accounts ADD COLUMN disabled INTEGER NOT NULL DEFAULT 0 "
+        "CHECK (disabled IN (0, 1))"
+    )
+
+
+@migrations()
+def erasures(db: Database) -> None:
+    # A program that does not know them goes on: such an event leaves the status as it is.
+    db.execute("ALTER TABLE events ADD COLUMN erased INTEGER NOT NULL DEFAULT 0")
+
+
+@migrations()
 def webhooks(db: Database) -> None:
     db.execute(
         """
@@ -164,7 +196,6 @@ def webhooks(db: Database) -> None:
             request_digest    TEXT,
             last_success_us   INTEGER,
             failing_since_us  INTEGER,
-            pause_time_us     INTEGER,
             PRIMARY KEY (account, id)
         ) STRICT, WITHOUT ROWID
         """
