@@ -106,7 +106,8 @@ class Delivering:
         self._term: int | None = None
         self._held_until_s = 0.0
         self._endpoints: dict[str, Endpoint] = {}
-        self._paused: dict[str, int] = {}
+        self._paused: set[str] = set()
+        self._stamp: object = None
         self._by_account: dict[str, list[Endpoint]] = {}
         self._latest: dict[str, int] = {}
         self._woken: dict[str, Endpoint] = {}
@@ -249,28 +250,31 @@ class Delivering:
         return self._term is not None and time.monotonic() < self._held_until_s
 
     async def _look(self) -> None:
-        """Takes over what callers have changed."""
-        found = {each.id: each for each in await self._reads.run(self._store.webhooks.all)}
+        """Takes over what callers have changed, here or in another process."""
+        stamp = await self._reads.run(self._store.webhooks.stamp)
+        if stamp == self._stamp:
+            return
+        found = {each.id: (each, newest) for each, newest in await self._enabled()}
         for endpoint in list(self._endpoints.values()):
-            stored = found.get(endpoint.webhook.id)
+            stored, _ = found.get(endpoint.webhook.id, (None, 0))
             if stored is None or stored.version != endpoint.webhook.version:
                 self._drop(endpoint)
-        self._paused = {each.id: each.version for each in found.values() if each.paused}
-        for webhook in found.values():
+        self._paused = {each.id for each, _ in found.values() if each.paused}
+        for webhook, newest in found.values():
             if webhook.id not in self._endpoints and not webhook.paused:
-                await self._take_up(webhook)
+                await self._take_up(webhook, newest)
+        self._stamp = stamp
 
-    async def _take_up(self, webhook: Webhook) -> None:
+    async def _enabled(self) -> list[tuple[Webhook, int]]:
+        return await self._reads.run(self._store.webhooks.enabled)
+
+    async def _take_up(self, webhook: Webhook, newest: int) -> None:
         account = webhook.account
-        if account not in self._by_account:
-            found = await self._reads.run(self._store.get_account, account)
-            if found is None:
-                return
-            self._latest[account] = max(self._latest.get(account, 0), found.last_sequence)
         pending = await self._reads.run(self._store.webhooks.pending, account, webhook.id)
         endpoint = Endpoint(webhook, pending, self._clock.now().us, time.monotonic())
         self._endpoints[webhook.id] = endpoint
         self._by_account.setdefault(account, []).append(endpoint)
+        self._latest[account] = max(self._latest.get(account, 0), newest)
         self._awaken(endpoint)
 
     def _drop(self, endpoint: Endpoint) -> None:
@@ -289,7 +293,8 @@ class Delivering:
     def _drop_all(self) -> None:
         for endpoint in list(self._endpoints.values()):
             self._drop(endpoint)
-        self._paused = {}
+        self._paused = set()
+        self._stamp = None
         self._timers = []
 
     # -- reading and sending
@@ -460,7 +465,7 @@ class Delivering:
         for endpoint in endpoints:
             if endpoint.webhook.paused and not endpoint.closed:
                 self._drop(endpoint)
-                self._paused[endpoint.webhook.id] = endpoint.webhook.version
+                self._paused.add(endpoint.webhook.id)
             elif endpoint.pruned_after >= PRUNE_AFTER:
                 endpoint.pruned_after = 0
                 await self._prune(endpoint.webhook)

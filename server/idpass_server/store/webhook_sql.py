@@ -26,7 +26,14 @@ _KEY: Final = "account = :account AND webhook_id = :id"
 
 SELECT: Final = f"SELECT {_SHOWN} WHERE account = :account AND id = :id"
 SELECT_OF_ACCOUNT: Final = f"SELECT {_SHOWN} WHERE account = :account ORDER BY create_time_us, id"
-SELECT_ALL: Final = f"SELECT {_SHOWN} ORDER BY account, id"
+_ENABLED: Final = "JOIN accounts ON accounts.name = webhooks.account"
+SELECT_ENABLED: Final = f"""
+    SELECT {", ".join(f"webhooks.{name}" for name in Webhook._fields)}, accounts.last_sequence
+    FROM webhooks {_ENABLED} WHERE accounts.disabled = 0"""
+# Every change of an endpoint changes one of them.
+STAMP: Final = f"""
+    SELECT count(*), sum(webhooks.version), max(webhooks.id), sum(accounts.disabled)
+    FROM webhooks {_ENABLED}"""
 SELECT_BY_REQUEST: Final = f"SELECT {_SHOWN} WHERE account = :account AND request_id = :request_id"
 SELECT_LAST_SEQUENCE: Final = "SELECT last_sequence FROM accounts WHERE name = :account"
 COUNT: Final = "SELECT count(*) FROM webhooks WHERE account = :account"

@@ -126,9 +126,14 @@ class WebhookTables:
         """The endpoints of an account, oldest first."""
         return list(map(Webhook._make, self._read(sql.SELECT_OF_ACCOUNT, {"account": account})))
 
-    def all(self) -> list[Webhook]:
-        """The endpoints of all accounts."""
-        return list(map(Webhook._make, self._read(sql.SELECT_ALL, {})))
+    def enabled(self) -> list[tuple[Webhook, int]]:
+        """The endpoints of all accounts but disabled ones, with the account's newest sequence."""
+        rows = self._read(sql.SELECT_ENABLED, {})
+        return [(Webhook._make(row[:-1]), row[-1]) for row in rows]
+
+    def stamp(self) -> object:
+        """What differs whenever `enabled` may have other endpoints, or others' versions."""
+        return self._read(sql.STAMP, {})
 
     def pending(self, account: str, webhook_id: str) -> list[Pending]:
         """The events up to the endpoint's cursor that are not delivered yet, in order."""
