@@ -140,7 +140,7 @@ class Receiver:
             else:
                 while await self._request(reader, writer):
                     pass
-        except (ConnectionError, asyncio.IncompleteReadError, ssl.SSLError):
+        except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError, ssl.SSLError):
             pass
         finally:
             writer.close()

@@ -23,9 +23,10 @@ from kit.receiver import Answer, Receiver
 LOOPBACK = Addresses(networks("", "127.0.0.0/8"))
 
 
-@pytest.fixture(autouse=True)
-def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sending, "TOTAL_S", 1.0)
+@pytest.fixture
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A deadline for those that wait for it."""
+    monkeypatch.setattr(sending, "TOTAL_S", 0.3)
 
 
 @contextlib.asynccontextmanager
@@ -52,12 +53,17 @@ async def test_an_answer_is_taken(receiver: Receiver) -> None:
     assert request.headers["host"] == f"127.0.0.1:{receiver.port}"
 
 
+@pytest.mark.usefixtures("soon")
+@pytest.mark.parametrize("behaviour", [behaving.hang, behaving.hang_after_headers, behaving.drip])
+async def test_an_answer_that_does_not_end_is_none(receiver: Receiver, behaviour: Any) -> None:
+    receiver.answers = [behaviour]
+    sent = await post(receiver.url)
+    assert (sent.status_code, sent.error) == (None, "timeout")
+
+
 @pytest.mark.parametrize(
     ("behaviour", "error"),
     [
-        (behaving.hang, "timeout"),
-        (behaving.hang_after_headers, "timeout"),
-        (behaving.drip, "timeout"),
         (behaving.close, "connection closed"),
         (behaving.cut_short, "answer not valid"),
         (behaving.endless_head, "answer not valid"),
@@ -71,6 +77,7 @@ async def test_an_answer_that_does_not_come_whole_is_none(
     assert (sent.status_code, sent.error) == (None, error)
 
 
+@pytest.mark.usefixtures("soon")
 async def test_a_connection_that_is_not_served_ends_in_time() -> None:
     with Receiver(on_connect=behaving.hang) as receiver:
         assert (await post(receiver.url)).error == "timeout"
@@ -246,6 +253,7 @@ async def test_http_goes_to_allowed_networks_only(
     assert sent.error == "address not allowed"
 
 
+@pytest.mark.usefixtures("soon")
 async def test_a_name_server_that_hangs_holds_up_one_name_only(
     receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -200,7 +200,7 @@ class Delivering:
         for request in self._requests:
             request.cancel()
         with suppress(Refusal):
-            await self._save()
+            await self.save()
             if self._term is not None:
                 await self._reads.run(self._store.release_lease, DELIVERY_LEASE)
         await self._sender.close()
@@ -433,10 +433,10 @@ class Delivering:
 
     async def _save_once(self) -> None:
         await self._saving.wait()
-        await self._save()
+        await self.save()
         await asyncio.sleep(SAVE_S)
 
-    async def _save(self) -> None:
+    async def save(self) -> None:
         """Saves what has become of events; drops everything if the lease is another process's."""
         async with self._save_lock:
             self._saving.clear()

@@ -56,6 +56,9 @@ class Outgoing(Protocol):
     def changed(self) -> None:
         """Endpoints have changed."""
 
+    async def save(self) -> None:
+        """Stores what has become of events; a change forgets what is not stored."""
+
     async def test(self, webhook: Webhook) -> Attempt:
         """Sends a test event, once."""
 
@@ -316,6 +319,7 @@ class Webhooks:
     async def _change(
         self, account: str, webhook_id: str, change: Callable[[Webhook], Webhook], now_us: int
     ) -> Webhook:
+        await self._outgoing.save()
         webhook = await self._engine.run(
             lambda it: it.webhooks.change(account, webhook_id, change, now_us)
         )
