@@ -10,7 +10,7 @@ import hashlib
 import json
 import re
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 from idpass.v1 import id_pass_pb2 as pb
 from idpass.v1 import id_pass_service_pb2 as service_pb
@@ -193,18 +193,33 @@ def pass_id(request: service_pb.GetRequest) -> str:
     return normal
 
 
-def watch(request: service_pb.WatchRequest) -> tuple[int, str | None]:
-    """Reads which sequence to start after, and which pass to watch, if only one."""
+class Watch(NamedTuple):
+    """Where to start watching.
+
+    Attributes:
+        after_sequence: the sequence to start after.
+        pass_id: the only pass to watch; None for all.
+        history: the history that `after_sequence` is from; "" if not told.
+    """
+
+    after_sequence: int
+    pass_id: str | None
+    history: str
+
+
+def watch(request: service_pb.WatchRequest) -> Watch:
+    """Reads where to start watching, and which pass, if only one."""
     fields = _Fields()
     if request.after_sequence < 0:
         fields.wrong("after_sequence", f"{request.after_sequence} is negative")
     normal = fields.uuid("id", request.id) if request.id else None
+    history = fields.uuid("history", request.history) if request.history else ""
     fields.check()
-    return request.after_sequence, normal
+    return Watch(request.after_sequence, normal, history)
 
 
-def list_query(request: service_pb.ListRequest, caller: Caller) -> ListQuery:
-    """Reads which passes to list."""
+def list_query(request: service_pb.ListRequest, caller: Caller) -> tuple[ListQuery, str]:
+    """Reads which passes to list, and the history that the page token is from, or ""."""
     fields = _Fields()
     if request.page_size < 0:
         fields.wrong("page_size", f"{request.page_size} is negative")
@@ -231,9 +246,10 @@ def list_query(request: service_pb.ListRequest, caller: Caller) -> ListQuery:
         statuses=tuple(sorted(statuses)),
         idle_before_us=idle_before_us,
     )
+    history = ""
     if request.page_token and not fields.violations:
-        before_id = _read_page_token(request.page_token, query)
-        if before_id is None:
+        before_id, history = _read_page_token(request.page_token, query)
+        if not before_id:
             fields.wrong(
                 "page_token",
                 "is not a next_page_token of this account for the same statuses and idle_before; "
@@ -241,23 +257,29 @@ def list_query(request: service_pb.ListRequest, caller: Caller) -> ListQuery:
             )
         query = query._replace(before_id=before_id)
     fields.check()
-    return query
+    return query, history
 
 
-def page_token(query: ListQuery, before_id: str) -> str:
-    """Makes a page token that is valid for this account and filter only."""
-    content = json.dumps([_filter_digest(query), before_id], separators=(",", ":"))
+def page_token(query: ListQuery, before_id: str, history: str) -> str:
+    """Makes a page token that is valid for this account, filter and history only."""
+    # The keys in their order are what the previous program has as a list, and it reads them so.
+    content = json.dumps({_filter_digest(query): history, before_id: ""}, separators=(",", ":"))
     return base64.urlsafe_b64encode(content.encode()).decode().rstrip("=")
 
 
-def _read_page_token(token: str, query: ListQuery) -> str | None:
+def _read_page_token(token: str, query: ListQuery) -> tuple[str, str]:
+    """The id to go on below, or "" if the token is not valid; and its history, "" for none."""
     try:
         padded = token + "=" * (-len(token) % 4)
-        digest, before_id = json.loads(base64.b64decode(padded, altchars=b"-_", validate=True))
+        content = json.loads(base64.b64decode(padded, altchars=b"-_", validate=True))
+        digest, before_id = content
+        history = content[digest] if isinstance(content, dict) else ""
     except (ValueError, TypeError, binascii.Error, RecursionError):
-        return None
-    known = digest == _filter_digest(query) and isinstance(before_id, str)
-    return before_id if known and _UUID.fullmatch(before_id) else None
+        return "", ""
+    known = digest == _filter_digest(query) and isinstance(history, str)
+    if not known or not isinstance(before_id, str) or not _UUID.fullmatch(before_id):
+        return "", ""
+    return before_id, history
 
 
 def _filter_digest(query: ListQuery) -> str:

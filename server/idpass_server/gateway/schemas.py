@@ -46,6 +46,7 @@ LIMITS: Final[dict[str, Json]] = {
     "ListRequest.statuses": {"maxItems": 50},
     "WatchRequest.after_sequence": {"minimum": 0},
     "WatchRequest.id": UUID_OR_EMPTY,
+    "WatchRequest.history": UUID_OR_EMPTY,
 }
 KNOWN: Final[dict[str, Json]] = {
     messages.TIMESTAMP: MOMENT,

@@ -75,7 +75,8 @@ def service(settings: Settings, identity: Identity, behind: Behind) -> Service:
     )
     health = Health(behind.readiness)
     _show(metrics, calls, watchers, behind)
-    return Service(_server(settings, servicer, calls, health), calls, watchers, health, metrics)
+    handlers = methods.handlers(servicer, calls, behind.reads.history)
+    return Service(_server(settings, handlers, health), calls, watchers, health, metrics)
 
 
 def _show(metrics: Metrics, calls: Calls, watchers: Watchers, behind: Behind) -> None:
@@ -96,12 +97,12 @@ def _show(metrics: Metrics, calls: Calls, watchers: Watchers, behind: Behind) ->
 
 
 def _server(
-    settings: Settings, servicer: IdPassServicer, calls: Calls, health: Health
+    settings: Settings, handlers: grpc.GenericRpcHandler, health: Health
 ) -> grpc.aio.Server:
     # maximum_concurrent_rpcs is left alone: it costs each call 7 %, and `Calls` and `Watchers`
     # have limits whose refusals say more.
     server = grpc.aio.server(options=options(settings))
-    server.add_generic_rpc_handlers((methods.handlers(servicer, calls),))
+    server.add_generic_rpc_handlers((handlers,))
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
     if settings.reflects:
         reflection.enable(server)

@@ -6,14 +6,15 @@
     ├── Unauthenticated           missing or unknown credentials
     ├── PermissionDenied          the credentials do not permit this
     ├── NotFound                  the account has no such pass
-    ├── FailedPrecondition        the pass's status does not allow it
+    ├── FailedPrecondition        the pass's status, or the database's history, does not allow it
     │   ├── PassEnded             its status can no longer change
     │   │   ├── AlreadyCancelled  with the outcome of the cancellation
     │   │   ├── Complete
     │   │   ├── Expired
     │   │   └── Failed
     │   ├── TransitionNotAllowed  its status does not lead to the requested one
-    │   └── RefundNotAvailable    require_refund was set and no refund is due
+    │   ├── RefundNotAvailable    require_refund was set and no refund is due
+    │   └── HistoryLost           the database was restored or purged: events may be missing
     ├── Aborted                   something changed meanwhile
     │   └── PassChanged           the pass is not in expected_status
     ├── ResourceExhausted         a limit is reached
@@ -129,7 +130,7 @@ class NotFound(IdPassError):
 
 
 class FailedPrecondition(IdPassError):
-    """The status of the pass does not allow it."""
+    """The status of the pass, or the history of the database, does not allow it."""
 
 
 class PassEnded(FailedPrecondition):
@@ -194,6 +195,30 @@ class RefundNotAvailable(FailedPrecondition):
     """`require_refund` was set and no fee would be refunded. Nothing was changed."""
 
 
+class HistoryLost(FailedPrecondition):
+    """A watch's position, or a list's page, is from a history that is no longer there.
+
+    The database was restored from an older backup, or old passes were purged. Events may be
+    missing, and events that were seen may be undone. Call `account()`, then `list()` to learn where
+    the passes stand, and watch on after that account's `last_sequence`.
+    """
+
+    @property
+    def history(self) -> str | None:
+        """Id of the history that is there."""
+        return self.metadata.get("history")
+
+    @property
+    def after_sequence(self) -> int | None:
+        """The position that was asked for; None for a page of a list."""
+        return _integer(self.metadata.get("afterSequence", ""))
+
+    @property
+    def oldest_sequence(self) -> int | None:
+        """The smallest position after which no event is missing; None for a page of a list."""
+        return _integer(self.metadata.get("oldestSequence", ""))
+
+
 class Aborted(IdPassError):
     """Something changed meanwhile; read and decide again."""
 
@@ -212,8 +237,7 @@ class NoFreeSlot(ResourceExhausted):
     @property
     def slot_limit(self) -> int | None:
         """How many slots the account has."""
-        limit = self.metadata.get("slotLimit", "")
-        return int(limit) if limit.isdecimal() else None
+        return _integer(self.metadata.get("slotLimit", ""))
 
 
 class DailyQuotaExhausted(ResourceExhausted):
@@ -222,8 +246,7 @@ class DailyQuotaExhausted(ResourceExhausted):
     @property
     def registrations_per_day(self) -> int | None:
         """How many it may."""
-        quota = self.metadata.get("registrationsPerDay", "")
-        return int(quota) if quota.isdecimal() else None
+        return _integer(self.metadata.get("registrationsPerDay", ""))
 
     @property
     def reset_time(self) -> datetime | None:
@@ -263,6 +286,10 @@ def _status(word: str) -> Status | None:
         return Status(word)
     except ValueError:
         return None
+
+
+def _integer(text: str) -> int | None:
+    return int(text) if text.isdecimal() else None
 
 
 def _time(text: str | None) -> datetime | None:

@@ -96,16 +96,25 @@ SAVE: Final[Mapping[str, str]] = {
 }
 """The statement for each kind of write in `rows`."""
 
-INSERT_ACCOUNT: Final = (
-    f"INSERT INTO accounts ({columns(Account)}) "
-    f"VALUES ({', '.join(['%s'] * len(Account._fields))}) ON CONFLICT DO NOTHING"
+# An account begins where this history does.
+_CREATED: Final = ", ".join(
+    "base_sequence" if name == "last_sequence" else f"%({name})s" for name in Account._fields
 )
+INSERT_ACCOUNT: Final = f"""
+    WITH created AS (
+        INSERT INTO accounts ({columns(Account)}) SELECT {_CREATED} FROM history
+        ON CONFLICT DO NOTHING RETURNING name, last_sequence
+    ), gap AS (
+        INSERT INTO history_gaps SELECT name, 0, last_sequence FROM created WHERE last_sequence > 0
+    )
+    SELECT name FROM created"""
 SET_ACCOUNT: Final = """
     UPDATE accounts SET slot_limit = coalesce(%(slot_limit)s::bigint, slot_limit),
         currency = coalesce(%(currency)s, currency),
         fee_micros = coalesce(%(fee_micros)s::bigint, fee_micros),
         registrations_per_day = coalesce(%(registrations_per_day)s::bigint, registrations_per_day)
-    WHERE name = %(name)s AND (last_sequence = 0 OR currency = coalesce(%(currency)s, currency))"""
+    WHERE name = %(name)s AND (currency = coalesce(%(currency)s, currency)
+        OR NOT EXISTS (SELECT 1 FROM events WHERE account = name))"""
 SELECT_ACCOUNT: Final = f"SELECT {columns(Account)} FROM accounts WHERE name = %s"
 SELECT_PASS: Final = f"SELECT {columns(Pass)} FROM passes WHERE account = %s AND id = %s"
 SELECT_EVENTS: Final = (
@@ -132,8 +141,13 @@ LIST: Final = f"""
     ORDER BY id DESC LIMIT %(limit)s::bigint + 1"""
 LAST_SCANNED: Final = f"SELECT id {_CANDIDATES} LIMIT 1 OFFSET %(scan)s::bigint - 1"
 NEWEST_EVENT_TIME: Final = """
-    SELECT max(event_time_us) FROM accounts JOIN events
-    ON events.account = accounts.name AND events.sequence = accounts.last_sequence"""
+    SELECT max(newest.event_time_us) FROM accounts CROSS JOIN LATERAL (
+        SELECT event_time_us FROM events WHERE account = name ORDER BY sequence DESC LIMIT 1
+    ) AS newest"""
+HISTORY: Final = "SELECT id FROM history"
+GAPS: Final = """
+    SELECT after_sequence, before_sequence FROM history_gaps WHERE account = %s
+    ORDER BY after_sequence"""
 DUE: Final = f"""
     SELECT {columns(Pass, "passes")} FROM accounts
     CROSS JOIN LATERAL (

@@ -6,6 +6,7 @@
 
 import math
 import threading
+import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from typing import Any, Final
@@ -14,8 +15,18 @@ import psycopg
 
 from idpass_server.ids import new_uuid
 from idpass_server.rules.commands import Command
+from idpass_server.rules.positions import Gap
 from idpass_server.rules.records import Account, Event, Money, Pass
-from idpass_server.store import LIST_SCAN_ROWS, CannotOpen, Committed, ListQuery, Page, Tell
+from idpass_server.store import (
+    LIST_SCAN_ROWS,
+    CannotOpen,
+    Committed,
+    ListQuery,
+    Page,
+    Tell,
+    history,
+)
+from idpass_server.store.history import NewHistory
 from idpass_server.store.postgres import schema as postgres_schema
 from idpass_server.store.postgres import sql
 from idpass_server.store.postgres.errors import cannot_connect
@@ -97,7 +108,7 @@ class PostgresStore:
     # -- accounts, for the operator
 
     def create_account(self, account: Account) -> bool:
-        return self._changed(sql.INSERT_ACCOUNT, account)
+        return self._changed(sql.INSERT_ACCOUNT, account._asdict())
 
     def set_account(
         self,
@@ -152,6 +163,13 @@ class PostgresStore:
             values = {"account": account, "after_sequence": after_sequence, "limit": limit}
             rows = self._all(sql.PASS_EVENTS, values | {"id": pass_id})
         return list(map(Event._make, rows))
+
+    def history(self) -> str:
+        found: str = self._one(sql.HISTORY, ())[0]
+        return found
+
+    def gaps(self, account: str) -> list[Gap]:
+        return list(map(Gap._make, self._all(sql.GAPS, (account,))))
 
     def newest_event_time_us(self) -> int | None:
         newest: int | None = self._one(sql.NEWEST_EVENT_TIME, ())[0]
@@ -225,6 +243,21 @@ def planned(url: str) -> Plan:
     """
     with _operating(Database(url, read_only=True)) as connection:
         return plan(postgres_schema.schema(), postgres_schema.found(connection))
+
+
+def begin_history(url: str) -> NewHistory:
+    """Begins a new history; see `history.begin`.
+
+    Args:
+        url: of the database.
+
+    Raises:
+        CannotOpen: it cannot be reached, or has another schema.
+    """
+    with connected(url) as connection, connection.transaction():
+        # No batch holds an account's row while it waits for the table.
+        connection.execute("LOCK TABLE accounts IN EXCLUSIVE MODE")
+        return history.begin(connection, time.time_ns() // 1_000)
 
 
 @contextmanager

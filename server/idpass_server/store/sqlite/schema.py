@@ -9,10 +9,12 @@ index: a cancellation among a million passes touches one random page of them.
 Statements name their columns, so that a program still works where a newer one has added some.
 """
 
+import time
 from typing import Any, Final
 
 from sqlite_utils import Database, Migrations
 
+from idpass_server.ids import new_uuid
 from idpass_server.store import schema
 
 APPLICATION_ID: Final = 0x49445053
@@ -140,6 +142,32 @@ def registrations_per_day(db: Database) -> None:
             f"ALTER TABLE accounts ADD COLUMN {column} INTEGER NOT NULL DEFAULT 0 "
             f"CHECK ({column} >= 0)"
         )
+
+
+@migrations()
+def history(db: Database) -> None:
+    # A program that does not know it goes on: it finds the next sequence in its account.
+    db.execute(
+        """
+        CREATE TABLE history (
+            id            TEXT    NOT NULL PRIMARY KEY,
+            begin_time_us INTEGER NOT NULL,
+            base_sequence INTEGER NOT NULL
+        ) STRICT, WITHOUT ROWID
+        """
+    )
+    db.execute(
+        """
+        CREATE TABLE history_gaps (
+            account         TEXT    NOT NULL,
+            after_sequence  INTEGER NOT NULL,
+            before_sequence INTEGER NOT NULL CHECK (before_sequence > after_sequence),
+            PRIMARY KEY (account, after_sequence)
+        ) STRICT, WITHOUT ROWID
+        """
+    )
+    now_us = time.time_ns() // 1_000
+    db.execute("INSERT INTO history VALUES (?, ?, 0)", (new_uuid(), now_us))
 
 
 SCHEMA: Final = schema.Schema(tuple(each.name for each in migrations._migrations), OLDEST)  # noqa: SLF001 no accessor

@@ -71,11 +71,17 @@ SAVE: Final[Mapping[str, str]] = {
 INSERT_ACCOUNT: Final = f"""
     INSERT INTO accounts ({columns(Account)})
     VALUES ({", ".join("?" * len(Account._fields))}) ON CONFLICT DO NOTHING"""
+# They begin where this history does.
+BEGIN_ACCOUNT: Final = """
+    UPDATE accounts SET last_sequence = (SELECT base_sequence FROM history) WHERE name = ?"""
+BEGIN_GAP: Final = """
+    INSERT INTO history_gaps SELECT ?, 0, base_sequence FROM history WHERE base_sequence > 0"""
 SET_ACCOUNT: Final = """
     UPDATE accounts SET slot_limit = coalesce(:slot_limit, slot_limit),
         currency = coalesce(:currency, currency), fee_micros = coalesce(:fee_micros, fee_micros),
         registrations_per_day = coalesce(:registrations_per_day, registrations_per_day)
-    WHERE name = :name AND (last_sequence = 0 OR currency = coalesce(:currency, currency))"""
+    WHERE name = :name AND (currency = coalesce(:currency, currency)
+        OR NOT EXISTS (SELECT 1 FROM events WHERE account = name))"""
 
 SELECT_ACCOUNT: Final = f"SELECT {columns(Account)} FROM accounts WHERE name = ?"
 SELECT_PASS: Final = f"SELECT {columns(Pass)} FROM passes WHERE account = ? AND id = ?"
@@ -97,9 +103,12 @@ PASS_EVENTS: Final = f"""
     ORDER BY events.sequence LIMIT :limit"""
 # An account's times follow its sequence.
 NEWEST_EVENT_TIME: Final = """
-    SELECT max(event_time_us) FROM accounts
-    CROSS JOIN events ON events.account = accounts.name
-        AND events.sequence = accounts.last_sequence"""
+    SELECT max((SELECT event_time_us FROM events WHERE account = name
+        ORDER BY sequence DESC LIMIT 1)) FROM accounts"""
+HISTORY: Final = "SELECT id FROM history"
+GAPS: Final = """
+    SELECT after_sequence, before_sequence FROM history_gaps WHERE account = ?
+    ORDER BY after_sequence"""
 _CANDIDATES: Final = "FROM passes WHERE account = :account {start} ORDER BY id DESC"
 LIST: Final = f"""
     SELECT {columns(Pass)} FROM (SELECT * {_CANDIDATES} LIMIT :scan)

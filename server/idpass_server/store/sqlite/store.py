@@ -12,16 +12,28 @@ because its answers would be about data that nobody will find again.
 
 import json
 import threading
-from collections.abc import Callable, Collection, Sequence
-from contextlib import AbstractContextManager
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
 from idpass_server.rules.batch import Batch, Needs, Replays, short_of_slots
 from idpass_server.rules.commands import Command
+from idpass_server.rules.positions import Gap
 from idpass_server.rules.records import Account, Event, Money, Pass
 from idpass_server.rules.refusals import StoreUnavailable
-from idpass_server.store import LIST_SCAN_ROWS, Committed, ListQuery, Page, StoreBroken, Tell, rows
+from idpass_server.store import (
+    LIST_SCAN_ROWS,
+    Committed,
+    ListQuery,
+    Page,
+    StoreBroken,
+    Tell,
+    history,
+    rows,
+)
+from idpass_server.store.history import NewHistory
 from idpass_server.store.sqlite import sql
 from idpass_server.store.sqlite.checkpoints import Checkpoints
 from idpass_server.store.sqlite.file import BUSY_TIMEOUT_S, connect, own_errors, sqlite3
@@ -183,7 +195,12 @@ class SqliteStore:
     # -- accounts, for the operator
 
     def create_account(self, account: Account) -> bool:
-        return self._changed(sql.INSERT_ACCOUNT, account)
+        with self._transaction():
+            created = bool(self._writer.execute(sql.INSERT_ACCOUNT, account).rowcount)
+            if created:
+                for statement in (sql.BEGIN_ACCOUNT, sql.BEGIN_GAP):
+                    self._writer.execute(statement, (account.name,))
+        return created
 
     def set_account(
         self,
@@ -202,6 +219,24 @@ class SqliteStore:
             "registrations_per_day": registrations_per_day,
         }
         return self._changed(sql.SET_ACCOUNT, values)
+
+    def begin_history(self, *, beyond: int = 0) -> NewHistory:
+        """Begins a new history; see `history.begin`."""
+        with self._transaction():
+            return history.begin(self._writer, time.time_ns() // 1_000, beyond=beyond)
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        """Runs an operator's change in a transaction."""
+        with self._errors():
+            self._writer.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+            except BaseException:
+                self._rollback()
+                raise
+            self._commit()
+        self._same_file(outcome_unknown=True)
 
     def _changed(self, statement: str, parameters: Any) -> bool:
         with self._errors():
@@ -251,6 +286,15 @@ class SqliteStore:
                 values = {"account": account, "after_sequence": after_sequence, "limit": limit}
                 found = self._reader.execute(sql.PASS_EVENTS, values | {"id": pass_id})
             return list(map(Event._make, found))
+
+    def history(self) -> str:
+        with self._errors():
+            found: str = self._reader.execute(sql.HISTORY).fetchone()[0]
+        return found
+
+    def gaps(self, account: str) -> list[Gap]:
+        with self._errors():
+            return list(map(Gap._make, self._reader.execute(sql.GAPS, (account,))))
 
     def newest_event_time_us(self) -> int | None:
         with self._errors():
