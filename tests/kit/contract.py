@@ -40,6 +40,12 @@ ROWS = [
         set(),
     ),
     (
+        refusals.AccountDisabled("acme"),
+        ("PERMISSION_DENIED", 403, "ACCOUNT_DISABLED"),
+        {"account"},
+        set(),
+    ),
+    (
         refusals.PassNotFound(PASS.id),
         ("NOT_FOUND", 404, "PASS_NOT_FOUND"),
         {"id"},

@@ -98,6 +98,7 @@ def test_what_is_read_back_otherwise_is_not_committed(
             "events": "UPDATE events SET caller = 'x' WHERE sequence = 3",
             "history": "UPDATE history SET begin_time_us = 0",
             "history_gaps": "INSERT INTO history_gaps VALUES ('demo', 1, 2)",
+            "admin_log": "UPDATE admin_log SET who = 'x'",
         }
         if args[2].name == table:  # type: ignore[attr-defined]
             args[1].execute(spoilt[table])  # type: ignore[attr-defined]

@@ -19,6 +19,7 @@ from google.rpc import status_pb2
 
 from idpass_server.rules.records import Pass, Status
 from idpass_server.rules.refusals import (
+    AccountDisabled,
     DailyQuotaExhausted,
     HistoryLost,
     InternalFault,
@@ -119,6 +120,15 @@ def _pass_not_found(refusal: PassNotFound) -> Told:
                 resource_type=RESOURCE_TYPE, resource_name=refusal.pass_id, description=message
             )
         ],
+    )
+
+
+def _account_disabled(refusal: AccountDisabled) -> Told:
+    return Told(
+        "ACCOUNT_DISABLED",
+        f"Account {refusal.account} is disabled, and nothing was changed; its passes can still be "
+        "read. The service's operator can enable it.",
+        {"account": refusal.account},
     )
 
 
@@ -276,6 +286,7 @@ TABLE: Final[Mapping[type[Refusal], tuple[grpc.StatusCode, Callable[[Any], Told]
         ),
     ),
     PassNotFound: (grpc.StatusCode.NOT_FOUND, _pass_not_found),
+    AccountDisabled: (grpc.StatusCode.PERMISSION_DENIED, _account_disabled),
     PassEnded: (grpc.StatusCode.FAILED_PRECONDITION, _pass_ended),
     TransitionNotAllowed: (grpc.StatusCode.FAILED_PRECONDITION, _transition_not_allowed),
     RefundNotAvailable: (grpc.StatusCode.FAILED_PRECONDITION, _refund_not_available),

@@ -35,6 +35,7 @@ from idpass_server.rules.commands import (
 from idpass_server.rules.positions import Positions
 from idpass_server.rules.records import Account, Pass, Status
 from idpass_server.rules.refusals import (
+    AccountDisabled,
     HistoryLost,
     InvalidRequest,
     PassEnded,
@@ -181,7 +182,7 @@ class IdPassServicer:
     async def _account(self, call: Call) -> tuple[Account, Positions]:
         found = await self._reads.get_account(call.caller.account)
         if found is None:
-            raise LookupError(f"the caller's account {call.caller.account} does not exist")
+            raise AccountDisabled(call.caller.account)
         return found
 
 

@@ -21,7 +21,13 @@ from idpass_server.rules.commands import (
 )
 from idpass_server.rules.domain import Decision
 from idpass_server.rules.records import Account, Event, Pass, Status
-from idpass_server.rules.refusals import NoFreeSlot, PassNotFound, Refusal, RequestIdReused
+from idpass_server.rules.refusals import (
+    AccountDisabled,
+    NoFreeSlot,
+    PassNotFound,
+    Refusal,
+    RequestIdReused,
+)
 
 Key = tuple[str, str]
 """An account and a name within it: a pass id or a request_id."""
@@ -103,7 +109,7 @@ class Batch:
     """The state of one transaction, from loading to saving.
 
     Args:
-        accounts: the commands' accounts.
+        accounts: the commands' accounts, where they exist.
         passes: the passes that commands and receipts name, where they exist.
         receipts: events that carry one of the commands' request_ids.
         preceding: the events just before the receipts; see `Replays`.
@@ -156,7 +162,12 @@ class Batch:
         """
         due_us = now_us if due_us is None else due_us
         now_us = max([now_us, *(p.update_time_us for p in self._passes.values())])
-        return [self._run_one(command, now_us, due_us) for command in commands]
+        return [
+            self._run_one(command, now_us, due_us)
+            if command.account in self.accounts
+            else AccountDisabled(command.account)
+            for command in commands
+        ]
 
     def changed_accounts(self) -> list[Account]:
         """Accounts with new events, as they are to be stored."""

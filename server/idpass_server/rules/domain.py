@@ -24,6 +24,7 @@ from idpass_server.rules.commands import (
 )
 from idpass_server.rules.records import Account, Event, Pass, Reason, Status
 from idpass_server.rules.refusals import (
+    AccountDisabled,
     DailyQuotaExhausted,
     NoFreeSlot,
     PassChanged,
@@ -94,7 +95,7 @@ class Decision(NamedTuple):
     answer: Answer
 
 
-def decide(
+def decide(  # noqa: PLR0911 one for each answer
     account: Account, id_pass: Pass | None, command: Command, now_us: int
 ) -> Decision | Refusal:
     """Decides one command.
@@ -112,6 +113,8 @@ def decide(
     Raises:
         ValueError: the command needs a pass and got None.
     """
+    if account.disabled and not isinstance(command, Expire):
+        return AccountDisabled(account.name)
     if id_pass is None:
         if not isinstance(command, Register):
             raise ValueError(f"{type(command).__name__} needs a pass")

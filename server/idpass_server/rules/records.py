@@ -61,6 +61,7 @@ class Account(NamedTuple):
         registrations_per_day: quota of registrations in a UTC day; 0 for none.
         registration_day: UTC day of its newest registration, in days since the epoch.
         registrations_of_day: number of passes registered in that day.
+        disabled: 1 while its passes may only expire, else 0.
     """
 
     name: str
@@ -74,6 +75,7 @@ class Account(NamedTuple):
     registrations_per_day: int = 0
     registration_day: int = 0
     registrations_of_day: int = 0
+    disabled: int = 0
 
 
 class Pass(NamedTuple):

@@ -6,6 +6,7 @@
     ├── Unauthenticated        no or unknown credentials
     ├── NotPermitted           the caller lacks the permission
     ├── PassNotFound           the account has no such pass
+    ├── AccountDisabled        the account may change nothing
     ├── PassEnded              the pass is terminal
     ├── TransitionNotAllowed   in flight, but the lifecycle has no such transition
     ├── RefundNotAvailable     a refund was required and none is due
@@ -85,6 +86,14 @@ class PassNotFound(Refusal):
     def __init__(self, pass_id: str) -> None:
         super().__init__(pass_id)
         self.pass_id = pass_id
+
+
+class AccountDisabled(Refusal):
+    """The account is disabled, or was deleted while its callers are still known."""
+
+    def __init__(self, account: str) -> None:
+        super().__init__(account)
+        self.account = account
 
 
 class _AboutPass(Refusal):

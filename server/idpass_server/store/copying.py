@@ -13,6 +13,7 @@ from typing import Any, Final, NamedTuple
 from idpass_server.rules.positions import Gap
 from idpass_server.rules.records import Account, Event, Pass
 from idpass_server.store import CannotOpen
+from idpass_server.store.admin_log import Entry
 from idpass_server.store.postgres.link import Connection
 from idpass_server.store.postgres.store import connected
 from idpass_server.store.rows import TIMER
@@ -40,6 +41,7 @@ TABLES: Final = (
     # The copy goes on with the same history.
     _Table("history", ("id", "begin_time_us", "base_sequence"), "id"),
     _Table("history_gaps", ("account", *Gap._fields), "account, after_sequence"),
+    _Table("admin_log", Entry._fields, "id"),
 )
 
 
@@ -94,7 +96,8 @@ def _take(connection: Connection) -> None:
         connection.execute(f"LOCK TABLE {table.name} IN ACCESS EXCLUSIVE MODE")
     used = connection.execute(
         "SELECT EXISTS (SELECT 1 FROM passes) OR EXISTS (SELECT 1 FROM events) "
-        "OR EXISTS (SELECT 1 FROM accounts WHERE name <> 'demo')"
+        "OR EXISTS (SELECT 1 FROM accounts WHERE name <> 'demo') "
+        "OR EXISTS (SELECT 1 FROM admin_log)"
     ).fetchone()
     if used != (False,):
         raise CannotOpen(

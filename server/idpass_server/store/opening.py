@@ -1,14 +1,14 @@
 """Databases by URL: which store a URL means, and what operators do with either kind."""
 
 import importlib
-from collections.abc import Callable
-from contextlib import AbstractContextManager, closing
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, closing, contextmanager
 from types import ModuleType
 from typing import Any, Final
 
 from idpass_server import extras
 from idpass_server.failures import BadSetting
-from idpass_server.store import CannotOpen, Store
+from idpass_server.store import PROGRAM, CannotOpen, Store
 from idpass_server.store.audit import Audit, audit
 from idpass_server.store.history import NewHistory
 from idpass_server.store.schema import Plan
@@ -84,11 +84,12 @@ def migrate_store(url: str) -> list[str]:
     return store.migrated
 
 
-def begin_history(url: str) -> NewHistory:
+def begin_history(url: str, who: str = PROGRAM) -> NewHistory:
     """Begins a new history of a database that was brought back to an older state.
 
     Args:
         url: of the database, which no server uses.
+        who: the operator, for the admin log.
 
     Raises:
         BadSetting: the URL cannot be used.
@@ -96,10 +97,10 @@ def begin_history(url: str) -> NewHistory:
     """
     path = sqlite_path(url)
     if path is None:
-        begun: NewHistory = _postgres().begin_history(url)
+        begun: NewHistory = _postgres().begin_history(url, who)
         return begun
     with closing(SqliteStore(path, migrates=False, create=False)) as store:
-        return store.begin_history()
+        return store.begin_history(who)
 
 
 def plan_store(url: str) -> Plan:
@@ -120,23 +121,27 @@ def plan_store(url: str) -> Plan:
     return plan
 
 
-def reading_store(url: str, *, quick: bool = False) -> AbstractContextManager[Any]:
-    """Opens a read transaction on a database of either kind.
+@contextmanager
+def reading_store(url: str) -> Iterator[Any]:
+    """Opens a read transaction on a database of either kind, which may be in use.
 
     Args:
         url: of the database.
-        quick: leave out comparing a SQLite file's indexes with its tables.
 
     Raises:
         BadSetting: the URL cannot be used.
         CannotOpen: the database cannot be used.
-        Damaged: the SQLite file is damaged.
     """
     path = sqlite_path(url)
-    if path is not None:
-        return reading(path, quick=quick)
-    connected: AbstractContextManager[Any] = _postgres().reading(url)
-    return connected
+    if path is None:
+        with _postgres().reading(url) as connection:
+            yield connection
+        return
+    try:
+        with reading(path) as connection:
+            yield connection
+    except Damaged as damage:
+        raise CannotOpen(f"{path}: {damage}; restore it from a backup") from damage
 
 
 def audit_store(
@@ -156,7 +161,7 @@ def audit_store(
     begin("damage to the file or the connection")
     before = _wal_bytes(url)
     try:
-        with reading_store(url, quick=quick) as connection:
+        with _audited(url, quick=quick) as connection:
             found = audit(connection, quick=quick, begin=begin)
     except Damaged as damage:
         return Audit(damage.lines, [], {})
@@ -167,6 +172,13 @@ def audit_store(
             "cannot be written over; the server makes use of the room again"
         )
     return found
+
+
+def _audited(url: str, *, quick: bool) -> AbstractContextManager[Any]:
+    path = sqlite_path(url)
+    if path is not None:
+        return reading(path, check="quick_check" if quick else "integrity_check")
+    return reading_store(url)
 
 
 def _wal_bytes(url: str) -> int:

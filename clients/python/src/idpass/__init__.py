@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from idpass.client import IdPassClient
     from idpass.errors import (
         Aborted,
+        AccountDisabled,
         AlreadyCancelled,
         Complete,
         DailyQuotaExhausted,
@@ -59,6 +60,7 @@ _HOMES = ("_words", "_records", "errors", "client", "aio")
 __all__ = [
     "Aborted",
     "Account",
+    "AccountDisabled",
     "AdvanceReceipt",
     "AlreadyCancelled",
     "AsyncIdPassClient",

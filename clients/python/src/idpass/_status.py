@@ -9,6 +9,7 @@ from google.rpc import error_details_pb2, status_pb2
 
 from idpass.errors import (
     Aborted,
+    AccountDisabled,
     AlreadyCancelled,
     Complete,
     DailyQuotaExhausted,
@@ -41,6 +42,7 @@ _BY_REASON: "Mapping[str, type[IdPassError]]" = {
     "REQUEST_ID_REUSED": RequestIdReused,
     "UNAUTHENTICATED_CALLER": Unauthenticated,
     "METHOD_NOT_PERMITTED": PermissionDenied,
+    "ACCOUNT_DISABLED": AccountDisabled,
     "PASS_NOT_FOUND": NotFound,
     "PASS_ALREADY_CANCELLED": AlreadyCancelled,
     "PASS_COMPLETE": Complete,

@@ -5,6 +5,7 @@
     │   └── RequestIdReused       the request_id was used with different content
     ├── Unauthenticated           missing or unknown credentials
     ├── PermissionDenied          the credentials do not permit this
+    │   └── AccountDisabled       nothing of the account can be changed
     ├── NotFound                  the account has no such pass
     ├── FailedPrecondition        the pass's status, or the database's history, does not allow it
     │   ├── PassEnded             its status can no longer change
@@ -123,6 +124,10 @@ class PermissionDenied(IdPassError):
     def permission(self) -> str | None:
         """The permission that the caller lacks."""
         return self.metadata.get("permission")
+
+
+class AccountDisabled(PermissionDenied):
+    """The service's operator has disabled the account: it can be read, not changed."""
 
 
 class NotFound(IdPassError):

@@ -53,6 +53,7 @@ LOCK: Final = (
     "FROM accounts WHERE name = ANY(%s) ORDER BY name FOR UPDATE"
 )
 LOCK_FREE: Final = f"{LOCK} SKIP LOCKED"
+KNOWN: Final = "SELECT name FROM accounts WHERE name = ANY(%s)"
 # Locking a row writes to the WAL, so COMMIT does everything that it does for a change. No other
 # lock that this service takes blocks this one.
 PROVE: Final = (
@@ -96,25 +97,6 @@ SAVE: Final[Mapping[str, str]] = {
 }
 """The statement for each kind of write in `rows`."""
 
-# An account begins where this history does.
-_CREATED: Final = ", ".join(
-    "base_sequence" if name == "last_sequence" else f"%({name})s" for name in Account._fields
-)
-INSERT_ACCOUNT: Final = f"""
-    WITH created AS (
-        INSERT INTO accounts ({columns(Account)}) SELECT {_CREATED} FROM history
-        ON CONFLICT DO NOTHING RETURNING name, last_sequence
-    ), gap AS (
-        INSERT INTO history_gaps SELECT name, 0, last_sequence FROM created WHERE last_sequence > 0
-    )
-    SELECT name FROM created"""
-SET_ACCOUNT: Final = """
-    UPDATE accounts SET slot_limit = coalesce(%(slot_limit)s::bigint, slot_limit),
-        currency = coalesce(%(currency)s, currency),
-        fee_micros = coalesce(%(fee_micros)s::bigint, fee_micros),
-        registrations_per_day = coalesce(%(registrations_per_day)s::bigint, registrations_per_day)
-    WHERE name = %(name)s AND (currency = coalesce(%(currency)s, currency)
-        OR NOT EXISTS (SELECT 1 FROM events WHERE account = name))"""
 SELECT_ACCOUNT: Final = f"SELECT {columns(Account)} FROM accounts WHERE name = %s"
 SELECT_PASS: Final = f"SELECT {columns(Pass)} FROM passes WHERE account = %s AND id = %s"
 SELECT_EVENTS: Final = (

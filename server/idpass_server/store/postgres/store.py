@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import psycopg
 
@@ -19,11 +19,14 @@ from idpass_server.rules.positions import Gap
 from idpass_server.rules.records import Account, Event, Money, Pass
 from idpass_server.store import (
     LIST_SCAN_ROWS,
+    PROGRAM,
     CannotOpen,
     Committed,
     ListQuery,
     Page,
     Tell,
+    accounts,
+    either,
     history,
 )
 from idpass_server.store.history import NewHistory
@@ -48,6 +51,7 @@ CLOCKS_APART_US: Final = 60_000_000
 """Largest clock difference between hosts, microseconds; a lease further ahead is ignored, as its
 holder's clock is wrong."""
 
+T = TypeVar("T")
 Parameters = Sequence[object] | Mapping[str, object]
 
 
@@ -107,31 +111,33 @@ class PostgresStore:
 
     # -- accounts, for the operator
 
-    def create_account(self, account: Account) -> bool:
-        return self._changed(sql.INSERT_ACCOUNT, account._asdict())
+    def create_account(self, account: Account, *, who: str = PROGRAM) -> bool:
+        return self._operate(accounts.create, account, who)
 
     def set_account(
         self,
         name: str,
         *,
-        slot_limit: int | None,
-        fee: Money | None,
+        slot_limit: int | None = None,
+        fee: Money | None = None,
         registrations_per_day: int | None = None,
+        disabled: bool | None = None,
+        who: str = PROGRAM,
     ) -> bool:
-        currency, fee_micros = fee or (None, None)
-        return self._changed(
-            sql.SET_ACCOUNT,
-            {
-                "name": name,
-                "slot_limit": slot_limit,
-                "currency": currency,
-                "fee_micros": fee_micros,
-                "registrations_per_day": registrations_per_day,
-            },
-        )
+        settings = accounts.Settings(slot_limit, fee, registrations_per_day, disabled)
+        return self._operate(accounts.change, name, settings, who)
 
-    def _changed(self, statement: str, parameters: Parameters) -> bool:
-        return self._reader.run(lambda it: bool(it.execute(statement, parameters).rowcount))
+    def delete_account(self, name: str, *, who: str = PROGRAM) -> bool:
+        return self._operate(accounts.delete, name, who)
+
+    def _operate(self, work: Callable[..., T], *args: Any) -> T:
+        """Does an operator's work in one transaction."""
+
+        def run(connection: Connection) -> T:
+            with either.transaction(connection):
+                return work(connection, *args)
+
+        return self._reader.run(run)
 
     # -- reading
 
@@ -190,7 +196,7 @@ class PostgresStore:
             "now_us": now_us,
             "too_far_us": until_us + CLOCKS_APART_US,
         }
-        claimed = self._changed(sql.LEASE, values)
+        claimed = self._reader.run(lambda it: bool(it.execute(sql.LEASE, values).rowcount))
         self._lease_until_us = until_us if claimed else 0
         return claimed
 
@@ -245,11 +251,12 @@ def planned(url: str) -> Plan:
         return plan(postgres_schema.schema(), postgres_schema.found(connection))
 
 
-def begin_history(url: str) -> NewHistory:
+def begin_history(url: str, who: str) -> NewHistory:
     """Begins a new history; see `history.begin`.
 
     Args:
         url: of the database.
+        who: the operator, for the admin log.
 
     Raises:
         CannotOpen: it cannot be reached, or has another schema.
@@ -257,7 +264,7 @@ def begin_history(url: str) -> NewHistory:
     with connected(url) as connection, connection.transaction():
         # No batch holds an account's row while it waits for the table.
         connection.execute("LOCK TABLE accounts IN EXCLUSIVE MODE")
-        return history.begin(connection, time.time_ns() // 1_000)
+        return history.begin(connection, who, time.time_ns() // 1_000)
 
 
 @contextmanager

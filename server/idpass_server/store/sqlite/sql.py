@@ -68,21 +68,6 @@ SAVE: Final[Mapping[str, str]] = {
 }
 """The statement for each kind of write in `rows`."""
 
-INSERT_ACCOUNT: Final = f"""
-    INSERT INTO accounts ({columns(Account)})
-    VALUES ({", ".join("?" * len(Account._fields))}) ON CONFLICT DO NOTHING"""
-# They begin where this history does.
-BEGIN_ACCOUNT: Final = """
-    UPDATE accounts SET last_sequence = (SELECT base_sequence FROM history) WHERE name = ?"""
-BEGIN_GAP: Final = """
-    INSERT INTO history_gaps SELECT ?, 0, base_sequence FROM history WHERE base_sequence > 0"""
-SET_ACCOUNT: Final = """
-    UPDATE accounts SET slot_limit = coalesce(:slot_limit, slot_limit),
-        currency = coalesce(:currency, currency), fee_micros = coalesce(:fee_micros, fee_micros),
-        registrations_per_day = coalesce(:registrations_per_day, registrations_per_day)
-    WHERE name = :name AND (currency = coalesce(:currency, currency)
-        OR NOT EXISTS (SELECT 1 FROM events WHERE account = name))"""
-
 SELECT_ACCOUNT: Final = f"SELECT {columns(Account)} FROM accounts WHERE name = ?"
 SELECT_PASS: Final = f"SELECT {columns(Pass)} FROM passes WHERE account = ? AND id = ?"
 SELECT_EVENT: Final = f"SELECT {columns(Event)} FROM events WHERE account = ? AND sequence = ?"

@@ -13,10 +13,10 @@ because its answers would be about data that nobody will find again.
 import json
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Collection, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from idpass_server.rules.batch import Batch, Needs, Replays, short_of_slots
 from idpass_server.rules.commands import Command
@@ -25,11 +25,14 @@ from idpass_server.rules.records import Account, Event, Money, Pass
 from idpass_server.rules.refusals import StoreUnavailable
 from idpass_server.store import (
     LIST_SCAN_ROWS,
+    PROGRAM,
     Committed,
     ListQuery,
     Page,
     StoreBroken,
     Tell,
+    accounts,
+    either,
     history,
     rows,
 )
@@ -38,6 +41,8 @@ from idpass_server.store.sqlite import sql
 from idpass_server.store.sqlite.checkpoints import Checkpoints
 from idpass_server.store.sqlite.file import BUSY_TIMEOUT_S, connect, own_errors, sqlite3
 from idpass_server.store.sqlite.opening import opened
+
+T = TypeVar("T")
 
 CHECK_TIMEOUT_S: Final = 0.2
 """Timeout of a check for another process's lock, seconds."""
@@ -164,7 +169,7 @@ class SqliteStore:
         needs = Needs.of(commands)
         keys = {name: json.dumps(value) for name, value in needs._asdict().items()}
         found = [json.loads(array) for array in self._writer.execute(sql.LOAD, keys).fetchone()]
-        accounts = list(map(Account._make, found[0]))
+        locked = list(map(Account._make, found[0]))
         passes = list(map(Pass._make, found[1]))
         receipts = list(map(Event._make, found[2]))
         replays = Replays.of(receipts)
@@ -172,10 +177,10 @@ class SqliteStore:
         preceding = list(map(Event._make, self._rows(sql.SELECT_EVENT, replays.preceding)))
         overdue = [
             id_pass
-            for account, wanted in short_of_slots(accounts, commands).items()
+            for account, wanted in short_of_slots(locked, commands).items()
             for id_pass in _due(self._writer, due_us, wanted, account, in_flight=True)
         ]
-        return Batch(accounts, passes, receipts, preceding, overdue)
+        return Batch(locked, passes, receipts, preceding, overdue)
 
     def _save(self, batch: Batch) -> None:
         for name, values in rows.written(batch):
@@ -194,55 +199,35 @@ class SqliteStore:
 
     # -- accounts, for the operator
 
-    def create_account(self, account: Account) -> bool:
-        with self._transaction():
-            created = bool(self._writer.execute(sql.INSERT_ACCOUNT, account).rowcount)
-            if created:
-                for statement in (sql.BEGIN_ACCOUNT, sql.BEGIN_GAP):
-                    self._writer.execute(statement, (account.name,))
-        return created
+    def create_account(self, account: Account, *, who: str = PROGRAM) -> bool:
+        return self._operate(accounts.create, account, who)
 
     def set_account(
         self,
         name: str,
         *,
-        slot_limit: int | None,
-        fee: Money | None,
+        slot_limit: int | None = None,
+        fee: Money | None = None,
         registrations_per_day: int | None = None,
+        disabled: bool | None = None,
+        who: str = PROGRAM,
     ) -> bool:
-        currency, fee_micros = fee or (None, None)
-        values = {
-            "name": name,
-            "slot_limit": slot_limit,
-            "currency": currency,
-            "fee_micros": fee_micros,
-            "registrations_per_day": registrations_per_day,
-        }
-        return self._changed(sql.SET_ACCOUNT, values)
+        settings = accounts.Settings(slot_limit, fee, registrations_per_day, disabled)
+        return self._operate(accounts.change, name, settings, who)
 
-    def begin_history(self, *, beyond: int = 0) -> NewHistory:
+    def begin_history(self, who: str, *, beyond: int = 0) -> NewHistory:
         """Begins a new history; see `history.begin`."""
-        with self._transaction():
-            return history.begin(self._writer, time.time_ns() // 1_000, beyond=beyond)
+        return self._operate(history.begin, who, time.time_ns() // 1_000, beyond)
 
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        """Runs an operator's change in a transaction."""
-        with self._errors():
-            self._writer.execute("BEGIN IMMEDIATE")
-            try:
-                yield
-            except BaseException:
-                self._rollback()
-                raise
-            self._commit()
-        self._same_file(outcome_unknown=True)
+    def delete_account(self, name: str, *, who: str = PROGRAM) -> bool:
+        return self._operate(accounts.delete, name, who)
 
-    def _changed(self, statement: str, parameters: Any) -> bool:
-        with self._errors():
-            changed = bool(self._writer.execute(statement, parameters).rowcount)
+    def _operate(self, work: Callable[..., T], *args: Any) -> T:
+        """Does an operator's work in one transaction."""
+        with self._errors(), either.transaction(self._writer):
+            done = work(self._writer, *args)
         self._same_file(outcome_unknown=True)
-        return changed
+        return done
 
     # -- reading
 

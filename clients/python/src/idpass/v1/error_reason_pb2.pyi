@@ -47,6 +47,13 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
         { "reason": "METHOD_NOT_PERMITTED", "domain": "idpass.v1",
           "metadata": { "permission": "cancel" } }
     """
+    ERROR_REASON_ACCOUNT_DISABLED: _ErrorReason.ValueType  # 19
+    """PERMISSION_DENIED. The operator has disabled the caller's account: its
+    passes can be read and watched, and still expire, and nothing else changes.
+
+        { "reason": "ACCOUNT_DISABLED", "domain": "idpass.v1",
+          "metadata": { "account": "acme" } }
+    """
     ERROR_REASON_PASS_NOT_FOUND: _ErrorReason.ValueType  # 5
     """NOT_FOUND. The caller's account has no such pass. A pass of another account
     gets the same answer. A google.rpc.ResourceInfo names the pass.
@@ -194,6 +201,13 @@ ERROR_REASON_METHOD_NOT_PERMITTED: ErrorReason.ValueType  # 4
 
     { "reason": "METHOD_NOT_PERMITTED", "domain": "idpass.v1",
       "metadata": { "permission": "cancel" } }
+"""
+ERROR_REASON_ACCOUNT_DISABLED: ErrorReason.ValueType  # 19
+"""PERMISSION_DENIED. The operator has disabled the caller's account: its
+passes can be read and watched, and still expire, and nothing else changes.
+
+    { "reason": "ACCOUNT_DISABLED", "domain": "idpass.v1",
+      "metadata": { "account": "acme" } }
 """
 ERROR_REASON_PASS_NOT_FOUND: ErrorReason.ValueType  # 5
 """NOT_FOUND. The caller's account has no such pass. A pass of another account
