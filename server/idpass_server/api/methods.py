@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, NamedTuple, TypeVar
 
 import grpc
+from google.protobuf.descriptor import ServiceDescriptor
 
 from idpass_server.api import wire
 from idpass_server.api.call_log import CallRecord
@@ -43,11 +44,15 @@ class _Rpc(NamedTuple):
 
 
 def handlers(
-    servicer: object, calls: Calls, history: Callable[[], Awaitable[str]]
+    service: ServiceDescriptor,
+    servicer: object,
+    calls: Calls,
+    history: Callable[[], Awaitable[str]],
 ) -> grpc.GenericRpcHandler:
-    """Makes gRPC's handlers for every rpc of the service.
+    """Makes gRPC's handlers for every rpc of a service.
 
     Args:
+        service: its descriptor.
         servicer: has a method marked with `rpc` for each.
         calls: admits, ends and records every call.
         history: reads the id of the history that streams tell of.
@@ -56,7 +61,7 @@ def handlers(
         AttributeError: the servicer lacks a method, or its mark.
     """
     by_method: dict[str, Any] = {}
-    for descriptor in wire.METHODS:
+    for descriptor in service.methods:
         method = getattr(servicer, descriptor.name)
         each = _Rpc(descriptor.name, method.permission, wire.reader(descriptor))
         handle = grpc.unary_unary_rpc_method_handler
@@ -65,7 +70,7 @@ def handlers(
             handle = grpc.unary_stream_rpc_method_handler
             behavior = _stream(each, method, calls, history)
         by_method[each.name] = handle(behavior, response_serializer=wire.writer(descriptor))
-    return grpc.method_handlers_generic_handler(wire.SERVICE, by_method)
+    return grpc.method_handlers_generic_handler(service.full_name, by_method)
 
 
 def _unary(

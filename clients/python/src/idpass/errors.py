@@ -6,8 +6,8 @@
     ├── Unauthenticated           missing or unknown credentials
     ├── PermissionDenied          the credentials do not permit this
     │   └── AccountDisabled       nothing of the account can be changed
-    ├── NotFound                  the account has no such pass
-    ├── FailedPrecondition        the pass's status, or the database's history, does not allow it
+    ├── NotFound                  the account has no such pass or webhook
+    ├── FailedPrecondition        the state of the pass, server or database does not allow it
     │   ├── PassEnded             its status can no longer change
     │   │   ├── AlreadyCancelled  with the outcome of the cancellation
     │   │   ├── Complete
@@ -15,12 +15,14 @@
     │   │   └── Failed
     │   ├── TransitionNotAllowed  its status does not lead to the requested one
     │   ├── RefundNotAvailable    require_refund was set and no refund is due
-    │   └── HistoryLost           the database was restored or purged: events may be missing
+    │   ├── HistoryLost           the database was restored or purged: events may be missing
+    │   └── WebhooksDisabled      the server sends no webhooks
     ├── Aborted                   something changed meanwhile
     │   └── PassChanged           the pass is not in expected_status
     ├── ResourceExhausted         a limit is reached
     │   ├── NoFreeSlot            the account's slots are all in use
     │   ├── DailyQuotaExhausted   the account has registered as many passes today as it may
+    │   ├── TooManyWebhooks       the account has as many webhooks as it may
     │   └── Overloaded            the server is too busy, or the caller too fast; nothing changed
     ├── Unavailable               no server answered; nothing was changed
     ├── DeadlineExceeded          a call that changes nothing ran out of time
@@ -131,11 +133,11 @@ class AccountDisabled(PermissionDenied):
 
 
 class NotFound(IdPassError):
-    """The caller's account has no such pass."""
+    """The caller's account has no such pass, or no such webhook."""
 
 
 class FailedPrecondition(IdPassError):
-    """The status of the pass, or the history of the database, does not allow it."""
+    """The state of the pass, of the server, or of the database does not allow it."""
 
 
 class PassEnded(FailedPrecondition):
@@ -224,6 +226,10 @@ class HistoryLost(FailedPrecondition):
         return _integer(self.metadata.get("oldestSequence", ""))
 
 
+class WebhooksDisabled(FailedPrecondition):
+    """The server sends no webhooks: it has no key to sign them with."""
+
+
 class Aborted(IdPassError):
     """Something changed meanwhile; read and decide again."""
 
@@ -257,6 +263,16 @@ class DailyQuotaExhausted(ResourceExhausted):
     def reset_time(self) -> datetime | None:
         """When the next day begins, in UTC."""
         return _time(self.metadata.get("resetTime"))
+
+
+class TooManyWebhooks(ResourceExhausted):
+    """The account has as many webhooks as it may."""
+
+    @property
+    def webhook_limit(self) -> int | None:
+        """How many it may have."""
+        limit = self.metadata.get("webhookLimit", "")
+        return int(limit) if limit.isdecimal() else None
 
 
 class Overloaded(ResourceExhausted):

@@ -119,6 +119,8 @@ MIGRATIONS: Final[Mapping[str, str]] = {
         ALTER TABLE accounts
             ADD COLUMN disabled integer NOT NULL DEFAULT 0 CHECK (disabled IN (0, 1));
         """,
+    # A program that does not know them goes on: such an event leaves the status as it is.
+    "erasures": "ALTER TABLE events ADD COLUMN erased integer NOT NULL DEFAULT 0",
     # A program that does not know it goes on: it finds the next sequence in its account.
     "history": """
         CREATE TABLE history (

@@ -171,6 +171,12 @@ def accounts_disabled(db: Database) -> None:
 
 
 @migrations()
+def erasures(db: Database) -> None:
+    # A program that does not know them goes on: such an event leaves the status as it is.
+    db.execute("ALTER TABLE events ADD COLUMN erased INTEGER NOT NULL DEFAULT 0")
+
+
+@migrations()
 def history(db: Database) -> None:
     # A program that does not know it goes on: it finds the next sequence in its account.
     db.execute(
