@@ -30,9 +30,14 @@ def scrape(listen: str) -> Samples:
     """What Prometheus gets at an address."""
     answer = get(listen, "/metrics")
     assert answer.status == 200
+    return samples(answer.body)
+
+
+def samples(page: str) -> Samples:
+    """What stands on a page of metrics."""
     return {
         (sample.name, tuple(sorted(sample.labels.items()))): sample.value
-        for family in text_string_to_metric_families(answer.body)
+        for family in text_string_to_metric_families(page)
         for sample in family.samples
     }
 

@@ -7,7 +7,7 @@ and `idpass_worker_up` says so.
 * Counters and histograms are summed up, and what a worker that has ended had counted stays in the
   sum: a sum that went down would be taken for a restart, and all that is left of it for new.
 * A gauge is the sum, least or largest of those of the workers that report, as Metrics says.
-* Gauges of which it says nothing, those of `process_*`, are each worker's own, by the label `worker`.
+* Gauges of which it says nothing, those of `process_*`, are each worker's, with the label `worker`.
 
 The library's own mode for several processes keeps every value in a memory-mapped file, for all
 time, and takes part in no collector of one's own, which tallies, figures and `process_*` are.

@@ -82,8 +82,12 @@ class Checkpoints:
 
     def _checkpoint(self) -> str | None:
         """Folds the WAL into the file. Returns why it could not be done, or None."""
+        begun_s = time.perf_counter()
         try:
             _, pages, done = self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
         except sqlite3.OperationalError as error:
             return str(error)
+        if done > self._looked[1]:
+            self._observer.checkpointed(time.perf_counter() - begun_s)
+        self._looked = (pages, done)
         return None if done == pages else "a reader needs what it holds"
