@@ -3,7 +3,6 @@
 Those of the hot path are tallies, to which only the writer adds.
 """
 
-from collections import Counter as Totals
 from collections.abc import Collection, Iterator, Sequence
 
 from prometheus_client import Counter, Histogram
@@ -77,11 +76,8 @@ class EngineMetrics(EngineObserver):
     def batch(self, waited_s: float, commands: int, events: Sequence[Event]) -> None:
         self._queue.observe(waited_s)
         self._size.observe(commands)
-        if not events:
-            return
-        for status, times in Totals(event.to_status for event in events).items():
-            self._transitions.add((status,), times)
         for event in events:
+            self._transitions.add((event.to_status,))
             if event.charge_micros:
                 self._charged.add((event.currency,), event.charge_micros)
             if event.refund_micros:
@@ -134,8 +130,11 @@ class StoreMetrics(StoreObserver):
             self._settled.labels(outcome)
 
     def committed(self, steps: Steps) -> None:
-        for buckets, seconds in zip(self._steps, steps, strict=True):
-            buckets.observe(seconds)
+        load, decide, save, commit = self._steps
+        load.observe(steps.load)
+        decide.observe(steps.decide)
+        save.observe(steps.save)
+        commit.observe(steps.commit)
 
     def checkpointed(self, seconds: float) -> None:
         self._checkpoints.observe(seconds)
