@@ -17,7 +17,7 @@ from prometheus_client.registry import Collector
 import idpass
 from idpass_server.api.call_log import CallRecord
 from idpass_server.api.tallies import Counts, Histograms
-from idpass_server.api.wire import METHODS, SERVICE
+from idpass_server.api.wire import ID_PASSES, WEBHOOKS
 
 PREFIX: Final = "idpass"
 UNFOLDED: Final = 256
@@ -44,7 +44,11 @@ class Metrics(Collector):
         self.registry = CollectorRegistry()
         self.over_workers: dict[str, OverWorkers] = {}
         self._ended: list[CallRecord] = []
-        self._names = {each.name: f"{SERVICE}/{each.name}" for each in METHODS}
+        self._names = {
+            method.name: f"{service.full_name}/{method.name}"
+            for service in (ID_PASSES, WEBHOOKS)
+            for method in service.methods
+        }
         self._started = Counts(
             "grpc_server_call_started",
             "Calls that have come in",

@@ -77,7 +77,8 @@ class EngineMetrics(EngineObserver):
         self._queue.observe(waited_s)
         self._size.observe(commands)
         for event in events:
-            self._transitions.add((event.to_status,))
+            if not event.erased:  # which changes no status
+                self._transitions.add((event.to_status,))
             if event.charge_micros:
                 self._charged.add((event.currency,), event.charge_micros)
             if event.refund_micros:
