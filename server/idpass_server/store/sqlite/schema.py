@@ -168,6 +168,17 @@ def accounts_disabled(db: Database) -> None:
     )
 
 
+@migrations()
+def passes_applicant_reference(db: Database) -> None:
+    # No change of status sets an applicant_reference, so that only a registration pays for it.
+    db.execute(
+        """
+        CREATE INDEX passes_applicant_reference ON passes (account, applicant_reference, id)
+        WHERE applicant_reference <> ''
+        """
+    )
+
+
 SCHEMA: Final = schema.Schema(tuple(each.name for each in migrations._migrations), OLDEST)  # noqa: SLF001 no accessor
 
 
