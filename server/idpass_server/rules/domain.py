@@ -16,11 +16,11 @@ from idpass_server.rules.commands import (
     Answer,
     Cancel,
     Cancelled,
-    Command,
     Expire,
     Register,
     Registered,
     Settled,
+    Step,
 )
 from idpass_server.rules.records import Account, Event, Pass, Reason, Status
 from idpass_server.rules.refusals import (
@@ -96,7 +96,7 @@ class Decision(NamedTuple):
 
 
 def decide(  # noqa: PLR0911 one for each answer
-    account: Account, id_pass: Pass | None, command: Command, now_us: int
+    account: Account, id_pass: Pass | None, command: Step, now_us: int
 ) -> Decision | Refusal:
     """Decides one command.
 
@@ -283,7 +283,7 @@ def _move(
     id_pass: Pass,
     to_status: Status,
     now_us: int,
-    command: Command,
+    command: Step,
     *,
     end_time_us: int | None = None,
     request_digest: str | None = None,

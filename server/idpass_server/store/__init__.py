@@ -14,6 +14,7 @@ from idpass_server.failures import OperatorError
 from idpass_server.rules.batch import Batch
 from idpass_server.rules.commands import Command, Outcome
 from idpass_server.rules.records import Account, Event, Money, Pass
+from idpass_server.store.retention import Found, Wanted
 
 LIST_SCAN_ROWS: Final = 20_000
 """Number of passes that one page of a list may look at: a rare status must not cost a long scan."""
@@ -171,6 +172,12 @@ class Store(Protocol):
             limit: largest number of passes.
             account: only passes of this account; None for all.
         """
+
+    def find_passes(self, wanted: Wanted, after_id: str | None, limit: int) -> Found:
+        """One page of the ids of an account's passes; arguments as `retention.find`."""
+
+    def account_names(self) -> list[str]:
+        """Names of all accounts, in order."""
 
     def claim_sweep(self, now_us: int) -> bool:
         """Claims the sweep for the next seconds; false while another process has it.

@@ -119,6 +119,8 @@ MIGRATIONS: Final[Mapping[str, str]] = {
         ALTER TABLE accounts
             ADD COLUMN disabled integer NOT NULL DEFAULT 0 CHECK (disabled IN (0, 1));
         """,
+    # A program that does not know them goes on: such an event leaves the status as it is.
+    "erasures": "ALTER TABLE events ADD COLUMN erased integer NOT NULL DEFAULT 0",
     # No change of status sets an applicant_reference, so that only a registration pays for it.
     "passes_applicant_reference": """
         CREATE INDEX passes_applicant_reference ON passes (account, applicant_reference, id)

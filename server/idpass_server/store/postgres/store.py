@@ -25,6 +25,7 @@ from idpass_server.store import (
     Tell,
     accounts,
     either,
+    retention,
 )
 from idpass_server.store.postgres import schema as postgres_schema
 from idpass_server.store.postgres import sql
@@ -34,6 +35,7 @@ from idpass_server.store.postgres.link import Connection, Database, Link
 from idpass_server.store.postgres.news import Announcer, Listener
 from idpass_server.store.postgres.session import OPERATING
 from idpass_server.store.postgres.writer import LOCK_WAIT_S, Writer
+from idpass_server.store.retention import Found, Wanted
 from idpass_server.store.schema import Plan, plan
 from idpass_server.urls import shown_url
 
@@ -172,6 +174,12 @@ class PostgresStore:
         values = {"due_us": due_us, "limit": limit, "account": account}
         rows = self._all(sql.DUE if account is None else sql.DUE_OF_ACCOUNT, values)
         return list(map(Pass._make, rows))
+
+    def find_passes(self, wanted: Wanted, after_id: str | None, limit: int) -> Found:
+        return self._reader.run(lambda it: retention.find(it, wanted, after_id, limit))
+
+    def account_names(self) -> list[str]:
+        return self._reader.run(retention.account_names)
 
     def claim_sweep(self, now_us: int) -> bool:
         if now_us < self._lease_until_us - SWEEP_LEASE_US // 2:

@@ -169,6 +169,12 @@ def accounts_disabled(db: Database) -> None:
 
 
 @migrations()
+def erasures(db: Database) -> None:
+    # A program that does not know them goes on: such an event leaves the status as it is.
+    db.execute("ALTER TABLE events ADD COLUMN erased INTEGER NOT NULL DEFAULT 0")
+
+
+@migrations()
 def passes_applicant_reference(db: Database) -> None:
     # No change of status sets an applicant_reference, so that only a registration pays for it.
     db.execute(

@@ -31,11 +31,14 @@ from idpass_server.store import (
     Tell,
     accounts,
     either,
+    retention,
     rows,
 )
+from idpass_server.store.retention import Found, Wanted
 from idpass_server.store.sqlite import sql
 from idpass_server.store.sqlite.checkpoints import Checkpoints
 from idpass_server.store.sqlite.file import BUSY_TIMEOUT_S, connect, own_errors, sqlite3
+from idpass_server.store.sqlite.news import Listener
 from idpass_server.store.sqlite.opening import opened
 
 CHECK_TIMEOUT_S: Final = 0.2
@@ -75,12 +78,15 @@ class SqliteStore:
         self._local = threading.local()
         self._readers: list[Any] = []
         self._readers_lock = threading.Lock()
+        self._listener: Listener | None = None
 
     def close(self) -> None:
         """Closes all connections.
 
         SQLite then folds the WAL into the file, unless the names lead to other files by now.
         """
+        if self._listener is not None:
+            self._listener.close()
         if self._hold is not None and self._identity.changed():
             self._hold.leave_files_alone()
         for reader in self._readers:
@@ -177,19 +183,24 @@ class SqliteStore:
         return Batch(locked, passes, receipts, preceding, overdue)
 
     def _save(self, batch: Batch) -> None:
+        if batch.erased:
+            # Overwrites what is deleted with zeroes, even where that takes a write of its own.
+            self._writer.execute("PRAGMA secure_delete = true")
         for name, values in rows.written(batch):
             self._writer.execute(sql.SAVE[name], (json.dumps(values),))
+        if batch.erased:
+            self._writer.execute("PRAGMA secure_delete = false")
 
     def _rows(self, statement: str, keys: Sequence[tuple[object, ...]]) -> list[Any]:
         return [row for key in keys for row in self._writer.execute(statement, key)]
 
-    # -- other processes: no other one serves the same file
+    # -- other processes: no other one serves the same file, but operators' commands change it
 
     def claim_sweep(self, now_us: int) -> bool:  # noqa: ARG002
         return True
 
     def listen(self, watched: Callable[[], Collection[str]], tell: Tell) -> None:
-        pass
+        self._listener = Listener(self._path, watched, tell)
 
     # -- accounts, for the operator
 
@@ -263,6 +274,14 @@ class SqliteStore:
     def due(self, due_us: int, limit: int, account: str | None = None) -> list[Pass]:
         with self._errors():
             return _due(self._reader, due_us, limit, account)
+
+    def find_passes(self, wanted: Wanted, after_id: str | None, limit: int) -> Found:
+        with self._errors():
+            return retention.find(self._reader, wanted, after_id, limit)
+
+    def account_names(self) -> list[str]:
+        with self._errors():
+            return retention.account_names(self._reader)
 
     @property
     def _reader(self) -> Any:
