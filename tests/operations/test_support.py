@@ -16,6 +16,7 @@ from click.testing import Result
 from idpass_server.cli import reports
 from idpass_server.store import accounts, either, inquiries, opening, refunds
 from kit.commands import Command
+from kit.documents import command as command_block
 from kit.guarded import Guarded, caller
 from kit.shell import PROGRAMS
 from kit.support import UNKNOWN_ID, Service, cli, make_accounts
@@ -283,6 +284,22 @@ def test_bash_completes_commands_and_options(program: str, line: str, expected: 
         check=False,
     )
     assert {each.partition(",")[2] for each in done.stdout.splitlines()} == expected
+
+
+def test_the_documented_lines_complete_in_bash(tmp_path: Path) -> None:
+    bash = shutil.which("bash")
+    if bash is None:
+        pytest.skip("bash is not here")
+    script = command_block("support.md", "eval") + (
+        'for line in "idpass-server account dis" "idpass reg"; do COMPREPLY=(); COMP_WORDS=($line);'
+        " COMP_CWORD=$((${#COMP_WORDS[@]} - 1)); $(complete -p ${COMP_WORDS[0]}"
+        " | sed 's/.*-F \\([^ ]*\\).*/\\1/') ${COMP_WORDS[0]}; echo ${COMPREPLY[@]}; done"
+    )
+    env = os.environ | {"PATH": f"{PROGRAMS}{os.pathsep}{os.environ['PATH']}"}
+    done = subprocess.run(
+        [bash, "-euc", script], env=env, capture_output=True, text=True, cwd=tmp_path, check=False
+    )
+    assert done.stdout.split() == ["disable", "register"], done.stderr
 
 
 def test_a_report_reads_one_snapshot(service: Service) -> None:
