@@ -22,6 +22,8 @@ def read_event(value: Json) -> Event:
         KeyError: something that always stands is missing.
         ValueError: a time or an amount is malformed.
     """
+    erased = value.get("erased", False)
+    cancelled = value["to_status"] == "cancelled" and not erased
     return Event(
         value["sequence"],
         value["id_pass_id"],
@@ -31,7 +33,8 @@ def read_event(value: Json) -> Event:
         value.get("caller", ""),
         value.get("request_id", ""),
         _read_money(value["refund"]) if "refund" in value else None,
-        _read_reason(value.get("reason", "")) if value["to_status"] == "cancelled" else None,
+        _read_reason(value.get("reason", "")) if cancelled else None,
+        erased,
     )
 
 
@@ -90,6 +93,7 @@ def event(record: Event) -> dict[str, Any]:
             "request_id": record.request_id or None,
             "refund": _money(record.refund),
             "reason": _reason(record.reason),
+            "erased": record.erased,
         }
     )
 

@@ -135,7 +135,7 @@ def _pass_of(client: IdPassClient, event: Event) -> IdPass | None:
 
 
 def _send(url: str, secret: str, history: str, event: Event, id_pass: IdPass | None) -> Forwarded:
-    kind = "registered" if event.from_status is None else str(event.to_status)
+    kind = _kind(event)
     data: dict[str, Any] = {"history": history, "event": _http_json.event(event)}
     if id_pass is not None:
         data["id_pass"] = _http_json.id_pass(id_pass)
@@ -151,6 +151,12 @@ def _send(url: str, secret: str, history: str, event: Event, id_pass: IdPass | N
     status_code, error, answer = _post(url, body, message_id, secret)
     duration_ms = round((time.monotonic() - began_s) * 1_000)
     return Forwarded(event, payload["type"], message_id, status_code, error, duration_ms, answer)
+
+
+def _kind(event: Event) -> str:
+    if event.erased:
+        return "erased"
+    return "registered" if event.from_status is None else str(event.to_status)
 
 
 def _post(url: str, body: bytes, message_id: str, secret: str) -> tuple[int, str, str]:

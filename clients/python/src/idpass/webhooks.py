@@ -61,7 +61,8 @@ class WebhookEvent:
 
     Attributes:
         message_id: the same for every attempt to deliver this event.
-        type: "id_pass.registered", "id_pass." and a status, or "webhook.test"; others may come.
+        type: "id_pass.registered", "id_pass.erased", "id_pass." and a status, or "webhook.test";
+            others may come.
         time: when the event took place, in UTC.
         history: the history that the event's sequence belongs to; another one after a restore.
         event: what happened; None for a type that is not about a pass.
