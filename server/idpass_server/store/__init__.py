@@ -62,6 +62,7 @@ class ListQuery(NamedTuple):
         statuses: only these; empty for all.
         idle_before_us: only passes whose status last changed before this, microseconds since the
             epoch; None for all.
+        applicant_reference: only passes with exactly this one; "" for all.
     """
 
     account: str
@@ -69,6 +70,7 @@ class ListQuery(NamedTuple):
     before_id: str | None = None
     statuses: tuple[str, ...] = ()
     idle_before_us: int | None = None
+    applicant_reference: str = ""
 
 
 class Page(NamedTuple):

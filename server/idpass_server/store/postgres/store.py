@@ -162,12 +162,11 @@ class PostgresStore:
     def list_passes(self, query: ListQuery) -> Page:
         parameters = query._asdict() | {"scan": LIST_SCAN_ROWS}
         parameters["statuses"] = list(query.statuses) or None
-        start = "AND id < %(before_id)s" if query.before_id else ""
-        passes = [Pass._make(row) for row in self._all(sql.LIST.format(start=start), parameters)]
+        passes = [Pass._make(row) for row in self._all(sql.for_query(sql.LIST, query), parameters)]
         if len(passes) > query.limit:
             del passes[query.limit :]
             return Page(passes, passes[-1].id)
-        last_scanned = self._one(sql.LAST_SCANNED.format(start=start), parameters)
+        last_scanned = self._one(sql.for_query(sql.LAST_SCANNED, query), parameters)
         return Page(passes, last_scanned[0] if last_scanned else None)
 
     def events(

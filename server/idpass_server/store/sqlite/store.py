@@ -278,22 +278,15 @@ class SqliteStore:
             return list(map(Account._make, self._reader.execute(sql.FULLEST_ACCOUNTS, (limit,))))
 
     def list_passes(self, query: ListQuery) -> Page:
-        start = "AND id < :before_id" if query.before_id else ""
-        parameters = {
-            "account": query.account,
-            "before_id": query.before_id,
-            "statuses": json.dumps(query.statuses) if query.statuses else None,
-            "idle_before_us": query.idle_before_us,
-            "limit": query.limit,
-            "scan": LIST_SCAN_ROWS,
-        }
+        parameters = query._asdict() | {"scan": LIST_SCAN_ROWS}
+        parameters["statuses"] = json.dumps(query.statuses) if query.statuses else None
         with self._errors():
-            found = self._reader.execute(sql.LIST.format(start=start), parameters)
+            found = self._reader.execute(sql.for_query(sql.LIST, query), parameters)
             passes = list(map(Pass._make, found))
             if len(passes) > query.limit:
                 del passes[query.limit :]
                 return Page(passes, passes[-1].id)
-            statement = sql.LAST_SCANNED.format(start=start)
+            statement = sql.for_query(sql.LAST_SCANNED, query)
             last_scanned = self._reader.execute(statement, parameters).fetchone()
         return Page(passes, last_scanned[0] if last_scanned else None)
 
