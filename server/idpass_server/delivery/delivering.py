@@ -86,15 +86,18 @@ class Delivering:
         outbox: reads events.
         sender: sends requests; closed with this.
         secrets: signs them.
+        figures: counts what happens.
         busy: returns whether unary calls are in flight.
     """
 
     def __init__(
         self,
         behind: Behind,
+        *,
         outbox: Outbox,
         sender: Sender,
         secrets: Secrets,
+        figures: Figures,
         busy: Callable[[], bool],
     ) -> None:
         self._store, self._engine, self._reads, self._clock = behind
@@ -102,7 +105,7 @@ class Delivering:
         self._sender = sender
         self._secrets = secrets
         self._busy = busy
-        self._figures: Figures | None = None
+        self._figures = figures
         self._term: int | None = None
         self._held_until_s = 0.0
         self._endpoints: dict[str, Endpoint] = {}
@@ -116,17 +119,12 @@ class Delivering:
         self._tests = 0
         self._next_turn_s = 0.0
         self._told_s: dict[str, float] = {}
-        self._lags: list[Lag] = []
         self._stopping = False
         self._wake = asyncio.Event()
         self._stale = asyncio.Event()
         self._saving = asyncio.Event()
         self._save_lock = asyncio.Lock()
         self._requests: set[asyncio.Task[None]] = set()
-
-    def count(self, figures: Figures) -> None:
-        """Counts what happens from now on."""
-        self._figures = figures
 
     # -- what others tell and ask
 
@@ -154,10 +152,6 @@ class Delivering:
     def changed(self) -> None:
         """Has endpoints looked at again: a caller has changed one."""
         self._stale.set()
-
-    def lags(self) -> list[Lag]:
-        """How far each endpoint was behind lately; none where another process delivers."""
-        return self._lags
 
     async def test(self, webhook: Webhook) -> Attempt:
         """Sends a test event to an endpoint, once, whichever process delivers.
@@ -229,13 +223,14 @@ class Delivering:
         term = await self._reads.run(self._store.claim_lease, DELIVERY_LEASE, now_us)
         if term != self._term:
             self._drop_all()
+            self._outbox.history = await self._reads.history()
         self._term = term
         if term is not None:
             self._held_until_s = began_s + LEASE_US / 1e6 - LEASE_MARGIN_S
             self._stale.clear()
             await self._look()
-        self._lags = [self._lag(each) for each in self._endpoints.values()]
-        self._lags += [Lag(0, 0.0, paused=True)] * len(self._paused)
+        lags = [self._lag(each) for each in self._endpoints.values()]
+        self._figures.lags = lags + [Lag(0, 0.0, paused=True)] * len(self._paused)
         with suppress(TimeoutError):
             await asyncio.wait_for(self._stale.wait(), KEEP_S)
 
@@ -405,8 +400,7 @@ class Delivering:
         headers = self._secrets.headers(webhook, message_id, body, now_us)
         sent = await self._sender.post(webhook.url, headers, body)
         attempt = Attempt(number, now_us, *sent[:4])
-        if self._figures is not None:
-            self._figures.attempt(attempt)
+        self._figures.attempt(attempt)
         return attempt, sent.retry_after_us
 
     def _tell(self, endpoint: Endpoint, item: Item, attempt: Attempt, then: Next) -> None:

@@ -1,13 +1,14 @@
 """What delivery counts, for Prometheus."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-from prometheus_client import CollectorRegistry, Counter, Gauge
+from prometheus_client import CollectorRegistry, Counter
 
 from idpass_server.rules.webhooks import Attempt
 
 _OUTCOMES: Final = ("delivered", "refused", "unanswered")
+"""2xx; any other status code; no answer at all."""
 
 
 class Lag(NamedTuple):
@@ -29,32 +30,35 @@ class Figures:
 
     Args:
         registry: all of the server's.
-        lags: returns the lag of each endpoint, on any thread.
+
+    Attributes:
+        lags: of each endpoint, lately; read on any thread.
     """
 
-    def __init__(self, registry: CollectorRegistry, lags: Callable[[], Iterable[Lag]]) -> None:
+    def __init__(self, registry: CollectorRegistry) -> None:
         attempts = Counter(
             "idpass_webhook_attempts",
-            "Requests to webhooks by outcome: delivered (2xx), refused (another code), unanswered",
+            "Requests to webhooks, by outcome",
             ["outcome"],
             registry=registry,
         )
         self._attempts = {outcome: attempts.labels(outcome) for outcome in _OUTCOMES}
+        self.lags: Sequence[Lag] = ()
 
-        def gauge(name: str, help_text: str, value: Callable[[], float]) -> None:
-            Gauge(f"idpass_webhook_{name}", help_text, registry=registry).set_function(value)
+    @property
+    def lag_events_max(self) -> int:
+        """Number of events that the active endpoint furthest behind has yet to take."""
+        return max((lag.events for lag in self.lags if not lag.paused), default=0)
 
-        gauge(
-            "lag_events_max",
-            "Events not delivered yet to the active webhook that has most of them",
-            lambda: max((lag.events for lag in lags() if not lag.paused), default=0),
-        )
-        gauge(
-            "lag_seconds_max",
-            "Age of the oldest event that an active webhook has yet to take",
-            lambda: max((lag.seconds for lag in lags() if not lag.paused), default=0.0),
-        )
-        gauge("paused", "Webhooks that are paused", lambda: sum(lag.paused for lag in lags()))
+    @property
+    def lag_seconds_max(self) -> float:
+        """Age of the oldest event that was read and that an active endpoint has yet to take."""
+        return max((lag.seconds for lag in self.lags if not lag.paused), default=0.0)
+
+    @property
+    def paused(self) -> int:
+        """Number of endpoints that are paused."""
+        return sum(lag.paused for lag in self.lags)
 
     def attempt(self, attempt: Attempt) -> None:
         """Counts an attempt."""

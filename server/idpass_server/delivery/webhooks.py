@@ -10,7 +10,8 @@ from idpass_server.engine.reads import Reads
 from idpass_server.engine.writes import Engine
 from idpass_server.ids import new_uuid
 from idpass_server.rules import webhooks as rules
-from idpass_server.rules.records import Event, Status
+from idpass_server.rules.positions import Positions
+from idpass_server.rules.records import Account, Event, Status
 from idpass_server.rules.refusals import InvalidRequest, Violation, WebhookNotFound
 from idpass_server.rules.webhooks import Attempt, Delivery, PausedReason, Webhook
 from idpass_server.store import Store
@@ -119,13 +120,14 @@ class Webhooks:
         Raises:
             InvalidRequest: the URL cannot be an endpoint's, or `after_sequence` is ahead of the
                 newest event.
+            HistoryLost: not every event after `after_sequence` is there.
             TooManyWebhooks: the account has MAX_WEBHOOKS.
             RequestIdReused: the request_id was used for another request.
         """
         url = self._checked(url)
         wanted = _joined(statuses)
         if after_sequence is not None:
-            await self._check_sequence(account, "after_sequence", after_sequence)
+            await self._check_position(account, "after_sequence", after_sequence)
         now_us = self._clock.now().us
         webhook = Webhook(
             account=account,
@@ -293,6 +295,7 @@ class Webhooks:
 
         Raises:
             InvalidRequest: not exactly one of the two is given, or the account has no such event.
+            HistoryLost: not every event from `from_sequence` on is there.
             WebhookNotFound: the account has no such endpoint.
         """
         if (sequence is None) == (from_sequence is None):
@@ -309,7 +312,7 @@ class Webhooks:
             )
         else:
             first = from_sequence or 0
-            await self._check_sequence(account, "from_sequence", first)
+            await self._check_position(account, "from_sequence", first - 1)
             webhook = await self._engine.run(
                 lambda it: it.webhooks.redeliver_from(account, webhook_id, first, now_us)
             )
@@ -338,17 +341,19 @@ class Webhooks:
             raise InvalidRequest([Violation("sequence", "is not of an event of the account")])
         return found[0]
 
-    async def _check_sequence(self, account: str, field: str, sequence: int) -> None:
-        found = await self._reads.run(self._store.get_account, account)
+    async def _check_position(self, account: str, field: str, position: int) -> None:
+        """Checks that every event after a position is there."""
+
+        def read() -> tuple[Account | None, Positions]:
+            gaps = tuple(self._store.gaps(account))
+            return self._store.get_account(account), Positions(self._store.history(), gaps)
+
+        found, positions = await self._reads.run(read)
         newest = found.last_sequence if found is not None else 0
-        if not 0 <= sequence <= newest:
-            raise InvalidRequest(
-                [
-                    Violation(
-                        field, f"{sequence} is not from 0 to that of the newest event, {newest}"
-                    )
-                ]
-            )
+        if not 0 <= position <= newest:
+            told = f"is not among the events, whose newest is {newest}"
+            raise InvalidRequest([Violation(field, told)])
+        positions.check(position)
 
 
 def _joined(statuses: Sequence[str]) -> str:

@@ -5,10 +5,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from prometheus_client import CollectorRegistry
-
 from idpass_server import addresses, extras
 from idpass_server.api import responses
+from idpass_server.api.metrics import Metrics
 from idpass_server.config import Settings
 from idpass_server.delivery.signing import BadKeys, Secrets, parse_keys
 from idpass_server.engine.clock import Clock
@@ -22,6 +21,7 @@ from idpass_server.store import Store
 
 if TYPE_CHECKING:
     from idpass_server.delivery.delivering import Delivering
+    from idpass_server.delivery.figures import Figures
     from idpass_server.delivery.webhooks import Webhooks
 
 
@@ -51,14 +51,14 @@ class Behind(NamedTuple):
 
 
 def hooks(
-    settings: Settings, behind: Behind, registry: CollectorRegistry, busy: Callable[[], bool]
+    settings: Settings, behind: Behind, metrics: Metrics, busy: Callable[[], bool]
 ) -> Hooks | None:
     """Makes a server's webhooks; None without --webhook-key. Call it on the event loop.
 
     Args:
         settings: name the key file, and the networks that are allowed.
         behind: what they stand on.
-        registry: where they are counted.
+        metrics: where they are counted.
         busy: returns whether unary calls are in flight.
 
     Raises:
@@ -81,18 +81,38 @@ def hooks(
     secrets = Secrets(read_keys(Path(settings.webhook_key)))
     allowed = settings.webhook_allow
     judge = Addresses(addresses.networks("--webhook-allow", allowed) if allowed else ())
+    counted = figures.Figures(metrics.registry)
     delivers = delivering.Delivering(
         delivering.Behind(*behind),
-        outbox.Outbox(behind.store, behind.reads, show),
-        sending.Sender(judge),
-        secrets,
-        busy,
+        outbox=outbox.Outbox(behind.store, behind.reads, show),
+        sender=sending.Sender(judge),
+        secrets=secrets,
+        figures=counted,
+        busy=busy,
     )
-    delivers.count(figures.Figures(registry, delivers.lags))
+    _show(metrics, counted)
     manages = webhooks.Webhooks(
         **behind._asdict(), secrets=secrets, addresses=judge, outgoing=delivers
     )
     return Hooks(manages, delivers)
+
+
+def _show(metrics: Metrics, counted: "Figures") -> None:
+    """Adds the gauges. One process delivers, and all others have zeros."""
+    for name, help_text, value in (
+        (
+            "lag_events_max",
+            "Lag of the active webhook furthest behind, in events",
+            lambda: counted.lag_events_max,
+        ),
+        (
+            "lag_seconds_max",
+            "Age of the oldest event that an active webhook has yet to take",
+            lambda: counted.lag_seconds_max,
+        ),
+        ("paused", "Webhooks that are paused", lambda: counted.paused),
+    ):
+        metrics.gauge(f"webhook_{name}", help_text, value, over_workers="max")
 
 
 def read_keys(path: Path) -> list[bytes]:
