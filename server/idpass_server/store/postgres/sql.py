@@ -145,8 +145,13 @@ _OF_APPLICANT: Final = """
     AND applicant_reference = %(applicant_reference)s AND applicant_reference <> ''"""
 LAST_SCANNED: Final = f"SELECT id {_CANDIDATES} LIMIT 1 OFFSET %(scan)s::bigint - 1"
 NEWEST_EVENT_TIME: Final = """
-    SELECT max(event_time_us) FROM accounts JOIN events
-    ON events.account = accounts.name AND events.sequence = accounts.last_sequence"""
+    SELECT max(newest.event_time_us) FROM accounts CROSS JOIN LATERAL (
+        SELECT event_time_us FROM events WHERE account = name ORDER BY sequence DESC LIMIT 1
+    ) AS newest"""
+HISTORY: Final = "SELECT id FROM history"
+GAPS: Final = """
+    SELECT after_sequence, before_sequence FROM history_gaps WHERE account = %s
+    ORDER BY after_sequence"""
 DUE: Final = f"""
     SELECT {columns(Pass, "passes")} FROM accounts
     CROSS JOIN LATERAL (
