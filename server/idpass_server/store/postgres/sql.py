@@ -116,6 +116,9 @@ SAVE: Final[Mapping[str, str]] = {
 """The statement for each kind of write in `rows`."""
 
 SELECT_ACCOUNT: Final = f"SELECT {columns(Account)} FROM accounts WHERE name = %s"
+FULLEST_ACCOUNTS: Final = f"""
+    SELECT {columns(Account)} FROM accounts
+    ORDER BY slots_in_use::float / greatest(slot_limit, 1) DESC, slots_in_use DESC LIMIT %s"""
 SELECT_PASS: Final = f"SELECT {columns(Pass)} FROM passes WHERE account = %s AND id = %s"
 SELECT_EVENTS: Final = (
     f"SELECT {columns(Event)} FROM events WHERE account = %s AND sequence > %s "

@@ -31,6 +31,7 @@ from idpass_server.store import (
     retention,
 )
 from idpass_server.store.history import NewHistory
+from idpass_server.store.observing import NOBODY, StoreObserver
 from idpass_server.store.postgres import schema as postgres_schema
 from idpass_server.store.postgres import sql
 from idpass_server.store.postgres.errors import cannot_connect
@@ -63,6 +64,7 @@ class PostgresStore:
     Args:
         url: postgresql://… as libpq takes it; of several hosts, the one that accepts changes is
             used.
+        observer: is told what the store does.
 
     Raises:
         CannotOpen: the database cannot be reached, or this program may not serve its schema.
@@ -70,10 +72,10 @@ class PostgresStore:
 
     failed_checkpoints = 0
 
-    def __init__(self, url: str) -> None:
-        self._database = Database(url)
+    def __init__(self, url: str, observer: StoreObserver = NOBODY) -> None:
+        self._database = Database(url, observer=observer)
         self._link = self._database.link(lock_timeout=f"{LOCK_WAIT_S}s")
-        self._writer = Writer(self._link)
+        self._writer = Writer(self._link, observer)
         self._local = threading.local()
         self._readers: list[Link] = []
         self._readers_lock = threading.Lock()
@@ -110,6 +112,9 @@ class PostgresStore:
 
     def check(self) -> None:
         self._writer.check()
+
+    def disk(self) -> None:
+        return None
 
     # -- accounts, for the operator
 
@@ -150,6 +155,9 @@ class PostgresStore:
     def get_account(self, name: str) -> Account | None:
         row = self._one(sql.SELECT_ACCOUNT, (name,))
         return Account._make(row) if row else None
+
+    def fullest_accounts(self, limit: int) -> list[Account]:
+        return list(map(Account._make, self._all(sql.FULLEST_ACCOUNTS, (limit,))))
 
     def list_passes(self, query: ListQuery) -> Page:
         parameters = query._asdict() | {"scan": LIST_SCAN_ROWS}

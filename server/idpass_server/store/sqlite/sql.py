@@ -87,6 +87,9 @@ SAVE: Final[Mapping[str, str]] = {
 """The statement for each kind of write in `rows`."""
 
 SELECT_ACCOUNT: Final = f"SELECT {columns(Account)} FROM accounts WHERE name = ?"
+FULLEST_ACCOUNTS: Final = f"""
+    SELECT {columns(Account)} FROM accounts
+    ORDER BY slots_in_use * 1.0 / max(slot_limit, 1) DESC, slots_in_use DESC LIMIT ?"""
 SELECT_PASS: Final = f"SELECT {columns(Pass)} FROM passes WHERE account = ? AND id = ?"
 SELECT_EVENT: Final = f"SELECT {columns(Event)} FROM events WHERE account = ? AND sequence = ?"
 SELECT_EVENTS: Final = f"""

@@ -11,6 +11,7 @@ because its answers would be about data that nobody will find again.
 """
 
 import json
+import os
 import threading
 import time
 from collections.abc import Callable, Collection, Sequence
@@ -38,6 +39,7 @@ from idpass_server.store import (
     rows,
 )
 from idpass_server.store.history import NewHistory
+from idpass_server.store.observing import NOBODY, Disk, Steps, StoreObserver
 from idpass_server.store.retention import Found, Wanted
 from idpass_server.store.sqlite import sql
 from idpass_server.store.sqlite.checkpoints import Checkpoints
@@ -60,6 +62,7 @@ class SqliteStore:
             commands that make one short change, beside a server or not.
         migrates: bring the schema up to date instead of only checking it.
         create: create the file if it does not exist.
+        observer: is told what the store does.
 
     Attributes:
         migrated: names of the migrations that opening the file applied.
@@ -75,12 +78,14 @@ class SqliteStore:
         exclusive: bool = True,
         migrates: bool = True,
         create: bool = True,
+        observer: StoreObserver = NOBODY,
     ) -> None:
         self._path = path
+        self._observer = observer
         self._hold, self._identity, self._writer, self.migrated = opened(
             path, exclusive=exclusive, migrates=migrates, create=create
         )
-        self._checkpoints = Checkpoints(self._writer)
+        self._checkpoints = Checkpoints(self._writer, observer)
         self._local = threading.local()
         self._readers: list[Any] = []
         self._readers_lock = threading.Lock()
@@ -107,6 +112,12 @@ class SqliteStore:
     def failed_checkpoints(self) -> int:
         """Number of checkpoints that failed."""
         return self._checkpoints.failed
+
+    def disk(self) -> Disk:
+        """What the files take; see Store.disk."""
+        room = os.statvfs(self._path)
+        wal = self._path.with_name(f"{self._path.name}-wal")
+        return Disk(self._path.stat().st_size, wal.stat().st_size, room.f_bavail * room.f_frsize)
 
     def check(self) -> None:
         """Proves that a change could be stored now; for the thread that commits.
@@ -144,17 +155,27 @@ class SqliteStore:
     ) -> Committed:
         with self._errors():
             self._checkpoints.check()
+            begun_s = time.perf_counter()
             self._writer.execute("BEGIN IMMEDIATE")
             try:
                 batch = self._load(commands, now_us if due_us is None else due_us)
+                loaded_s = time.perf_counter()
                 outcomes = batch.run(commands, now_us, due_us)
+                decided_s = time.perf_counter()
                 self._save(batch)
                 self._same_file()
             except BaseException:
                 self._rollback()
                 raise
+        saved_s = time.perf_counter()
         self._commit()
+        commit_s = time.perf_counter() - saved_s
         self._same_file(outcome_unknown=True)
+        self._checkpoints.committed(commit_s)
+        if batch.events:
+            self._observer.committed(
+                Steps(loaded_s - begun_s, decided_s - loaded_s, saved_s - decided_s, commit_s)
+            )
         return Committed.of(batch, outcomes)
 
     def _commit(self) -> None:
@@ -251,6 +272,10 @@ class SqliteStore:
         with self._errors():
             row = self._reader.execute(sql.SELECT_ACCOUNT, (name,)).fetchone()
         return Account._make(row) if row else None
+
+    def fullest_accounts(self, limit: int) -> list[Account]:
+        with self._errors():
+            return list(map(Account._make, self._reader.execute(sql.FULLEST_ACCOUNTS, (limit,))))
 
     def list_passes(self, query: ListQuery) -> Page:
         parameters = query._asdict() | {"scan": LIST_SCAN_ROWS}
