@@ -110,6 +110,7 @@ def event(message: pb.IdPassEvent) -> Event:
         message.request_id,
         money(message.refund) if message.HasField("refund") else None,
         reason(message.reason) if cancelled else None,
+        message.reference,
     )
 
 

@@ -170,6 +170,8 @@ class Event:
         request_id: what the call that made the change was sent with, or "".
         refund: the amount refunded, or None.
         reason: why the pass was cancelled; None for any other change.
+        reference: UUID of the call that made the change, as in its answer and in the service's
+            log; "" from a service that does not tell it yet.
     """
 
     sequence: int
@@ -181,6 +183,7 @@ class Event:
     request_id: str
     refund: Money | None
     reason: CancelReason | None
+    reference: str = ""
 
 
 @dataclass(frozen=True)

@@ -168,7 +168,7 @@ def event_line(event: Event) -> Text:
         line.append(f", {event.refund} refunded")
     if event.reason:
         line.append(f", {event.reason}")
-    return line.append(f"  {harmless(event.caller)}", "dim")
+    return line.append(f"  {harmless(event.caller)}  {harmless(event.reference)}", "dim")
 
 
 def receipt_line(receipt: Receipt, *, checked: bool = False) -> Text:
