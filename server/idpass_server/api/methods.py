@@ -11,7 +11,6 @@ from typing import Any, NamedTuple, TypeVar
 import grpc
 
 from idpass_server.api import wire
-from idpass_server.api.call_log import CallRecord
 from idpass_server.api.calls import REFERENCE_KEY, Call, Calls
 from idpass_server.api.identity import Permission
 
@@ -69,7 +68,7 @@ def _unary(
     rpc: _Rpc, method: Callable[[Any, Call], Awaitable[Any]], calls: Calls
 ) -> Callable[[bytes, Any], Awaitable[Any]]:
     async def handle(body: bytes, context: Any) -> Any:
-        record = CallRecord(rpc.name)
+        record = calls.begin(rpc.name, context)
         try:
             call = calls.admit(record, rpc.permission, len(body), context)
             calls.enter(record, call.caller)
@@ -90,7 +89,7 @@ def _stream(
     rpc: _Rpc, method: Callable[[Any, Call], AsyncIterator[Any]], calls: Calls
 ) -> Callable[[bytes, Any], AsyncIterator[Any]]:
     async def handle(body: bytes, context: Any) -> AsyncIterator[Any]:
-        record = CallRecord(rpc.name)
+        record = calls.begin(rpc.name, context)
         try:
             call = calls.admit_stream(record, rpc.permission, len(body), context)
             calls.enter_stream(record, call.caller)

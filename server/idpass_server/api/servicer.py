@@ -31,6 +31,7 @@ from idpass_server.rules.commands import (
     Command,
     Outcome,
     Registered,
+    Settled,
 )
 from idpass_server.rules.records import Account, Pass, Status
 from idpass_server.rules.refusals import InvalidRequest, PassEnded, PassNotFound, Refusal
@@ -75,6 +76,7 @@ class IdPassServicer:
     ) -> service_pb.BatchCancelResponse:
         items = requests.batch_requests(request)
         call.count_as(len(items))
+        call.record.passes = len(items)
         asked = [_cancel_or_refusal(item, call) async for item in _in_turns(items)]
         commands = [each for each in asked if isinstance(each, Cancel)]
         decided = iter(await self._engine.submit(commands, call.deadline_s) if commands else ())
@@ -88,7 +90,9 @@ class IdPassServicer:
         self, request: service_pb.RegisterRequest, call: Call
     ) -> service_pb.RegisterResponse:
         command = requests.register(request, call.caller, call.reference)
-        return responses.register_response(_expect(Registered, await self._change(command, call)))
+        answer = _expect(Registered, await self._change(command, call))
+        call.record.id_pass = answer.id_pass.id
+        return responses.register_response(answer)
 
     @rpc(Permission.ADVANCE)
     async def AdvanceIdPass(
@@ -108,6 +112,7 @@ class IdPassServicer:
     ) -> service_pb.ListResponse:
         query = requests.list_query(request, call.caller)
         page = await self._reads.list_passes(query)
+        call.record.passes = len(page.passes)
         call.count_as(math.ceil(len(page.passes) / PASSES_PER_CALL))
         next_page_token = ""
         if page.next_before_id is not None:
@@ -147,14 +152,18 @@ class IdPassServicer:
         Raises:
             Refusal: the outcome, if it is one.
         """
+        call.record.id_pass = command.subject
         (outcome,) = await self._engine.submit([command], call.deadline_s)
         if isinstance(outcome, Refusal):
             if _late_result(command, outcome):
                 self._metrics.late_results.inc()
             raise outcome
+        if not isinstance(outcome, Settled):  # the sweeper's
+            call.record.replayed = outcome.replayed
         return outcome
 
     async def _pass(self, call: Call, pass_id: str) -> Pass:
+        call.record.id_pass = pass_id
         id_pass = await self._reads.get_pass(call.caller.account, pass_id)
         if id_pass is None:
             raise PassNotFound(pass_id)

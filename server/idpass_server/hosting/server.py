@@ -23,6 +23,7 @@ from idpass_server.engine.sweeper import Sweeper
 from idpass_server.engine.writes import Engine
 from idpass_server.failures import OperatorError
 from idpass_server.hosting import pages, trust, wiring
+from idpass_server.hosting.about import about
 from idpass_server.hosting.health import check_store
 from idpass_server.hosting.listening import bind, serve_pages
 from idpass_server.hosting.reloading import Reloading
@@ -100,6 +101,7 @@ class Server:
             await self._close_store()
             raise
         await self._serve()
+        log.info("started", **about(self._settings, self._store.software))
         if ready is None:
             log.info("serving", listen=self.address, db=shown_url(self._settings.db))
         return self.address

@@ -63,6 +63,7 @@ def service(settings: Settings, identity: Identity, behind: Behind) -> Service:
         max_calls=settings.max_calls,
         max_streams_per_account=settings.max_watchers_per_account,
         limit=Limit(settings.default_rate_per_s, settings.burst),
+        logged=settings.log_calls,
     )
     watchers = Watchers(
         behind.reads,

@@ -15,7 +15,15 @@ import psycopg
 from idpass_server.ids import new_uuid
 from idpass_server.rules.commands import Command
 from idpass_server.rules.records import Account, Event, Money, Pass
-from idpass_server.store import LIST_SCAN_ROWS, CannotOpen, Committed, ListQuery, Page, Tell
+from idpass_server.store import (
+    LIST_SCAN_ROWS,
+    CannotOpen,
+    Committed,
+    ListQuery,
+    Page,
+    Software,
+    Tell,
+)
 from idpass_server.store.postgres import schema as postgres_schema
 from idpass_server.store.postgres import sql
 from idpass_server.store.postgres.errors import cannot_connect
@@ -66,12 +74,16 @@ class PostgresStore:
         self._holder = new_uuid()
         self._lease_until_us = 0
         try:
-            postgres_schema.check(self._link.connection(), shown_url(url))
+            connection = self._link.connection()
+            postgres_schema.check(connection, shown_url(url))
+            version = connection.info.parameter_status("server_version")
         except BaseException as error:
             self._link.close()
             if isinstance(error, psycopg.Error):
                 raise CannotOpen(cannot_connect(url, error)) from error
             raise
+        newest = postgres_schema.schema().migrations[-1]
+        self.software = Software(f"PostgreSQL {version}", newest)
 
     def close(self) -> None:
         for thread in (self._announcer, self._listener, self._lookout):

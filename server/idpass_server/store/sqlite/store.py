@@ -21,11 +21,21 @@ from idpass_server.rules.batch import Batch, Needs, Replays, short_of_slots
 from idpass_server.rules.commands import Command
 from idpass_server.rules.records import Account, Event, Money, Pass
 from idpass_server.rules.refusals import StoreUnavailable
-from idpass_server.store import LIST_SCAN_ROWS, Committed, ListQuery, Page, StoreBroken, Tell, rows
+from idpass_server.store import (
+    LIST_SCAN_ROWS,
+    Committed,
+    ListQuery,
+    Page,
+    Software,
+    StoreBroken,
+    Tell,
+    rows,
+)
 from idpass_server.store.sqlite import sql
 from idpass_server.store.sqlite.checkpoints import Checkpoints
 from idpass_server.store.sqlite.file import BUSY_TIMEOUT_S, connect, own_errors, sqlite3
 from idpass_server.store.sqlite.opening import opened
+from idpass_server.store.sqlite.schema import SCHEMA
 
 CHECK_TIMEOUT_S: Final = 0.2
 """Timeout of a check for another process's lock, seconds."""
@@ -47,6 +57,8 @@ class SqliteStore:
     Raises:
         CannotOpen: another process serves the file, or it is not fit for use.
     """
+
+    software = Software(f"SQLite {sqlite3.sqlite_version}", SCHEMA.migrations[-1])
 
     def __init__(
         self,
