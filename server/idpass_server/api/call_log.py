@@ -182,9 +182,9 @@ def _event(record: CallRecord, epoch_s: float) -> dict[str, object]:
         event["passes"] = record.passes
     if record.replayed is not None:
         event["replayed"] = record.replayed
-    event["peer"] = _peer(record.peer)
+    event["peer"] = address_of(record.peer)
     if record.client is not None:
-        event["client"] = _plain(record.client)
+        event["client"] = plain(record.client)
     if record.trace_id is not None:
         event["trace_id"] = record.trace_id
     event["duration_ms"] = round((record.ended_s - record.started_s) * 1000, 3)
@@ -192,13 +192,13 @@ def _event(record: CallRecord, epoch_s: float) -> dict[str, object]:
     return event
 
 
-def _peer(peer: str) -> str:
+def address_of(peer: str) -> str:
     """HOST:PORT from how gRPC tells it: ipv4:127.0.0.1:5000, ipv6:%5B::1%5D:5000, unix:."""
     kind, _, address = peer.partition(":")
-    return _plain(unquote(address) or kind)
+    return plain(unquote(address) or kind)
 
 
-def _plain(text: str | bytes) -> str:
+def plain(text: str | bytes) -> str:
     """A stranger's text, cut to MAX_CLIENT_CHARACTERS, without control characters."""
     if isinstance(text, bytes):
         text = text.decode("latin-1")

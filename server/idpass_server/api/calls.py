@@ -11,7 +11,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable
-from typing import Any, Final, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn
 
 import grpc
 import structlog
@@ -29,6 +29,9 @@ from idpass_server.rules.refusals import (
     StoreUnavailable,
     Unauthenticated,
 )
+
+if TYPE_CHECKING:
+    from idpass_server.api.spans import Spans  # an extra may be missing
 
 REFERENCE_KEY: Final = "idpass-reference"
 """Metadata key of the call's reference: trailing for unary calls, initial for streams."""
@@ -95,6 +98,7 @@ class Calls:
         max_streams_per_account: largest number of open streams per account.
         limit: rate of each caller without its own; calls over it are refused as Overloaded.
         logged: which calls have a line in the log, as CallLog.
+        spans: traces calls; None for no tracing.
 
     Attributes:
         log: of the calls that have ended.
@@ -109,9 +113,11 @@ class Calls:
         max_streams_per_account: int,
         limit: Limit,
         logged: str = "all",
+        spans: "Spans | None" = None,
     ) -> None:
         self._identity = identity
         self._metrics = metrics
+        self._spans = spans
         self._room = Room(max_calls)
         self._max_streams_per_account = max_streams_per_account
         self._streams: dict[str, Room] = {}
@@ -156,6 +162,8 @@ class Calls:
         """
         record = CallRecord(method)
         record.come_from(context)
+        if self._spans is not None:
+            self._spans.begin(record)
         return record
 
     def admit(self, record: CallRecord, permission: Permission, size: int, context: Any) -> Call:
@@ -299,4 +307,6 @@ class Calls:
                 del self._streams[caller.account]
         record.ended_s = time.monotonic()
         self._metrics.call(record.method, record.code)
+        if self._spans is not None:
+            self._spans.end(record)
         self.log.add(record)

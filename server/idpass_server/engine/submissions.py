@@ -15,11 +15,13 @@ class Submission(NamedTuple):
     Attributes:
         commands: at least one, all of one account.
         deadline_s: of the call, on time.monotonic().
+        submitted_s: when it was, on time.monotonic().
         answer: gets one outcome for each command.
     """
 
     commands: Sequence[Command]
     deadline_s: float
+    submitted_s: float
     answer: "asyncio.Future[list[Outcome]]"
 
     @property
@@ -30,6 +32,22 @@ class Submission(NamedTuple):
     def abandoned(self) -> bool:
         """Whether the caller has left or the deadline has passed."""
         return self.answer.cancelled() or time.monotonic() >= self.deadline_s
+
+
+class Taken(NamedTuple):
+    """A batch that was given to the store, for whoever traces calls. Times: on time.monotonic().
+
+    Attributes:
+        submissions: in it.
+        taken_s: when the writer began with it.
+        ended_s: when the store was done with it.
+        stored: false if the store failed, and nothing was changed or the outcome is unknown.
+    """
+
+    submissions: Sequence[Submission]
+    taken_s: float
+    ended_s: float
+    stored: bool
 
 
 class Check(NamedTuple):

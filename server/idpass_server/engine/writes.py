@@ -21,7 +21,7 @@ import structlog
 
 from idpass_server.engine.busy import PAUSE_S, BusyAccounts
 from idpass_server.engine.clock import Clock
-from idpass_server.engine.submissions import Check, Submission, by_submission, count
+from idpass_server.engine.submissions import Check, Submission, Taken, by_submission, count
 from idpass_server.rules.commands import Command, Outcome
 from idpass_server.rules.refusals import InternalFault, Overloaded, Refusal, StoreUnavailable
 from idpass_server.store import Store, StoreBroken, cause_of
@@ -46,6 +46,8 @@ class Engine:
         on_commit: called on the event loop with the newest sequence of each account that has new
             events.
         on_broken: called on the event loop, once, when the store can no longer be trusted.
+        on_batch: called on the event loop with each batch before its calls get their outcomes; None
+            for nobody.
     """
 
     def __init__(
@@ -56,12 +58,14 @@ class Engine:
         max_pending: int,
         on_commit: Callable[[Mapping[str, int]], None],
         on_broken: Callable[[StoreBroken], None],
+        on_batch: Callable[[Taken], None] | None = None,
     ) -> None:
         self._store = store
         self._clock = clock
         self._max_pending = max_pending
         self._on_commit = on_commit
         self._on_broken = on_broken
+        self._on_batch = on_batch
         self._pending = 0
         self._broken: StoreBroken | None = None
         self._loop = asyncio.get_running_loop()
@@ -103,7 +107,7 @@ class Engine:
         answer: asyncio.Future[list[Outcome]] = self._loop.create_future()
         if not self._gathered:
             self._loop.call_soon(self._hand_over)
-        self._gathered.append(Submission(commands, deadline_s, answer))
+        self._gathered.append(Submission(commands, deadline_s, time.monotonic(), answer))
         return answer
 
     async def check(self, timeout_s: float) -> None:
@@ -206,6 +210,7 @@ class Engine:
             self._commit(taken)
 
     def _commit(self, submissions: list[Submission]) -> None:
+        taken_s, stored = time.monotonic(), False
         commands = [command for submission in submissions for command in submission.commands]
         sequences: Mapping[str, int] = {}
         outcomes: list[Outcome]
@@ -214,6 +219,7 @@ class Engine:
                 raise StoreUnavailable("the store has failed; nothing was changed")
             now = self._clock.now()
             outcomes, sequences, busy = self._store.commit(commands, now.us, now.due_us)
+            stored = True
             if sequences:
                 self._stored_s = time.monotonic()
                 self._clock.keep(now.us)
@@ -233,7 +239,8 @@ class Engine:
                 return
             log.exception("commit_failed")
             outcomes = [InternalFault()] * len(commands)
-        self._loop.call_soon_threadsafe(self._deliver, submissions, outcomes, sequences)
+        taken = Taken(submissions, taken_s, time.monotonic(), stored)
+        self._loop.call_soon_threadsafe(self._deliver, taken, outcomes, sequences)
 
     def _put_back(
         self, submissions: list[Submission], outcomes: list[Outcome], busy: Collection[str]
@@ -271,11 +278,11 @@ class Engine:
             )
         return StoreUnavailable("the store has failed; nothing was changed")
 
-    def _deliver(
-        self, submissions: list[Submission], outcomes: list[Outcome], sequences: Mapping[str, int]
-    ) -> None:
+    def _deliver(self, taken: Taken, outcomes: list[Outcome], sequences: Mapping[str, int]) -> None:
         self._pending -= len(outcomes)
-        for submission, own in by_submission(submissions, outcomes):
+        if self._on_batch is not None:
+            self._on_batch(taken)
+        for submission, own in by_submission(taken.submissions, outcomes):
             if not submission.answer.done():
                 submission.answer.set_result(own)
         if sequences:

@@ -22,7 +22,7 @@ from idpass_server.engine.reads import Reads
 from idpass_server.engine.sweeper import Sweeper
 from idpass_server.engine.writes import Engine
 from idpass_server.failures import OperatorError
-from idpass_server.hosting import pages, trust, wiring
+from idpass_server.hosting import pages, tracing, trust, wiring
 from idpass_server.hosting.about import about
 from idpass_server.hosting.health import check_store
 from idpass_server.hosting.listening import bind, serve_pages
@@ -89,6 +89,8 @@ class Server:
             the address, with the port that was taken.
         """
         credentials = trust.credentials(self._settings, self._reloading)
+        self._tracing = await asyncio.to_thread(tracing.start)  # it imports much
+        self._spans = self._tracing.spans if self._tracing is not None else None
         await self._open_store()
         try:
             await self._begin_clock()
@@ -98,7 +100,7 @@ class Server:
                 await ready(self.readiness)
         except BaseException:
             self._pages.close()
-            await self._close_store()
+            await self._close()
             raise
         await self._serve()
         log.info("started", **about(self._settings, self._store.software))
@@ -115,6 +117,7 @@ class Server:
             max_pending=settings.max_pending,
             on_commit=self._notify,
             on_broken=self._break,
+            on_batch=self._spans.batch if self._spans is not None else None,
         )
         self._reads = Reads(
             self._store,
@@ -136,7 +139,7 @@ class Server:
             self._reads,
             on_change=self._recheck,
         )
-        behind = wiring.Behind(self._store, self._engine, self._reads, self.readiness)
+        behind = wiring.Behind(self._store, self._engine, self._reads, self.readiness, self._spans)
         service = wiring.service(self._settings, identity, behind)
         self._grpc, self._calls, self._watchers, self._health, self._metrics = service
 
@@ -217,7 +220,7 @@ class Server:
             for task in self._tasks:
                 task.cancel()
             self._pages.close()
-            closed = await self._close_store()
+            closed = await self._close()
         log.info("stopped")
         if self._failed is not None:
             raise PartFailed(f"stopped, since a part of the server failed: {self._failed}")
@@ -245,6 +248,13 @@ class Server:
         self._broken = True
         # Time for the answers that are due, those of unknown outcome among them, to go out.
         asyncio.get_running_loop().call_later(0.1, self._stopping.set)
+
+    async def _close(self) -> bool:
+        """Closes the store, and exports the last spans. Returns as `_close_store`."""
+        closed = await self._close_store()
+        if self._tracing is not None:
+            await self._tracing.close()
+        return closed
 
     async def _close_store(self) -> bool:
         """Stores what was submitted, and closes. Returns false if it does not within CLOSE_S."""
