@@ -17,6 +17,7 @@ from structlog.testing import CapturingLogger
 from idpass.v1 import id_pass_service_pb2 as service_pb
 from idpass_server.hosting import tracing
 from kit.collector import Collector
+from kit.documents import command, words
 from kit.support import UNKNOWN_ID, Calls, Service, channel_to, eventually, process, refused
 
 TRACE_ID = "4bf92f3577b34da6a3ce929d0e0e4736"
@@ -133,12 +134,13 @@ def test_a_stream_is_a_span_until_its_reader_leaves(traced: Traced) -> None:
 
 
 def test_the_standard_variables_lead_the_spans_to_a_collector(tmp_path: Path) -> None:
+    exported = words(command("monitoring.md", "export OTEL").replace("export", ""))
     with Collector() as collector:
-        environment = {
+        environment = dict(each.split("=") for each in exported) | {
             "OTEL_EXPORTER_OTLP_ENDPOINT": collector.url,
+            "OTEL_TRACES_SAMPLER_ARG": "0",  # only what the caller records
             "OTEL_SERVICE_NAME": "passes",
             "OTEL_RESOURCE_ATTRIBUTES": "deployment.environment.name=test",
-            "OTEL_TRACES_SAMPLER": "parentbased_always_off",
             "OTEL_BSP_SCHEDULE_DELAY": "10",
         }
         with process(tmp_path / "idpass.db", env=environment) as server:
