@@ -65,7 +65,7 @@ export class Feed {
 
   item(event) {
     const {
-      sequence, id_pass_id, from_status, to_status, event_time, refund, caller, reference,
+      sequence, id_pass_id, from_status, to_status, event_time, refund, caller, erased, reference,
     } = event;
     const name = this.passes.get(id_pass_id)?.applicant_reference || id_pass_id;
     const time = new Date(event_time);
@@ -74,8 +74,9 @@ export class Feed {
       make("span", {}, `#${sequence}`),
       make("span", {},
         name, ": ",
-        from_status ? `${words(from_status)} → ` : "",
+        from_status && !erased ? `${words(from_status)} → ` : "",
         make("span", { class: `status ${to_status}` }, words(to_status)),
+        erased ? ", applicant erased" : "",
         refund ? make("span", { class: "refund" }, ` ${money(refund)} refunded`) : "",
         caller === "demo" ? "" : ` by ${caller}`,
         make("code", {}, reference)),
