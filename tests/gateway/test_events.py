@@ -52,6 +52,7 @@ def test_events_come_as_they_happen(server: Http) -> None:
         "request_id": f"events-{pass_id}",
         "refund": {"currency": "AUD", "amount": "4.50"},
         "reason": "duplicate",
+        "erased": False,
         "reference": answer.json()["reference"],
     }
 

@@ -45,6 +45,7 @@ class CallRecord:
 
     Args:
         method: name of the rpc.
+        service: full name of its service.
 
     Attributes:
         reference: UUID of the call.
@@ -68,12 +69,13 @@ class CallRecord:
 
     __slots__ = (
         *("caller", "client", "code", "ended_s", "id_pass", "method", "over_rate", "overloaded"),
-        *("passes", "peer", "reason", "reference", "replayed", "room", "span", "started_s"),
-        *("trace", "trace_id"),
+        *("passes", "peer", "reason", "reference", "replayed", "room", "service", "span"),
+        *("started_s", "trace", "trace_id"),
     )
 
-    def __init__(self, method: str) -> None:
+    def __init__(self, method: str, service: str = "") -> None:
         self.method = method
+        self.service = service
         self.reference = new_uuid()
         self.started_s = self.ended_s = time.monotonic()
         self.caller: Caller | None = None

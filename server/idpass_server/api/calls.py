@@ -153,14 +153,15 @@ class Calls:
         while self.in_flight or self._held.total():  # noqa: ASYNC110 only when the server stops
             await asyncio.sleep(FINISHED_S)
 
-    def begin(self, method: str, context: Any) -> CallRecord:
+    def begin(self, method: str, context: Any, service: str) -> CallRecord:
         """Begins the record of a call.
 
         Args:
             method: name of the rpc.
             context: gRPC's, of the call.
+            service: full name of the rpc's service.
         """
-        record = CallRecord(method)
+        record = CallRecord(method, service)
         record.come_from(context)
         if self._spans is not None:
             self._spans.begin(record)

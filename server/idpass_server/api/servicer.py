@@ -31,7 +31,6 @@ from idpass_server.rules.commands import (
     Command,
     Outcome,
     Registered,
-    Settled,
 )
 from idpass_server.rules.records import Account, Pass, Status
 from idpass_server.rules.refusals import (
@@ -164,7 +163,7 @@ class IdPassServicer:
             if _late_result(command, outcome):
                 self._metrics.late_results.inc()
             raise outcome
-        if not isinstance(outcome, Settled):  # the sweeper's
+        if isinstance(outcome, Cancelled | Registered | Advanced):  # others are no caller's
             call.record.replayed = outcome.replayed
         return outcome
 

@@ -31,7 +31,6 @@ from opentelemetry.trace import (
 )
 from opentelemetry.util.types import AttributeValue
 
-from idpass_server.api import wire
 from idpass_server.api.call_log import CallRecord, address_of, plain
 from idpass_server.engine.submissions import Taken
 from idpass_server.trace_context import TraceContext
@@ -64,7 +63,7 @@ class Spans:
     def begin(self, record: CallRecord) -> None:
         """Begins the span of a call, if it is sampled. Args: record: of the call."""
         span = self._tracer.start_span(
-            f"Recv.{wire.SERVICE}.{record.method}",
+            f"Recv.{record.service}.{record.method}",
             context=_parent(record.trace),
             kind=SpanKind.SERVER,
             attributes=_known_first(record),
@@ -143,7 +142,7 @@ def _known_first(record: CallRecord) -> dict[str, AttributeValue]:
     """The attributes that samplers may look at."""
     attributes: dict[str, AttributeValue] = {
         "rpc.system.name": "grpc",
-        "rpc.method": f"{wire.SERVICE}/{record.method}",
+        "rpc.method": f"{record.service}/{record.method}",
         "idpass.reference": record.reference,
     }
     host, _, port = address_of(record.peer).rpartition(":")
