@@ -129,8 +129,31 @@ def test_a_stream_is_a_span_until_its_reader_leaves(traced: Traced) -> None:
     next(stream)
     stream.cancel()
     eventually(lambda: traced.server._watchers.open == 0)
+    spans = traced.server._spans
+    assert spans is not None
+    eventually(lambda: spans._open == {})  # nothing of a call is kept
     watched = traced.spans()["Recv.idpass.v1.IdPassService.WatchIdPasses"]
     assert [call.attributes["rpc.response.status_code"] for call in watched] == ["CANCELLED"]
+
+
+def test_a_sampler_that_fails_fails_no_call(
+    traced: Traced, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pass_id = traced.register().id_pass.id
+    tracer = traced.server._spans._tracer  # type: ignore[union-attr]
+    begin = tracer.start_span
+
+    def fail_at(*names: str) -> None:
+        def start(name: str, *args: Any, **kwargs: Any) -> Any:
+            return 1 // 0 if name in names else begin(name, *args, **kwargs)
+
+        monkeypatch.setattr(tracer, "start_span", start)
+
+    fail_at("queue", "commit")
+    assert traced.cancel(pass_id).fee_refunded
+    fail_at(CANCEL)
+    assert refused(lambda: traced.cancel(pass_id)).reason == "PASS_ALREADY_CANCELLED"
+    assert len(traced.spans()[CANCEL]) == 1
 
 
 def test_the_standard_variables_lead_the_spans_to_a_collector(tmp_path: Path) -> None:

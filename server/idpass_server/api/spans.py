@@ -11,10 +11,13 @@ Attributes are those of OpenTelemetry's conventions for gRPC, and our own, `idpa
 `otel` has the package; without it nothing imports this module.
 """
 
+import functools
 import time
-from typing import Final
+from collections.abc import Callable
+from typing import Final, ParamSpec
 
 import grpc
+import structlog
 from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.trace import (
@@ -49,6 +52,23 @@ FAULTS: Final = frozenset(
 cancelled already is no failure of the server. (A72 calls every code but OK an error.)"""
 
 
+P = ParamSpec("P")
+log = structlog.get_logger()
+
+
+def _fails_no_call(make: Callable[P, None]) -> Callable[P, None]:
+    """Keeps what goes wrong with a span, in a sampler of someone's own say, from the calls."""
+
+    @functools.wraps(make)
+    def attempt(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            make(*args, **kwargs)
+        except Exception:
+            log.exception("trace_failed")
+
+    return attempt
+
+
 class Spans:
     """Makes the spans of calls and batches. Its methods are for the event loop.
 
@@ -60,6 +80,7 @@ class Spans:
         self._tracer = tracer
         self._open: dict[str, CallRecord] = {}
 
+    @_fails_no_call
     def begin(self, record: CallRecord) -> None:
         """Begins the span of a call, if it is sampled. Args: record: of the call."""
         span = self._tracer.start_span(
@@ -74,17 +95,19 @@ class Spans:
             record.trace_id = f"{span.get_span_context().trace_id:032x}"
             self._open[record.reference] = record
 
+    @_fails_no_call
     def end(self, record: CallRecord) -> None:
         """Ends the span of a call, if it has one. Args: record: of the call, complete."""
         span = record.span
         if span is None:
             return
-        del self._open[record.reference]
+        self._open.pop(record.reference, None)
         span.set_attributes(_known_last(record))
         if record.code in FAULTS:
             span.set_status(Status(StatusCode.ERROR))
         span.end(_wall_ns(record.ended_s))
 
+    @_fails_no_call
     def batch(self, taken: Taken) -> None:
         """Makes the spans of a batch, and of its calls' wait for it."""
         traced: list[tuple[float, Span]] = []
