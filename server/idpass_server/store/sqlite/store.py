@@ -12,13 +12,15 @@ because its answers would be about data that nobody will find again.
 
 import json
 import threading
+import time
 from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from idpass_server.rules.batch import Batch, Needs, Replays, short_of_slots
 from idpass_server.rules.commands import Command
+from idpass_server.rules.positions import Gap
 from idpass_server.rules.records import Account, Event, Money, Pass
 from idpass_server.rules.refusals import StoreUnavailable
 from idpass_server.store import (
@@ -32,9 +34,11 @@ from idpass_server.store import (
     Tell,
     accounts,
     either,
+    history,
     retention,
     rows,
 )
+from idpass_server.store.history import NewHistory
 from idpass_server.store.retention import Found, Wanted
 from idpass_server.store.sqlite import sql
 from idpass_server.store.sqlite.checkpoints import Checkpoints
@@ -42,6 +46,8 @@ from idpass_server.store.sqlite.file import BUSY_TIMEOUT_S, connect, own_errors,
 from idpass_server.store.sqlite.news import Listener
 from idpass_server.store.sqlite.opening import opened
 from idpass_server.store.sqlite.schema import SCHEMA
+
+T = TypeVar("T")
 
 CHECK_TIMEOUT_S: Final = 0.2
 """Timeout of a check for another process's lock, seconds."""
@@ -224,10 +230,14 @@ class SqliteStore:
         settings = accounts.Settings(slot_limit, fee, registrations_per_day, disabled)
         return self._operate(accounts.change, name, settings, who)
 
+    def begin_history(self, who: str, *, beyond: int = 0) -> NewHistory:
+        """Begins a new history; see `history.begin`."""
+        return self._operate(history.begin, who, time.time_ns() // 1_000, beyond)
+
     def delete_account(self, name: str, *, who: str = PROGRAM) -> bool:
         return self._operate(accounts.delete, name, who)
 
-    def _operate(self, work: Callable[..., bool], *args: Any) -> bool:
+    def _operate(self, work: Callable[..., T], *args: Any) -> T:
         """Does an operator's work in one transaction."""
         with self._errors(), either.transaction(self._writer):
             done = work(self._writer, *args)
@@ -276,6 +286,15 @@ class SqliteStore:
                 values = {"account": account, "after_sequence": after_sequence, "limit": limit}
                 found = self._reader.execute(sql.PASS_EVENTS, values | {"id": pass_id})
             return list(map(Event._make, found))
+
+    def history(self) -> str:
+        with self._errors():
+            found: str = self._reader.execute(sql.HISTORY).fetchone()[0]
+        return found
+
+    def gaps(self, account: str) -> list[Gap]:
+        with self._errors():
+            return list(map(Gap._make, self._reader.execute(sql.GAPS, (account,))))
 
     def newest_event_time_us(self) -> int | None:
         with self._errors():
