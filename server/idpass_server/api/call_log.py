@@ -57,6 +57,7 @@ class CallRecord:
         overloaded: whether it was refused as OVERLOADED.
         code: how it ended.
         reason: of the error it ended with, or None.
+        unauthenticated: which credentials it was refused for, or None.
         peer: where it comes from, as gRPC tells it.
         client: the program that makes it, as it names itself, or None.
         trace: that its caller makes it in, or None.
@@ -70,7 +71,7 @@ class CallRecord:
     __slots__ = (
         *("caller", "client", "code", "ended_s", "id_pass", "method", "over_rate", "overloaded"),
         *("passes", "peer", "reason", "reference", "replayed", "room", "service", "span"),
-        *("started_s", "trace", "trace_id"),
+        *("started_s", "trace", "trace_id", "unauthenticated"),
     )
 
     def __init__(self, method: str, service: str = "") -> None:
@@ -85,6 +86,7 @@ class CallRecord:
         # A call that ends without an answer was abandoned by its caller.
         self.code = grpc.StatusCode.CANCELLED
         self.reason: str | None = None
+        self.unauthenticated: str | None = None
         self.peer = ""
         self.client: str | None = None
         self.trace: TraceContext | None = None

@@ -21,6 +21,7 @@ import structlog
 
 from idpass_server.engine.busy import PAUSE_S, BusyAccounts
 from idpass_server.engine.clock import Clock
+from idpass_server.engine.observing import NOBODY, EngineObserver
 from idpass_server.engine.submissions import Check, Submission, Taken, by_submission, count
 from idpass_server.rules.commands import Command, Outcome
 from idpass_server.rules.refusals import InternalFault, Overloaded, Refusal, StoreUnavailable
@@ -46,6 +47,7 @@ class Engine:
         on_commit: called on the event loop with the newest sequence of each account that has new
             events.
         on_broken: called on the event loop, once, when the store can no longer be trusted.
+        observer: is told of batches and failures.
         on_batch: called on the event loop with each batch before its calls get their outcomes; None
             for nobody.
     """
@@ -58,6 +60,7 @@ class Engine:
         max_pending: int,
         on_commit: Callable[[Mapping[str, int]], None],
         on_broken: Callable[[StoreBroken], None],
+        observer: EngineObserver = NOBODY,
         on_batch: Callable[[Taken], None] | None = None,
     ) -> None:
         self._store = store
@@ -65,6 +68,7 @@ class Engine:
         self._max_pending = max_pending
         self._on_commit = on_commit
         self._on_broken = on_broken
+        self._observer = observer
         self._on_batch = on_batch
         self._pending = 0
         self._broken: StoreBroken | None = None
@@ -187,8 +191,10 @@ class Engine:
         except StoreBroken as error:
             refusal = self._break(error)
         except StoreUnavailable as error:
+            self._observer.failed("unavailable")
             refusal = error
         except Exception as error:
+            self._observer.failed("fault")
             log.exception("check_failed")
             refusal = StoreUnavailable("the check has failed")
             refusal.__cause__ = error
@@ -214,12 +220,14 @@ class Engine:
         commands = [command for submission in submissions for command in submission.commands]
         sequences: Mapping[str, int] = {}
         outcomes: list[Outcome]
+        waited_s = taken_s - submissions[0].submitted_s
         try:
             if self._broken is not None:
                 raise StoreUnavailable("the store has failed; nothing was changed")
             now = self._clock.now()
-            outcomes, sequences, busy = self._store.commit(commands, now.us, now.due_us)
+            outcomes, sequences, busy, events = self._store.commit(commands, now.us, now.due_us)
             stored = True
+            self._observer.batch(waited_s, len(commands), events)
             if sequences:
                 self._stored_s = time.monotonic()
                 self._clock.keep(now.us)
@@ -229,6 +237,8 @@ class Engine:
         except StoreBroken as error:
             outcomes = [self._break(error)] * len(commands)
         except Refusal as refusal:
+            unknown = isinstance(refusal, StoreUnavailable) and refusal.outcome_unknown
+            self._observer.failed("outcome_unknown" if unknown else "unavailable")
             log.error("store_unavailable", error=str(refusal), cause=cause_of(refusal))
             outcomes = [refusal] * len(commands)
         except Exception:
@@ -237,6 +247,7 @@ class Engine:
                 for submission in submissions:
                     self._commit([submission])
                 return
+            self._observer.failed("fault")
             log.exception("commit_failed")
             outcomes = [InternalFault()] * len(commands)
         taken = Taken(submissions, taken_s, time.monotonic(), stored)
@@ -269,6 +280,7 @@ class Engine:
 
     def _break(self, error: StoreBroken) -> StoreUnavailable:
         self._broken = error
+        self._observer.failed("outcome_unknown" if error.outcome_unknown else "broken")
         log.critical("store_broken", error=str(error), outcome_unknown=error.outcome_unknown)
         self._loop.call_soon_threadsafe(self._on_broken, error)
         if error.outcome_unknown:

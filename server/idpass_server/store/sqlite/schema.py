@@ -202,6 +202,17 @@ def history(db: Database) -> None:
     db.execute("INSERT INTO history VALUES (?, ?, 0)", (new_uuid(), now_us))
 
 
+@migrations()
+def passes_applicant_reference(db: Database) -> None:
+    # No change of status sets an applicant_reference, so that only a registration pays for it.
+    db.execute(
+        """
+        CREATE INDEX passes_applicant_reference ON passes (account, applicant_reference, id)
+        WHERE applicant_reference <> ''
+        """
+    )
+
+
 SCHEMA: Final = schema.Schema(tuple(each.name for each in migrations._migrations), OLDEST)  # noqa: SLF001 no accessor
 
 
