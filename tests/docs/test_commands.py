@@ -67,6 +67,12 @@ HOW: Final = {
         "python -m idpass_server.gateway.envoy": "gateway/test_envoy.py::test_envoy_cancels",
         "curl localhost:8081": "gateway/test_envoy.py::test_envoy_cancels",
     },
+    "monitoring.md": {
+        "journalctl": "not run: there is no journal; operations/test_call_lines.py goes that way",
+        "export OTEL": (
+            "operations/test_traces.py::test_the_standard_variables_lead_the_spans_to_a_collector"
+        ),
+    },
     "support.md": {
         "$ idpass-server account list": SUPPORT,
         "$ idpass-server admin-log": SUPPORT,

@@ -58,6 +58,18 @@ class Committed(NamedTuple):
         return cls(outcomes, last_sequences, busy, batch.events)
 
 
+class Software(NamedTuple):
+    """What a database is.
+
+    Attributes:
+        database: such as "SQLite 3.53.4".
+        schema: name of the newest migration that this program knows, and that the database has.
+    """
+
+    database: str
+    schema: str
+
+
 class ListQuery(NamedTuple):
     """Which passes to list, newest id first.
 
@@ -119,6 +131,10 @@ def cause_of(error: BaseException) -> str | None:
 
 class Store(Protocol):
     """A database, open to be served."""
+
+    @property
+    def software(self) -> Software:
+        """What the database is."""
 
     @property
     def failed_checkpoints(self) -> int:

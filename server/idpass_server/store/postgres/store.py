@@ -26,6 +26,7 @@ from idpass_server.store import (
     Committed,
     ListQuery,
     Page,
+    Software,
     Tell,
     accounts,
     either,
@@ -98,12 +99,16 @@ class PostgresStore:
             )
         )
         try:
-            postgres_schema.check(self._link.connection(), shown_url(url))
+            connection = self._link.connection()
+            postgres_schema.check(connection, shown_url(url))
+            version = connection.info.parameter_status("server_version")
         except BaseException as error:
             self._link.close()
             if isinstance(error, psycopg.Error):
                 raise CannotOpen(cannot_connect(url, error)) from error
             raise
+        newest = postgres_schema.schema().migrations[-1]
+        self.software = Software(f"PostgreSQL {version}", newest)
 
     def close(self) -> None:
         for thread in (self._announcer, self._listener, self._lookout):

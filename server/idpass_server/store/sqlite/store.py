@@ -30,6 +30,7 @@ from idpass_server.store import (
     Committed,
     ListQuery,
     Page,
+    Software,
     StoreBroken,
     Tell,
     accounts,
@@ -46,6 +47,7 @@ from idpass_server.store.sqlite.checkpoints import Checkpoints
 from idpass_server.store.sqlite.file import BUSY_TIMEOUT_S, connect, own_errors, sqlite3
 from idpass_server.store.sqlite.news import Listener
 from idpass_server.store.sqlite.opening import opened
+from idpass_server.store.sqlite.schema import SCHEMA
 from idpass_server.store.webhooks import Dialect, Execute, WebhookTables
 
 CHECK_TIMEOUT_S: Final = 0.2
@@ -72,6 +74,8 @@ class SqliteStore:
     Raises:
         CannotOpen: another process serves the file, or it is not fit for use.
     """
+
+    software = Software(f"SQLite {sqlite3.sqlite_version}", SCHEMA.migrations[-1])
 
     def __init__(
         self,
