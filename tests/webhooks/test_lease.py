@@ -99,6 +99,8 @@ def test_another_process_takes_over_when_the_one_that_delivers_is_killed(
         first.kill()
         for _ in range(3):
             second.register()
+        assert not second.server._hooks.delivering._holds  # type: ignore[union-attr]
+        second.time.advance(us=LEASE_US + 60_000_000)  # its own time stands still otherwise
         receiver.wait_for(5)
         sequences = {request.sequence for request in receiver.requests}
         eventually(lambda: second.server._hooks.delivering._holds)  # type: ignore[union-attr]
