@@ -21,7 +21,18 @@ from bench.sections import EMPTY, Bench, Settings
 
 RESULTS = Path(__file__).with_name("results")
 SECTIONS = (
-    *("table", "flat", "http", "startup", "slow-disk", "watchers", "flood", "audit", "overload"),
+    *(
+        "table",
+        "flat",
+        "http",
+        "startup",
+        "slow-disk",
+        "watchers",
+        "flood",
+        "metrics",
+        "audit",
+        "overload",
+    ),
 )
 
 
@@ -70,6 +81,7 @@ async def main(arguments: argparse.Namespace) -> None:
                 "slow-disk": bench.slow_disk,
                 "watchers": bench.watchers,
                 "flood": bench.flood,
+                "metrics": bench.metrics,
                 "audit": bench.audit,
                 "overload": bench.overload,
             }
