@@ -296,20 +296,20 @@ def test_a_commit_that_is_settled_is_counted(postgres_db: str) -> None:
     service = Service(cutter.url, metrics="127.0.0.1:0")
     place = service.server.listens["metrics"]
     try:
-        first, second = (service.register().id_pass.id for _ in range(2))
-        cutter.cuts.extend([Cut.AFTER, Cut.BEFORE])
-        for pass_id in (first, second):
+        passes = [service.register().id_pass.id for _ in range(3)]
+        cutter.cuts.extend([Cut.AFTER, Cut.AFTER, Cut.BEFORE])
+        for pass_id in passes:
             assert service.cancel(pass_id).fee_refunded
         found = scrape(place)
         settled = "idpass_postgresql_commits_settled_total"
-        assert total(found, settled, outcome="stored") == 1
+        assert total(found, settled, outcome="stored") == 2
         assert total(found, settled, outcome="run_again") == 1
         assert total(found, settled, outcome="unknown") == 0
-        assert total(found, "idpass_postgresql_reconnects_total") >= 2
+        assert total(found, "idpass_postgresql_reconnects_total") >= 3
         # Whether it was stored at first or later: once.
-        assert total(found, "idpass_refunded_micros_total") == 9_000_000
+        assert total(found, "idpass_refunded_micros_total") == 3 * 4_500_000
         for step in STEPS:
-            assert total(found, "idpass_store_commit_seconds_count", step=step) == 3
+            assert total(found, "idpass_store_commit_seconds_count", step=step) == 4
     finally:
         service.stop()
         cutter.close()
