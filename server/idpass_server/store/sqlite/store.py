@@ -14,13 +14,14 @@ import json
 import os
 import threading
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from idpass_server.rules.batch import Batch, Needs, Replays, short_of_slots
 from idpass_server.rules.commands import Command
+from idpass_server.rules.positions import Gap
 from idpass_server.rules.records import Account, Event, Money, Pass
 from idpass_server.rules.refusals import StoreUnavailable
 from idpass_server.store import (
@@ -33,9 +34,11 @@ from idpass_server.store import (
     Tell,
     accounts,
     either,
+    history,
     retention,
     rows,
 )
+from idpass_server.store.history import NewHistory
 from idpass_server.store.observing import NOBODY, Disk, StoreObserver
 from idpass_server.store.retention import Found, Wanted
 from idpass_server.store.sqlite import sql
@@ -43,9 +46,12 @@ from idpass_server.store.sqlite.checkpoints import Checkpoints
 from idpass_server.store.sqlite.file import BUSY_TIMEOUT_S, connect, own_errors, sqlite3
 from idpass_server.store.sqlite.news import Listener
 from idpass_server.store.sqlite.opening import opened
+from idpass_server.store.webhooks import Dialect, Execute, WebhookTables
 
 CHECK_TIMEOUT_S: Final = 0.2
 """Timeout of a check for another process's lock, seconds."""
+
+T = TypeVar("T")
 
 
 class SqliteStore:
@@ -61,6 +67,7 @@ class SqliteStore:
 
     Attributes:
         migrated: names of the migrations that opening the file applied.
+        webhooks: endpoints of webhooks, and what has become of their events.
 
     Raises:
         CannotOpen: another process serves the file, or it is not fit for use.
@@ -84,6 +91,9 @@ class SqliteStore:
         self._local = threading.local()
         self._readers: list[Any] = []
         self._readers_lock = threading.Lock()
+        self.webhooks = WebhookTables(
+            Dialect(self._read_rows, self._transaction, rows="json_each(:rows)")
+        )
         self._listener: Listener | None = None
 
     def close(self) -> None:
@@ -173,6 +183,26 @@ class SqliteStore:
             )
         return Committed.of(batch, outcomes)
 
+    def _transaction(self, work: Callable[[Execute], T]) -> T:
+        """Runs a function in a transaction; for the thread that commits."""
+
+        def execute(statement: str, parameters: Mapping[str, object]) -> list[Any]:
+            found: list[Any] = self._writer.execute(statement, parameters).fetchall()
+            return found
+
+        with self._errors():
+            self._checkpoints.check()
+            self._writer.execute("BEGIN IMMEDIATE")
+            try:
+                done = work(execute)
+                self._same_file()
+            except BaseException:
+                self._rollback()
+                raise
+        self._commit()
+        self._same_file(outcome_unknown=True)
+        return done
+
     def _commit(self) -> None:
         try:
             self._writer.execute("COMMIT")
@@ -221,6 +251,12 @@ class SqliteStore:
     def claim_sweep(self, now_us: int) -> bool:  # noqa: ARG002
         return True
 
+    def claim_lease(self, name: str, now_us: int) -> int | None:  # noqa: ARG002
+        return 1
+
+    def release_lease(self, name: str) -> None:
+        pass
+
     def listen(self, watched: Callable[[], Collection[str]], tell: Tell) -> None:
         self._listener = Listener(self._path, watched, tell)
 
@@ -242,10 +278,14 @@ class SqliteStore:
         settings = accounts.Settings(slot_limit, fee, registrations_per_day, disabled)
         return self._operate(accounts.change, name, settings, who)
 
+    def begin_history(self, who: str, *, beyond: int = 0) -> NewHistory:
+        """Begins a new history; see `history.begin`."""
+        return self._operate(history.begin, who, time.time_ns() // 1_000, beyond)
+
     def delete_account(self, name: str, *, who: str = PROGRAM) -> bool:
         return self._operate(accounts.delete, name, who)
 
-    def _operate(self, work: Callable[..., bool], *args: Any) -> bool:
+    def _operate(self, work: Callable[..., T], *args: Any) -> T:
         """Does an operator's work in one transaction."""
         with self._errors(), either.transaction(self._writer):
             done = work(self._writer, *args)
@@ -259,6 +299,11 @@ class SqliteStore:
             row = self._reader.execute(sql.SELECT_PASS, (account, pass_id)).fetchone()
         return Pass._make(row) if row else None
 
+    def get_passes(self, account: str, pass_ids: Collection[str]) -> list[Pass]:
+        with self._errors():
+            keys = (account, json.dumps(list(pass_ids)))
+            return list(map(Pass._make, self._reader.execute(sql.SELECT_PASSES, keys)))
+
     def get_account(self, name: str) -> Account | None:
         with self._errors():
             row = self._reader.execute(sql.SELECT_ACCOUNT, (name,)).fetchone()
@@ -269,22 +314,15 @@ class SqliteStore:
             return list(map(Account._make, self._reader.execute(sql.FULLEST_ACCOUNTS, (limit,))))
 
     def list_passes(self, query: ListQuery) -> Page:
-        start = "AND id < :before_id" if query.before_id else ""
-        parameters = {
-            "account": query.account,
-            "before_id": query.before_id,
-            "statuses": json.dumps(query.statuses) if query.statuses else None,
-            "idle_before_us": query.idle_before_us,
-            "limit": query.limit,
-            "scan": LIST_SCAN_ROWS,
-        }
+        parameters = query._asdict() | {"scan": LIST_SCAN_ROWS}
+        parameters["statuses"] = json.dumps(query.statuses) if query.statuses else None
         with self._errors():
-            found = self._reader.execute(sql.LIST.format(start=start), parameters)
+            found = self._reader.execute(sql.for_query(sql.LIST, query), parameters)
             passes = list(map(Pass._make, found))
             if len(passes) > query.limit:
                 del passes[query.limit :]
                 return Page(passes, passes[-1].id)
-            statement = sql.LAST_SCANNED.format(start=start)
+            statement = sql.for_query(sql.LAST_SCANNED, query)
             last_scanned = self._reader.execute(statement, parameters).fetchone()
         return Page(passes, last_scanned[0] if last_scanned else None)
 
@@ -299,6 +337,15 @@ class SqliteStore:
                 found = self._reader.execute(sql.PASS_EVENTS, values | {"id": pass_id})
             return list(map(Event._make, found))
 
+    def history(self) -> str:
+        with self._errors():
+            found: str = self._reader.execute(sql.HISTORY).fetchone()[0]
+        return found
+
+    def gaps(self, account: str) -> list[Gap]:
+        with self._errors():
+            return list(map(Gap._make, self._reader.execute(sql.GAPS, (account,))))
+
     def newest_event_time_us(self) -> int | None:
         with self._errors():
             newest: int | None = self._reader.execute(sql.NEWEST_EVENT_TIME).fetchone()[0]
@@ -307,6 +354,11 @@ class SqliteStore:
     def due(self, due_us: int, limit: int, account: str | None = None) -> list[Pass]:
         with self._errors():
             return _due(self._reader, due_us, limit, account)
+
+    def _read_rows(self, statement: str, parameters: Mapping[str, object]) -> list[Any]:
+        with self._errors():
+            found: list[Any] = self._reader.execute(statement, parameters).fetchall()
+        return found
 
     def find_passes(self, wanted: Wanted, after_id: str | None, limit: int) -> Found:
         with self._errors():
