@@ -40,7 +40,7 @@ from idpass_server.store import (
     rows,
 )
 from idpass_server.store.history import NewHistory
-from idpass_server.store.observing import NOBODY, Disk, Steps, StoreObserver
+from idpass_server.store.observing import NOBODY, Disk, StoreObserver
 from idpass_server.store.retention import Found, Wanted
 from idpass_server.store.sqlite import sql
 from idpass_server.store.sqlite.checkpoints import Checkpoints
@@ -183,7 +183,7 @@ class SqliteStore:
         self._checkpoints.committed(commit_s)
         if batch.events:
             self._observer.committed(
-                Steps(loaded_s - begun_s, decided_s - loaded_s, saved_s - decided_s, commit_s)
+                loaded_s - begun_s, decided_s - loaded_s, saved_s - decided_s, commit_s
             )
         return Committed.of(batch, outcomes)
 
