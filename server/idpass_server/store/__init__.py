@@ -14,6 +14,7 @@ from idpass_server.failures import OperatorError
 from idpass_server.rules.batch import Batch
 from idpass_server.rules.commands import Command, Outcome
 from idpass_server.rules.records import Account, Event, Money, Pass
+from idpass_server.store.admin_log import State
 from idpass_server.store.retention import Found, Wanted
 
 LIST_SCAN_ROWS: Final = 20_000
@@ -221,6 +222,16 @@ class Store(Protocol):
         Returns:
             false, and changes nothing, if there is no such account, or it has events in another
             currency.
+        """
+
+    def record(self, who: str, what: str, account: str | None, facts: State) -> None:
+        """Writes an entry in the admin log before work of many transactions.
+
+        Args:
+            who: the operator.
+            what: the command.
+            account: name of the account concerned; None for all.
+            facts: what will be done.
         """
 
     def delete_account(self, name: str, *, who: str = PROGRAM) -> bool:

@@ -8,7 +8,8 @@ import math
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from typing import Any, Final
+from functools import partial
+from typing import Any, Final, TypeVar
 
 import psycopg
 
@@ -24,9 +25,11 @@ from idpass_server.store import (
     Page,
     Tell,
     accounts,
+    admin_log,
     either,
     retention,
 )
+from idpass_server.store.admin_log import State
 from idpass_server.store.postgres import schema as postgres_schema
 from idpass_server.store.postgres import sql
 from idpass_server.store.postgres.errors import cannot_connect
@@ -49,6 +52,7 @@ CLOCKS_APART_US: Final = 60_000_000
 """Largest clock difference between hosts, microseconds; a lease further ahead is ignored, as its
 holder's clock is wrong."""
 
+T = TypeVar("T")
 Parameters = Sequence[object] | Mapping[str, object]
 
 
@@ -127,10 +131,13 @@ class PostgresStore:
     def delete_account(self, name: str, *, who: str = PROGRAM) -> bool:
         return self._operate(accounts.delete, name, who)
 
-    def _operate(self, work: Callable[..., bool], *args: Any) -> bool:
+    def record(self, who: str, what: str, account: str | None, facts: State) -> None:
+        self._operate(partial(admin_log.record, before=None, after=facts), who, what, account)
+
+    def _operate(self, work: Callable[..., T], *args: Any) -> T:
         """Does an operator's work in one transaction."""
 
-        def run(connection: Connection) -> bool:
+        def run(connection: Connection) -> T:
             with either.transaction(connection):
                 return work(connection, *args)
 

@@ -14,8 +14,9 @@ import json
 import threading
 from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from idpass_server.rules.batch import Batch, Needs, Replays, short_of_slots
 from idpass_server.rules.commands import Command
@@ -30,10 +31,12 @@ from idpass_server.store import (
     StoreBroken,
     Tell,
     accounts,
+    admin_log,
     either,
     retention,
     rows,
 )
+from idpass_server.store.admin_log import State
 from idpass_server.store.retention import Found, Wanted
 from idpass_server.store.sqlite import sql
 from idpass_server.store.sqlite.checkpoints import Checkpoints
@@ -41,6 +44,7 @@ from idpass_server.store.sqlite.file import BUSY_TIMEOUT_S, connect, own_errors,
 from idpass_server.store.sqlite.news import Listener
 from idpass_server.store.sqlite.opening import opened
 
+T = TypeVar("T")
 CHECK_TIMEOUT_S: Final = 0.2
 """Timeout of a check for another process's lock, seconds."""
 
@@ -223,7 +227,10 @@ class SqliteStore:
     def delete_account(self, name: str, *, who: str = PROGRAM) -> bool:
         return self._operate(accounts.delete, name, who)
 
-    def _operate(self, work: Callable[..., bool], *args: Any) -> bool:
+    def record(self, who: str, what: str, account: str | None, facts: State) -> None:
+        self._operate(partial(admin_log.record, before=None, after=facts), who, what, account)
+
+    def _operate(self, work: Callable[..., T], *args: Any) -> T:
         """Does an operator's work in one transaction."""
         with self._errors(), either.transaction(self._writer):
             done = work(self._writer, *args)
