@@ -40,7 +40,7 @@ class Settings:
         "127.0.0.1:50051",
         "HOST:PORT",
         "Address to serve; port 0 takes a free one. Loopback only, unless TLS and --callers are "
-        "set.",
+        "set. unix:PATH is a Unix socket that only this user can connect to.",
     )
     tls_cert: str | None = option(
         "--tls-cert", None, "FILE", "PEM file of the server's certificate chain; enables TLS."
@@ -306,6 +306,12 @@ class Settings:
     def _check_workers(self) -> None:
         if self.sandbox:
             raise BadSetting("--workers cannot be used with --sandbox, which one process serves")
+        if addresses.unix_path(self.listen) is not None:
+            raise BadSetting(
+                f"--workers {self.workers} cannot share the Unix socket of --listen {self.listen}: "
+                "the kernel spreads connections over processes for ports only. Give --listen "
+                "HOST:PORT"
+            )
         if sqlite_path(self.db) is not None:
             raise BadSetting(
                 f"--workers {self.workers} needs PostgreSQL: one process serves a SQLite file, "
@@ -323,13 +329,15 @@ class Settings:
     def _check_tls(self) -> None:
         if (self.tls_cert is None) != (self.tls_key is None):
             raise BadSetting("--tls-cert and --tls-key belong together: give both")
-        host, _ = addresses.split(self.listen)
+        local = addresses.unix_path(self.listen) is not None
+        local = local or is_loopback(addresses.split(self.listen)[0])
         if self.tls_cert is None:
             if self.tls_client_ca is not None:
                 raise BadSetting("--tls-client-ca needs --tls-cert and --tls-key")
-            addresses.split_loopback(
-                "--listen", self.listen, "Give --tls-cert, --tls-key and --callers"
-            )
+            if not local:
+                addresses.split_loopback(
+                    "--listen", self.listen, "Give --tls-cert, --tls-key and --callers"
+                )
         elif self.tls_client_ca is not None and self.http is not None and self.callers is None:
             raise BadSetting(
                 "--tls-client-ca with --http and without --callers is refused: HTTP asks for no "
@@ -340,7 +348,7 @@ class Settings:
             raise BadSetting(
                 "--tls-cert cannot be used with --sandbox, which is for this machine only"
             )
-        elif self.callers is None and not is_loopback(host):
+        elif self.callers is None and not local:
             raise BadSetting(
                 f"--listen {self.listen} is refused: other machines can reach it, and without a "
                 "callers file anyone may cancel passes. Give --callers"

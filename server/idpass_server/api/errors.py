@@ -33,8 +33,11 @@ from idpass_server.rules.refusals import (
     Refusal,
     RequestIdReused,
     StoreUnavailable,
+    TooManyWebhooks,
     TransitionNotAllowed,
     Unauthenticated,
+    WebhookNotFound,
+    WebhooksDisabled,
 )
 
 DOMAIN: Final = "idpass.v1"
@@ -228,6 +231,29 @@ def _daily_quota_exhausted(refusal: DailyQuotaExhausted) -> Told:
     )
 
 
+def _webhook_not_found(refusal: WebhookNotFound) -> Told:
+    message = f"There is no webhook {refusal.webhook_id} in this account."
+    resource = details_pb2.ResourceInfo(
+        resource_type="idpass.v1.Webhook", resource_name=refusal.webhook_id, description=message
+    )
+    return Told("WEBHOOK_NOT_FOUND", message, {"id": refusal.webhook_id}, [resource])
+
+
+def _too_many_webhooks(refusal: TooManyWebhooks) -> Told:
+    message = (
+        f"Account {refusal.account} has {refusal.limit} webhooks, as many as it may; delete one."
+    )
+    violation = details_pb2.QuotaFailure.Violation(
+        subject=f"accounts/{refusal.account}", description=message
+    )
+    return Told(
+        "TOO_MANY_WEBHOOKS",
+        message,
+        {"webhookLimit": str(refusal.limit)},
+        [details_pb2.QuotaFailure(violations=[violation])],
+    )
+
+
 def _store_unavailable(refusal: StoreUnavailable) -> Told:
     message = f"The service cannot answer now: {refusal}."
     if refusal.outcome_unknown:
@@ -278,6 +304,16 @@ TABLE: Final[Mapping[type[Refusal], tuple[grpc.StatusCode, Callable[[Any], Told]
             retry_ms=max(refusal.retry_ms or 0, OVERLOADED_RETRY_MS),
         ),
     ),
+    WebhooksDisabled: (
+        grpc.StatusCode.FAILED_PRECONDITION,
+        lambda _: Told(
+            "WEBHOOKS_DISABLED",
+            "This server sends no webhooks: it has no key to sign with. Its operator can give it "
+            "one with --webhook-key; WatchIdPasses streams the same events.",
+        ),
+    ),
+    WebhookNotFound: (grpc.StatusCode.NOT_FOUND, _webhook_not_found),
+    TooManyWebhooks: (grpc.StatusCode.RESOURCE_EXHAUSTED, _too_many_webhooks),
     StoreUnavailable: (grpc.StatusCode.UNAVAILABLE, _store_unavailable),
     InternalFault: (
         grpc.StatusCode.INTERNAL,

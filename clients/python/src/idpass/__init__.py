@@ -45,10 +45,12 @@ if TYPE_CHECKING:
         RefundNotAvailable,
         RequestIdReused,
         ResourceExhausted,
+        TooManyWebhooks,
         TransitionNotAllowed,
         Unauthenticated,
         Unavailable,
         Violation,
+        WebhooksDisabled,
     )
 
 __version__ = "0.1.0"
@@ -92,10 +94,12 @@ __all__ = [
     "RequestIdReused",
     "ResourceExhausted",
     "Status",
+    "TooManyWebhooks",
     "TransitionNotAllowed",
     "Unauthenticated",
     "Unavailable",
     "Violation",
+    "WebhooksDisabled",
 ]
 
 

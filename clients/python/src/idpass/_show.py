@@ -46,7 +46,7 @@ def _plain(value: Any) -> Any:
         return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
     if isinstance(value, dict):
         return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list):
+    if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
     if isinstance(value, datetime):
         return value.isoformat().replace("+00:00", "Z")
@@ -116,6 +116,16 @@ def _print_table(console: Console, passes: list[IdPass], *, header: bool) -> Non
     for id_pass in passes:
         table.add_row(*(show(id_pass) for _, show in PASS_COLUMNS))
     console.print(table, crop=False)
+
+
+def table(console: Console, names: Iterable[str], cells: Iterable[Iterable[Shown]]) -> None:
+    """A table with a header."""
+    shown = Table(box=None, pad_edge=False)
+    for name in names:
+        shown.add_column(name, no_wrap=True, overflow="ignore")
+    for row in cells:
+        shown.add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in row))
+    console.print(shown, crop=False)
 
 
 def rows(console: Console, pairs: Iterable[Row]) -> None:

@@ -28,10 +28,12 @@ from idpass.errors import (
     RefundNotAvailable,
     RequestIdReused,
     ResourceExhausted,
+    TooManyWebhooks,
     TransitionNotAllowed,
     Unauthenticated,
     Unavailable,
     Violation,
+    WebhooksDisabled,
 )
 
 DOMAIN = "idpass.v1"
@@ -52,6 +54,9 @@ _BY_REASON: "Mapping[str, type[IdPassError]]" = {
     "PASS_CHANGED": PassChanged,
     "NO_FREE_SLOT": NoFreeSlot,
     "DAILY_QUOTA_EXHAUSTED": DailyQuotaExhausted,
+    "WEBHOOKS_DISABLED": WebhooksDisabled,
+    "WEBHOOK_NOT_FOUND": NotFound,
+    "TOO_MANY_WEBHOOKS": TooManyWebhooks,
     "OVERLOADED": Overloaded,
     "STORE_UNAVAILABLE": Unavailable,
     "INTERNAL": Internal,
