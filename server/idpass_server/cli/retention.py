@@ -101,7 +101,7 @@ def erase_command(
         work = _Work(store, [wanted])
         told = f"applicant reference and note of {_passes(work.total)} of {account}"
         if dry_run or not work.total:
-            click.echo(f"{told} would be erased")
+            click.echo(f"{told} would be erased" if work.total else "nothing to erase")
             return
         asking.confirm(f"Erase {told}?", given=yes)
         store.record(who, "erase", account, _facts(work.total, before_us))
