@@ -18,7 +18,7 @@ from idpass_server.rules.refusals import StoreUnavailable
 
 TRANSACTION_S: Final = 0.004
 """Time that a transaction should take, waiting for the lock included, seconds."""
-FEWEST, MOST = 4, 200
+FEWEST, MOST = 10, 200
 """Number of passes in a transaction."""
 PAUSE_TIMES: Final = 4
 """Pause after a transaction, in multiples of its time."""

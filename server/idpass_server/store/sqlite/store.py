@@ -43,6 +43,7 @@ from idpass_server.store.sqlite.checkpoints import Checkpoints
 from idpass_server.store.sqlite.file import BUSY_TIMEOUT_S, connect, own_errors, sqlite3
 from idpass_server.store.sqlite.news import Listener
 from idpass_server.store.sqlite.opening import opened
+from idpass_server.store.sqlite.wal import mark
 
 T = TypeVar("T")
 CHECK_TIMEOUT_S: Final = 0.2
@@ -205,6 +206,16 @@ class SqliteStore:
 
     def listen(self, watched: Callable[[], Collection[str]], tell: Tell) -> None:
         self._listener = Listener(self._path, watched, tell)
+
+    def compact(self) -> None:
+        """Gives the room of what was deleted back to the disk.
+
+        Needs as much free room as the database has data, twice over until it is done.
+        """
+        with self._errors():
+            self._writer.execute("VACUUM")
+            mark(self._writer)
+        self._same_file()
 
     # -- accounts, for the operator
 
