@@ -4,6 +4,7 @@ import json
 import signal
 import subprocess
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,9 @@ from idpass_server.ids import new_uuid
 from idpass_server.rules.commands import Register
 from idpass_server.rules.refusals import StoreUnavailable
 from idpass_server.store.opening import open_store
+from idpass_server.store.retention import Wanted
 from kit.serving import COMMAND, interruptible
-from kit.support import UNKNOWN_ID, Service, cli, eventually, make_accounts
+from kit.support import UNKNOWN_ID, Service, cli, eventually, make_accounts, problems
 
 
 def told(*arguments: str, code: int = 0) -> str:
@@ -84,6 +86,76 @@ def test_only_passes_that_ended_longer_ago_are_erased_by_age(service: Service) -
     assert "1 pass of demo erased" in erase(service, "--ended-before", "1s", "--yes")
     assert service.get(flying).applicant_reference == "zoe"
     assert service.get(ended).applicant_reference == ""
+
+
+@pytest.mark.both_stores
+def test_a_purge_of_all_accounts_is_asked_for_done_and_logged(service: Service) -> None:
+    for _ in range(3):
+        service.pass_in("cancelled")
+    flying = service.register().id_pass.id
+    make_accounts(service.url, "other")
+    purge = ("purge", "--ended-before", "1s", "--db", service.url)
+    # The commands' clock is the machine's; the server's stands still.
+    eventually(lambda: "3 passes of all accounts that ended" in told(*purge, "--dry-run"))
+    assert "Purge 3 passes" in told(*purge, code=2)
+    assert len(service.list_all()) == 4
+    assert "3 passes of all accounts" in told(*purge, "--yes", "--as", "ann")
+    assert "nothing to purge" in told(*purge, "--yes")
+    assert [each.id for each in service.list_all()] == [flying]
+    assert service.account().oldest_sequence == 6
+    (line,) = told("admin-log", "--format", "json", "--db", service.url).splitlines()[1:]
+    entry = json.loads(line)
+    assert (entry["what"], entry["account"], entry["after"]["passes"]) == ("purge", None, 3)
+    purged = exported(service)[2]
+    assert (purged["type"], purged["id_passes"], purged["events"]) == ("purged", 3, 6)
+    assert purged["fees_charged"]["amount"] == purged["fees_refunded"]["amount"] == "13.50"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        ((), 2, "Missing option '--ended-before'"),
+        (("--ended-before", "1y"), 2, "'1y' is no duration such as 400d"),
+        (("--ended-before", "1s", "--account", "nobody"), 1, "there is no account nobody"),
+        (("--ended-before", "1s", "--as", "two words"), 2, "--as 'two words' is not"),
+    ],
+)
+def test_what_cannot_be_purged_is_said_in_a_line(
+    service: Service, arguments: tuple[str, ...], code: int, said: str
+) -> None:
+    assert said in told("purge", *arguments, "--yes", "--db", service.url, code=code)
+
+
+def test_by_a_clock_that_may_be_wrong_nothing_goes(service: Service) -> None:
+    service.time.advance(days=1)
+    service.cancel(service.register(applicant_reference="zoe").id_pass.id)
+    service.register()
+    for command in (("purge",), ("erase", "--account", "demo")):
+        by_age = (*command, "--ended-before", "1s", "--yes", "--db", service.url)
+        assert "the clock is 23:" in told(*by_age, code=1)
+    assert "1 pass of demo erased" in erase(service, "--applicant", "zoe", "--yes")
+
+
+def test_a_compacted_file_is_smaller_and_served_as_before(tmp_path: Path) -> None:
+    db = tmp_path / "idpass.db"
+    service = Service(db)
+    for _ in range(300):
+        service.cancel(service.register(applicant_reference="zoe" * 40).id_pass.id, note="n" * 400)
+    service.register()
+    with closing(open_store(service.url, exclusive=False)) as store:
+        found = store.find_passes(Wanted("demo"), None, 1_000)
+        assert store.purge("demo", found.ids, service.time.now_us + 1) == 300
+    assert "is being served" in told("compact", "--db", service.url, code=1)
+    left = service.list_all()
+    service.stop()
+    before = db.stat().st_size
+    assert f"{before:,} bytes before" in told("compact", "--db", service.url)
+    assert db.stat().st_size < before / 2
+    service = Service(db, time=service.time)
+    assert service.list_all() == left
+    service.stop()
+    assert problems(db) == []
+    assert "is for SQLite files" in told("compact", "--db", "postgresql://nowhere/x", code=2)
 
 
 def exported(service: Service, *arguments: str) -> list[dict[str, Any]]:
@@ -180,8 +252,8 @@ def test_the_pace_leaves_the_server_most_of_the_time(monkeypatch: pytest.MonkeyP
         now_s += pause_s
         slept_s += pause_s
 
-    monkeypatch.setattr(pacing.time, "monotonic", lambda: now_s)
-    monkeypatch.setattr(pacing.time, "sleep", sleep)
+    monkeypatch.setattr("idpass_server.cli.pacing.time.monotonic", lambda: now_s)
+    monkeypatch.setattr("idpass_server.cli.pacing.time.sleep", sleep)
     sizes = []
     for chunk in pacing.Pace(lambda: False).chunks(range(2_000)):
         sizes.append(len(chunk))
@@ -198,8 +270,8 @@ def test_a_busy_database_is_tried_again_but_not_for_ever(monkeypatch: pytest.Mon
         nonlocal now_s
         now_s += pause_s
 
-    monkeypatch.setattr(pacing.time, "monotonic", lambda: now_s)
-    monkeypatch.setattr(pacing.time, "sleep", sleep)
+    monkeypatch.setattr("idpass_server.cli.pacing.time.monotonic", lambda: now_s)
+    monkeypatch.setattr("idpass_server.cli.pacing.time.sleep", sleep)
     tries = iter([StoreUnavailable("busy"), StoreUnavailable("busy")])
 
     def work() -> str:

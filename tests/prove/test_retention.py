@@ -1,9 +1,9 @@
 """Erasing, purging and exporting beside load, killed at random: the books stay right.
 
-Promise: neither money nor slots change, the audit is clean after a kill -9 at any instant, and what is
-run again finishes. Means: a server under a steady load of cancels, whose own ledger is kept, and the
-commands one after the other, killed at random points, then run to their end. Prints by how much the
-commands slow a cancel down. Blind spots: the power does not fail, and the load is one connection's.
+Promise: neither money nor slots change, the audit is clean after a kill -9 at any instant, and what
+is run again finishes. Means: a server under a steady load of cancels, whose own ledger is kept, and
+the commands one after the other, killed at random points, then run to their end. Prints by how much
+they slow a cancel down. Blind spots: the power does not fail, and the load is one connection's.
 """
 
 import json

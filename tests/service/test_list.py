@@ -1,5 +1,8 @@
 """ListIdPasses: filters, and pages that stay right while passes change."""
 
+import base64
+import json
+
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -81,12 +84,26 @@ def test_a_rare_status_is_found_over_bounded_pages(
     assert [p.id for p in service.list_all(statuses=[STATUS["opened"]], page_size=2)] == rare[::-1]
 
 
-@pytest.mark.parametrize("token", ["x", "e30", "WzEsMl0", "bm8", "é", "W1tdLCB7fV0", "A" * 5000])
+@pytest.mark.parametrize(
+    "token",
+    ["x", "e30", "WzEsMl0", "bm8", "é", "W1tdLCB7fV0", "eyJhIjogMSwgImIiOiAiIn0", "A" * 5000],
+)
 def test_a_token_that_is_none_is_refused(service: Service, token: str) -> None:
     error = refused(lambda: service.page(page_token=token))
     assert error.reason == "INVALID_REQUEST"
     (violation,) = error.details["BadRequest"].field_violations  # type: ignore[attr-defined]
     assert violation.field == "page_token"
+
+
+def test_programs_read_the_tokens_of_the_version_before_and_the_one_after(service: Service) -> None:
+    for _ in range(2):
+        service.register()
+    token = service.page(page_size=1).next_page_token
+    # The previous program unpacks two values from JSON.
+    digest, before_id = json.loads(base64.urlsafe_b64decode(token + "=="))
+    assert before_id == service.page(page_size=1).id_passes[0].id
+    former = base64.urlsafe_b64encode(json.dumps([digest, before_id]).encode()).decode().rstrip("=")
+    assert len(service.page(page_token=former).id_passes) == 1
 
 
 def test_a_token_is_good_for_its_own_filter_only(service: Service) -> None:

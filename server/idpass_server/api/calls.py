@@ -33,6 +33,9 @@ from idpass_server.rules.refusals import (
 REFERENCE_KEY: Final = "idpass-reference"
 """Metadata key of the call's reference: trailing for unary calls, initial for streams."""
 
+HISTORY_KEY: Final = "idpass-history"
+"""Initial metadata key of the history that a stream's events belong to."""
+
 REFUSING_S: Final = 0.1
 """How long a draining server refuses calls before it looks for a lull, seconds. Callers that retry
 learn in that time that nothing was changed."""

@@ -32,9 +32,11 @@ from idpass_server.rules.commands import (
     Outcome,
     Registered,
 )
+from idpass_server.rules.positions import Positions
 from idpass_server.rules.records import Account, Pass, Status
 from idpass_server.rules.refusals import (
     AccountDisabled,
+    HistoryLost,
     InvalidRequest,
     PassEnded,
     PassNotFound,
@@ -112,12 +114,14 @@ class IdPassServicer:
     async def ListIdPasses(
         self, request: service_pb.ListRequest, call: Call
     ) -> service_pb.ListResponse:
-        query = requests.list_query(request, call.caller)
-        page = await self._reads.list_passes(query)
+        query, token_history = requests.list_query(request, call.caller)
+        page, history = await self._reads.list_passes(query)
+        if token_history not in ("", history):
+            raise HistoryLost(history)
         call.count_as(math.ceil(len(page.passes) / PASSES_PER_CALL))
         next_page_token = ""
         if page.next_before_id is not None:
-            next_page_token = requests.page_token(query, page.next_before_id)
+            next_page_token = requests.page_token(query, page.next_before_id, history)
         return service_pb.ListResponse(
             id_passes=map(responses.id_pass, page.passes), next_page_token=next_page_token
         )
@@ -128,20 +132,31 @@ class IdPassServicer:
         request: service_pb.GetAccountRequest,  # noqa: ARG002 it has no fields
         call: Call,
     ) -> pb.Account:
-        return responses.account(await self._account(call))
+        return responses.account(*await self._account(call))
 
     @rpc(Permission.WATCH)
     async def WatchIdPasses(
         self, request: service_pb.WatchRequest, call: Call
     ) -> AsyncIterator[pb.IdPassEvent]:
-        after_sequence, pass_id = requests.watch(request)
-        account = await self._account(call)
-        if pass_id is not None:
-            id_pass = await self._pass(call, pass_id)
-            if id_pass.end_time_us is not None and id_pass.event_sequence <= after_sequence:
-                return
+        asked = requests.watch(request)
+        account, positions = await self._account(call)
+        id_pass = None if asked.pass_id is None else await self._pass(call, asked.pass_id)
+        if id_pass is not None:
+            positions = positions.of_pass()
+        positions.check(asked.after_sequence, asked.history)
+        if (
+            id_pass is not None
+            and id_pass.end_time_us is not None
+            and id_pass.event_sequence <= asked.after_sequence
+        ):
+            return
         events = self._watchers.follow(
-            account.name, after_sequence, account.last_sequence, pass_id, call.still_admitted
+            account.name,
+            asked.after_sequence,
+            account.last_sequence,
+            asked.pass_id,
+            call.still_admitted,
+            gaps=positions.gaps,
         )
         async with contextlib.aclosing(events):
             async for event in events:
@@ -166,11 +181,11 @@ class IdPassServicer:
             raise PassNotFound(pass_id)
         return id_pass
 
-    async def _account(self, call: Call) -> Account:
-        account = await self._reads.get_account(call.caller.account)
-        if account is None:
+    async def _account(self, call: Call) -> tuple[Account, Positions]:
+        found = await self._reads.get_account(call.caller.account)
+        if found is None:
             raise AccountDisabled(call.caller.account)
-        return account
+        return found
 
 
 async def _in_turns(items: Iterable[Item]) -> AsyncIterator[Item]:

@@ -98,7 +98,7 @@ def deliveries(request: service_pb.ListWebhookDeliveriesRequest) -> Page:
     normal = _id(fields, request.id)
     before_sequence = None
     if request.page_token and not fields.violations:
-        of, position = page_tokens.read(request.page_token) or (None, None)
+        of, position, _ = page_tokens.read(request.page_token) or (None, None, None)
         if of == normal and type(position) is int:
             before_sequence = position
         else:

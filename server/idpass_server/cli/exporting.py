@@ -45,9 +45,9 @@ def export_command(name: str, _format: str, target: str, db: str, *, dry_run: bo
     """Export an account, its passes and its events, as they are at one moment.
 
     The database may be in use. Each line is a JSON object with a `type`: `export` first, then
-    `account`, each `id_pass` and each `event` as HTTP/JSON shows them, and at last `end` with the
-    numbers of each: an export without it is not whole. An export that is interrupted leaves no
-    FILE; run it again.
+    `account`, `purged` with the sums of what was purged, each `id_pass` and each `event` as
+    HTTP/JSON shows them, and at last `end` with the numbers of each: an export without it is not
+    whole. An export that is interrupted leaves no FILE; run it again.
     """
     logs.configure("warning")
     if target != _STDOUT and Path(target).exists():
@@ -69,7 +69,10 @@ def _export(connection: Any, name: str, write: Write, moved: Callable[[int], Non
     write(_line("export", format="jsonl", version=1, account=name, time=shown(wall_us())))
     account = exporting.account(connection, name)
     if account is not None:
-        write(_shown("account", responses.account(account)))
+        shown_account = responses.account(account, exporting.positions(connection, name))
+        write(_shown("account", shown_account))
+        if purged := exporting.purged(connection, name):
+            write(_purged(account.currency, purged))
     passes = events = 0
     for passes, each in enumerate(exporting.passes(connection, name), start=1):
         write(_shown("id_pass", responses.id_pass(each)))
@@ -82,6 +85,14 @@ def _export(connection: Any, name: str, write: Write, moved: Callable[[int], Non
             moved(PROGRESS_ROWS)
     moved(events % PROGRESS_ROWS)
     write(_line("end", accounts=1, id_passes=passes, events=events))
+
+
+def _purged(currency: str, purged: dict[str, int]) -> str:
+    amounts = {
+        f"fees_{what}": messages.money(responses.money(currency, purged[f"{what}_micros"]))
+        for what in ("charged", "refunded")
+    }
+    return _line("purged", id_passes=purged["passes"], events=purged["events"], **amounts)
 
 
 def _shown(kind: str, message: Message) -> str:

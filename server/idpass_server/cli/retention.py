@@ -126,6 +126,48 @@ def _erase(store: Store, account: str, ids: Sequence[str], now_us: int) -> int:
     return erased
 
 
+@main.command("purge")
+@_ended_before(required=True)
+@click.option("--account", metavar="NAME", help="Only passes of this account.")
+@asking.dry_run
+@asking.yes
+@asking.as_operator
+@option("accept_clock")
+@option("db")
+def purge_command(
+    age_s: int,
+    account: str | None,
+    *,
+    who: str,
+    db: str,
+    dry_run: bool,
+    yes: bool,
+    accept_clock: bool,
+) -> None:
+    """Remove passes that ended long ago, with their events, also while a server is running.
+
+    Accounts keep their totals. The receipts go too: a request_id of theirs can be used again, so
+    give an age beyond any retry. A watcher that has yet to get such an event is told HISTORY_LOST.
+    Backups keep what they hold. If the command is interrupted, what is done is done: run it again
+    to go on.
+    """
+    with _opened(db, accept_clock=accept_clock) as (store, now_us):
+        if account is not None:
+            _must_exist(store, account)
+        names = store.account_names() if account is None else [account]
+        before_us = now_us() - age_s * SECOND_US
+        work = _Work(store, [Wanted(name, before_us) for name in names])
+        of_whom = "all accounts" if account is None else account
+        told = f"{_passes(work.total)} of {of_whom} that ended before {shown(before_us)}"
+        if dry_run or not work.total:
+            click.echo(f"{told} would be purged" if work.total else "nothing to purge")
+            return
+        asking.confirm(f"Purge {told}, with their events?", given=yes)
+        store.record(who, "purge", account, _facts(work.total, before_us))
+        done = work.do("purged", lambda name, ids: store.purge(name, ids, before_us))
+    click.echo(f"{_passes(done)} of {of_whom} that ended before {shown(before_us)} purged")
+
+
 class _Work:
     """Passes to work on, which are looked up once to count them and once more to do it.
 
@@ -205,5 +247,7 @@ def _passes(count: int) -> str:
 
 def _facts(passes: int, before_us: int | None) -> dict[str, object]:
     """What the admin log says: how many passes, and by which age if by age."""
-    ended_before = {} if before_us is None else {"ended_before": shown(before_us)}
-    return {"passes": passes} | ended_before
+    facts: dict[str, object] = {"passes": passes}
+    if before_us is not None:
+        facts["ended_before"] = shown(before_us)
+    return facts

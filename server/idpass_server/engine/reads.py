@@ -18,6 +18,7 @@ from idpass_server.engine.clock import Clock, shown
 from idpass_server.engine.writes import Engine
 from idpass_server.ids import new_uuid
 from idpass_server.rules.commands import Expire
+from idpass_server.rules.positions import Positions, skipped
 from idpass_server.rules.records import Account, Event, Pass
 from idpass_server.rules.refusals import Refusal, StoreUnavailable
 from idpass_server.store import ListQuery, Page, Store, StoreBroken
@@ -28,6 +29,18 @@ CHUNK_PASSES: Final = 200
 P = ParamSpec("P")
 T = TypeVar("T")
 log = structlog.get_logger()
+
+
+class Stretch(NamedTuple):
+    """Events that follow each other.
+
+    Attributes:
+        events: in order, without gaps but those of a restored backup.
+        up_to: the position behind them.
+    """
+
+    events: list[Event]
+    up_to: int
 
 
 class PassEvents(NamedTuple):
@@ -85,19 +98,53 @@ class Reads:
             id_pass = await self.run(self._store.get_pass, account, pass_id)
         return id_pass
 
-    async def get_account(self, name: str) -> Account | None:
-        """An account, without overdue passes; None if there is none of that name."""
+    async def get_account(self, name: str) -> tuple[Account, Positions] | None:
+        """An account, without overdue passes, and its positions; None if there is none such."""
         await self.sweep(name)
-        return await self.run(self._store.get_account, name)
 
-    async def list_passes(self, query: ListQuery) -> Page:
-        """One page of an account's passes, none of them overdue."""
+        def read() -> tuple[Account, Positions] | None:
+            found = self._store.get_account(name)
+            return (found, self._positions(name)) if found else None
+
+        return await self.run(read)
+
+    async def history(self) -> str:
+        """Id of the history that the events belong to."""
+        return await self.run(self._store.history)
+
+    async def list_passes(self, query: ListQuery) -> tuple[Page, str]:
+        """One page of an account's passes, none of them overdue, and the history's id."""
         await self.sweep(query.account)
-        return await self.run(self._store.list_passes, query)
+        return await self.run(
+            lambda: (self._store.list_passes(query), self._store.history()),
+        )
 
-    async def events(self, account: str, after_sequence: int, limit: int) -> list[Event]:
-        """Up to `limit` of the account's events after a sequence, in order."""
-        return await self.run(self._store.events, account, after_sequence, limit)
+    async def events(self, account: str, after_sequence: int, limit: int) -> Stretch:
+        """Up to `limit` of the account's events after a sequence, in order.
+
+        Raises:
+            HistoryLost: the next ones were purged.
+        """
+
+        def read() -> Stretch:
+            events = self._store.events(account, after_sequence, limit)
+            up_to = after_sequence
+            for event in events:
+                if event.sequence != up_to + 1:
+                    self._skip(account, up_to)
+                up_to = event.sequence
+            return Stretch(events, up_to if events else self._skip(account, up_to))
+
+        return await self.run(read)
+
+    def _skip(self, account: str, position: int) -> int:
+        """The position behind the gap that begins at this one."""
+        positions = self._positions(account)
+        positions.check(position)
+        return skipped(position, positions.gaps)
+
+    def _positions(self, account: str) -> Positions:
+        return Positions(self._store.history(), tuple(self._store.gaps(account)))
 
     async def pass_events(
         self, account: str, pass_id: str, after_sequence: int, limit: int

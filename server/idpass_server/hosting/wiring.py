@@ -82,8 +82,8 @@ def service(settings: Settings, identity: Identity, behind: Behind) -> Service:
     health = Health(behind.readiness)
     _show(metrics, calls, watchers, behind)
     handlers = (
-        methods.handlers(wire.ID_PASSES, servicer, calls),
-        methods.handlers(wire.WEBHOOKS, webhook_servicer, calls),
+        methods.handlers(wire.ID_PASSES, servicer, calls, behind.reads.history),
+        methods.handlers(wire.WEBHOOKS, webhook_servicer, calls, behind.reads.history),
     )
     return Service(_server(settings, handlers, health), calls, watchers, health, metrics)
 

@@ -13,6 +13,7 @@ from typing import Final, NamedTuple, Protocol
 from idpass_server.failures import OperatorError
 from idpass_server.rules.batch import Batch
 from idpass_server.rules.commands import Command, Outcome
+from idpass_server.rules.positions import Gap
 from idpass_server.rules.records import Account, Event, Money, Pass
 from idpass_server.store.admin_log import State
 from idpass_server.store.retention import Found, Wanted
@@ -160,6 +161,12 @@ class Store(Protocol):
             pass_id: only events of this pass; None for all.
         """
 
+    def history(self) -> str:
+        """Id of the history that the events belong to, a UUID; see `rules.positions`."""
+
+    def gaps(self, account: str) -> list[Gap]:
+        """The gaps in the numbers of an account's events, in order."""
+
     def newest_event_time_us(self) -> int | None:
         """Time of the newest event, microseconds since the epoch; None without events."""
 
@@ -196,7 +203,11 @@ class Store(Protocol):
     # What operators change, each with its entry in the admin log. `who` is the operator.
 
     def create_account(self, account: Account, *, who: str = PROGRAM) -> bool:
-        """Creates an account; false if the name is taken."""
+        """Creates an account; false if the name is taken.
+
+        Its events begin where those of this history do: the former one may have had an account of
+        the same name.
+        """
 
     def set_account(
         self,
@@ -233,6 +244,9 @@ class Store(Protocol):
             account: name of the account concerned; None for all.
             facts: what will be done.
         """
+
+    def purge(self, account: str, ids: Sequence[str], ended_before_us: int) -> int:
+        """Removes passes that ended before a time; arguments and result as `purging.purge`."""
 
     def delete_account(self, name: str, *, who: str = PROGRAM) -> bool:
         """Deletes an account that was never used; false, and changes nothing, for any other."""

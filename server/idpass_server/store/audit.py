@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
 from idpass_server.rules.domain import DAY_US, IN_FLIGHT, TRANSITIONS, Fee
+from idpass_server.rules.positions import PURGED
 
 SHOWN_PER_CHECK: Final = 5
 """Number of findings shown per check."""
@@ -36,6 +37,11 @@ def _of_events(columns: str, sums: str, wrong: str) -> str:
     return f"""SELECT name, {columns} FROM accounts LEFT JOIN (
         SELECT account, {sums} FROM events GROUP BY account) AS e ON account = name
         WHERE {wrong}"""
+
+
+def _purged(column: str) -> str:
+    """What purges have removed of an account."""
+    return f"coalesce((SELECT p.{column} FROM purged_totals p WHERE p.account = name), 0)"
 
 
 def _sums(column: str, name: str) -> str:
@@ -77,7 +83,7 @@ CHECKS: Final = (
         _of_events(
             "charged_micros, charges",
             "sum(charge_micros) AS charges",
-            "charged_micros <> coalesce(charges, 0)",
+            f"charged_micros <> coalesce(charges, 0) + {_purged('charged_micros')}",
         ),
         quick=True,
     ),
@@ -86,18 +92,43 @@ CHECKS: Final = (
         _of_events(
             "refunded_micros, refunds",
             "sum(refund_micros) AS refunds",
-            "refunded_micros <> coalesce(refunds, 0)",
+            f"refunded_micros <> coalesce(refunds, 0) + {_purged('refunded_micros')}",
         ),
         quick=True,
     ),
     Check(
+        # But for what was purged, and the numbers that restores left out.
         "event sequence has gaps",
-        _of_events(
-            "last_sequence, oldest, newest, events",
-            "min(sequence) AS oldest, max(sequence) AS newest, count(*) AS events",
-            "coalesce(newest, 0) <> last_sequence OR coalesce(events, 0) <> last_sequence "
-            "OR oldest <> 1",
-        ),
+        f"""SELECT name, last_sequence, newest, n, numbers FROM accounts LEFT JOIN (
+                SELECT account, max(sequence) AS newest, count(*) AS n FROM events
+                GROUP BY account) AS e ON e.account = name
+            LEFT JOIN (
+                SELECT account, sum(before_sequence - after_sequence) AS numbers
+                FROM history_gaps WHERE after_sequence <> {PURGED}
+                GROUP BY account) AS g ON g.account = name
+            WHERE coalesce(n, 0) + {_purged("events")} <> last_sequence - coalesce(numbers, 0)
+                OR newest > last_sequence""",
+        quick=True,
+    ),
+    Check(
+        # A watcher would miss the events without being told.
+        "events were purged, and no gap says so",
+        f"""SELECT name FROM accounts JOIN purged_totals p ON p.account = name
+            LEFT JOIN history_gaps g ON g.account = name AND after_sequence = {PURGED}
+            WHERE before_sequence IS NULL OR before_sequence >= last_sequence""",
+        quick=True,
+    ),
+    Check(
+        "event has a number that was skipped when a backup was restored",
+        f"""SELECT e.account, e.sequence FROM history_gaps g JOIN events e
+            ON e.account = g.account AND e.sequence > g.after_sequence
+                AND e.sequence <= g.before_sequence
+            WHERE g.after_sequence <> {PURGED}""",
+        quick=True,
+    ),
+    Check(
+        "the database has not exactly one history",
+        "SELECT count(*) FROM history HAVING count(*) <> 1",
         quick=True,
     ),
     Check(
@@ -109,7 +140,7 @@ CHECKS: Final = (
             WHERE name = account AND from_status IS NULL
                 AND event_time_us >= registration_day * {DAY_US} - {CLOCKS_APART_US}
             GROUP BY account) AS e ON account = name
-            WHERE registrations_of_day > coalesce(registered, 0)""",
+            WHERE registrations_of_day > coalesce(registered, 0) + {_purged("passes")}""",
         quick=True,
         warning=True,
     ),
@@ -214,12 +245,15 @@ CHECKS: Final = (
     ),
     Check(
         "link between a pass and the one that superseded it is one-sided",
+        # The other one may have been purged.
         """SELECT p.account, p.id, p.supersedes FROM passes p LEFT JOIN passes o
             ON o.account = p.account AND o.id = p.supersedes
             WHERE p.supersedes IS NOT NULL AND o.superseded_by IS DISTINCT FROM p.id
+                AND NOT (o.id IS NULL AND p.account IN (SELECT account FROM purged_totals))
             UNION ALL SELECT o.account, o.id, o.superseded_by FROM passes o LEFT JOIN passes p
             ON p.account = o.account AND p.id = o.superseded_by
-            WHERE o.superseded_by IS NOT NULL AND p.supersedes IS DISTINCT FROM o.id""",
+            WHERE o.superseded_by IS NOT NULL AND p.supersedes IS DISTINCT FROM o.id
+                AND NOT (p.id IS NULL AND o.account IN (SELECT account FROM purged_totals))""",
     ),
     Check(
         "times go back although the sequence goes on: a clock was wrong",

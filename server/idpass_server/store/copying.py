@@ -10,11 +10,13 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from idpass_server.rules.positions import Gap
 from idpass_server.rules.records import Account, Event, Pass
 from idpass_server.store import CannotOpen
 from idpass_server.store.admin_log import Entry
 from idpass_server.store.postgres.link import Connection
 from idpass_server.store.postgres.store import connected
+from idpass_server.store.purging import TOTALS
 from idpass_server.store.rows import TIMER
 from idpass_server.store.sqlite.file import connect
 from idpass_server.store.sqlite.store import SqliteStore
@@ -37,6 +39,10 @@ TABLES: Final = (
     _Table("passes", Pass._fields, "account, id"),
     _Table("timers", TIMER, ", ".join(TIMER)),
     _Table("events", Event._fields, "account, sequence"),
+    # The copy goes on with the same history.
+    _Table("history", ("id", "begin_time_us", "base_sequence"), "id"),
+    _Table("history_gaps", ("account", *Gap._fields), "account, after_sequence"),
+    _Table("purged_totals", TOTALS, "account"),
     _Table("admin_log", Entry._fields, "id"),
 )
 
@@ -101,6 +107,7 @@ def _take(connection: Connection) -> None:
             "createdb NAME && idpass-server migrate --db postgresql://…/NAME"
         )
     connection.execute("DELETE FROM accounts")
+    connection.execute("DELETE FROM history")
 
 
 def _write(

@@ -8,8 +8,9 @@ from typing import Any, Final
 
 from idpass_server import extras
 from idpass_server.failures import BadSetting
-from idpass_server.store import CannotOpen, Store
+from idpass_server.store import PROGRAM, CannotOpen, Store
 from idpass_server.store.audit import Audit, audit
+from idpass_server.store.history import NewHistory
 from idpass_server.store.schema import Plan
 from idpass_server.store.sqlite.migrating import planned
 from idpass_server.store.sqlite.opening import Damaged, reading
@@ -81,6 +82,25 @@ def migrate_store(url: str) -> list[str]:
     store = SqliteStore(path, exclusive=False, create=False)
     store.close()
     return store.migrated
+
+
+def begin_history(url: str, who: str = PROGRAM) -> NewHistory:
+    """Begins a new history of a database that was brought back to an older state.
+
+    Args:
+        url: of the database, which no server uses.
+        who: the operator, for the admin log.
+
+    Raises:
+        BadSetting: the URL cannot be used.
+        CannotOpen: the database cannot be used.
+    """
+    path = sqlite_path(url)
+    if path is None:
+        begun: NewHistory = _postgres().begin_history(url, who)
+        return begun
+    with closing(SqliteStore(path, migrates=False, create=False)) as store:
+        return store.begin_history(who)
 
 
 def plan_store(url: str) -> Plan:

@@ -177,10 +177,22 @@ class Listing:
 class Watching:
     """The position of an iteration over events: after the newest that was read."""
 
-    def __init__(self, pass_id: Id | None, after_sequence: int) -> None:
+    def __init__(self, pass_id: Id | None, after_sequence: int, history: str | None) -> None:
         self._request = service_pb.WatchRequest(
-            after_sequence=after_sequence, id=text_id(pass_id) if pass_id else ""
+            after_sequence=after_sequence,
+            id=text_id(pass_id) if pass_id else "",
+            history=history or "",
         )
+
+    def opened(self, metadata: Iterable[tuple[str, Any]] | None) -> None:
+        """Takes note of the history that the events are from.
+
+        Args:
+            metadata: what the stream began with.
+        """
+        for key, value in metadata or ():
+            if key == "idpass-history":
+                self._request.history = value
 
     def next_stream(self) -> Call[Event]:
         return Call("WatchIdPasses", self._request, self._read)

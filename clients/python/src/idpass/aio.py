@@ -249,10 +249,11 @@ class AsyncIdPassClient:
         id: Id | None = None,  # noqa: A002 the contract's name
         *,
         after_sequence: int = 0,
+        history: str | None = None,
         reconnect_for: float = 60.0,
     ) -> AsyncIterator[Event]:
         """As IdPassClient.watch."""
-        return self._events(_calls.Watching(id, after_sequence), reconnect_for)
+        return self._events(_calls.Watching(id, after_sequence, history), reconnect_for)
 
     async def _events(
         self, watching: _calls.Watching, reconnect_for_s: float
@@ -265,9 +266,11 @@ class AsyncIdPassClient:
             )
             self._open.add(stream)
             try:
-                await stream.initial_metadata()  # comes at once, however long there are no events
+                # Comes at once, however long there are no events.
+                metadata = await stream.initial_metadata()
                 if not stream.done():
                     reconnects.connected()
+                    watching.opened(metadata)
                 async for message in stream:
                     yield call.read(message)
                 return  # noqa: TRY300 the stream has ended by itself

@@ -121,6 +121,32 @@ MIGRATIONS: Final[Mapping[str, str]] = {
         """,
     # A program that does not know them goes on: such an event leaves the status as it is.
     "erasures": "ALTER TABLE events ADD COLUMN erased integer NOT NULL DEFAULT 0",
+    # A program that does not know it goes on: it finds the next sequence in its account.
+    "history": """
+        CREATE TABLE history (
+            id            uuid   PRIMARY KEY,
+            begin_time_us bigint NOT NULL,
+            base_sequence bigint NOT NULL
+        );
+        CREATE TABLE history_gaps (
+            account         text COLLATE "C" NOT NULL,
+            after_sequence  bigint NOT NULL,
+            before_sequence bigint NOT NULL CHECK (before_sequence > after_sequence),
+            PRIMARY KEY (account, after_sequence)
+        );
+        INSERT INTO history
+            VALUES (gen_random_uuid(), (extract(epoch FROM now()) * 1000000)::bigint, 0);
+        """,
+    # A program that does not know them goes on: only operators purge.
+    "purged_totals": """
+        CREATE TABLE purged_totals (
+            account         text COLLATE "C" NOT NULL PRIMARY KEY,
+            passes          bigint NOT NULL,
+            events          bigint NOT NULL,
+            charged_micros  bigint NOT NULL,
+            refunded_micros bigint NOT NULL
+        );
+        """,
 }
 
 

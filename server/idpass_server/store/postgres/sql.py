@@ -140,8 +140,13 @@ LIST: Final = f"""
     ORDER BY id DESC LIMIT %(limit)s::bigint + 1"""
 LAST_SCANNED: Final = f"SELECT id {_CANDIDATES} LIMIT 1 OFFSET %(scan)s::bigint - 1"
 NEWEST_EVENT_TIME: Final = """
-    SELECT max(event_time_us) FROM accounts JOIN events
-    ON events.account = accounts.name AND events.sequence = accounts.last_sequence"""
+    SELECT max(newest.event_time_us) FROM accounts CROSS JOIN LATERAL (
+        SELECT event_time_us FROM events WHERE account = name ORDER BY sequence DESC LIMIT 1
+    ) AS newest"""
+HISTORY: Final = "SELECT id FROM history"
+GAPS: Final = """
+    SELECT after_sequence, before_sequence FROM history_gaps WHERE account = %s
+    ORDER BY after_sequence"""
 DUE: Final = f"""
     SELECT {columns(Pass, "passes")} FROM accounts
     CROSS JOIN LATERAL (

@@ -6,6 +6,7 @@
 
 import math
 import threading
+import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from functools import partial
@@ -15,6 +16,7 @@ import psycopg
 
 from idpass_server.ids import new_uuid
 from idpass_server.rules.commands import Command
+from idpass_server.rules.positions import Gap
 from idpass_server.rules.records import Account, Event, Money, Pass
 from idpass_server.store import (
     LIST_SCAN_ROWS,
@@ -27,9 +29,12 @@ from idpass_server.store import (
     accounts,
     admin_log,
     either,
+    history,
+    purging,
     retention,
 )
 from idpass_server.store.admin_log import State
+from idpass_server.store.history import NewHistory
 from idpass_server.store.postgres import schema as postgres_schema
 from idpass_server.store.postgres import sql
 from idpass_server.store.postgres.errors import cannot_connect
@@ -134,6 +139,9 @@ class PostgresStore:
     def record(self, who: str, what: str, account: str | None, facts: State) -> None:
         self._operate(partial(admin_log.record, before=None, after=facts), who, what, account)
 
+    def purge(self, account: str, ids: Sequence[str], ended_before_us: int) -> int:
+        return self._operate(purging.purge, account, ids, ended_before_us)
+
     def _operate(self, work: Callable[..., T], *args: Any) -> T:
         """Does an operator's work in one transaction."""
 
@@ -173,6 +181,13 @@ class PostgresStore:
             values = {"account": account, "after_sequence": after_sequence, "limit": limit}
             rows = self._all(sql.PASS_EVENTS, values | {"id": pass_id})
         return list(map(Event._make, rows))
+
+    def history(self) -> str:
+        found: str = self._one(sql.HISTORY, ())[0]
+        return found
+
+    def gaps(self, account: str) -> list[Gap]:
+        return list(map(Gap._make, self._all(sql.GAPS, (account,))))
 
     def newest_event_time_us(self) -> int | None:
         newest: int | None = self._one(sql.NEWEST_EVENT_TIME, ())[0]
@@ -252,6 +267,22 @@ def planned(url: str) -> Plan:
     """
     with _operating(Database(url, read_only=True)) as connection:
         return plan(postgres_schema.schema(), postgres_schema.found(connection))
+
+
+def begin_history(url: str, who: str) -> NewHistory:
+    """Begins a new history; see `history.begin`.
+
+    Args:
+        url: of the database.
+        who: the operator, for the admin log.
+
+    Raises:
+        CannotOpen: it cannot be reached, or has another schema.
+    """
+    with connected(url) as connection, connection.transaction():
+        # No batch holds an account's row while it waits for the table.
+        connection.execute("LOCK TABLE accounts IN EXCLUSIVE MODE")
+        return history.begin(connection, who, time.time_ns() // 1_000)
 
 
 @contextmanager

@@ -9,10 +9,12 @@ index: a cancellation among a million passes touches one random page of them.
 Statements name their columns, so that a program still works where a newer one has added some.
 """
 
+import time
 from typing import Any, Final
 
 from sqlite_utils import Database, Migrations
 
+from idpass_server.ids import new_uuid
 from idpass_server.store import schema
 
 APPLICATION_ID: Final = 0x49445053
@@ -172,6 +174,48 @@ def accounts_disabled(db: Database) -> None:
 def erasures(db: Database) -> None:
     # A program that does not know them goes on: such an event leaves the status as it is.
     db.execute("ALTER TABLE events ADD COLUMN erased INTEGER NOT NULL DEFAULT 0")
+
+
+@migrations()
+def history(db: Database) -> None:
+    # A program that does not know it goes on: it finds the next sequence in its account.
+    db.execute(
+        """
+        CREATE TABLE history (
+            id            TEXT    NOT NULL PRIMARY KEY,
+            begin_time_us INTEGER NOT NULL,
+            base_sequence INTEGER NOT NULL
+        ) STRICT, WITHOUT ROWID
+        """
+    )
+    db.execute(
+        """
+        CREATE TABLE history_gaps (
+            account         TEXT    NOT NULL,
+            after_sequence  INTEGER NOT NULL,
+            before_sequence INTEGER NOT NULL CHECK (before_sequence > after_sequence),
+            PRIMARY KEY (account, after_sequence)
+        ) STRICT, WITHOUT ROWID
+        """
+    )
+    now_us = time.time_ns() // 1_000
+    db.execute("INSERT INTO history VALUES (?, ?, 0)", (new_uuid(), now_us))
+
+
+@migrations()
+def purged_totals(db: Database) -> None:
+    # A program that does not know them goes on: only operators purge.
+    db.execute(
+        """
+        CREATE TABLE purged_totals (
+            account         TEXT    NOT NULL PRIMARY KEY,
+            passes          INTEGER NOT NULL,
+            events          INTEGER NOT NULL,
+            charged_micros  INTEGER NOT NULL,
+            refunded_micros INTEGER NOT NULL
+        ) STRICT, WITHOUT ROWID
+        """
+    )
 
 
 SCHEMA: Final = schema.Schema(tuple(each.name for each in migrations._migrations), OLDEST)  # noqa: SLF001 no accessor

@@ -105,9 +105,12 @@ PASS_EVENTS: Final = f"""
     ORDER BY events.sequence LIMIT :limit"""
 # An account's times follow its sequence.
 NEWEST_EVENT_TIME: Final = """
-    SELECT max(event_time_us) FROM accounts
-    CROSS JOIN events ON events.account = accounts.name
-        AND events.sequence = accounts.last_sequence"""
+    SELECT max((SELECT event_time_us FROM events WHERE account = name
+        ORDER BY sequence DESC LIMIT 1)) FROM accounts"""
+HISTORY: Final = "SELECT id FROM history"
+GAPS: Final = """
+    SELECT after_sequence, before_sequence FROM history_gaps WHERE account = ?
+    ORDER BY after_sequence"""
 _CANDIDATES: Final = "FROM passes WHERE account = :account {start} ORDER BY id DESC"
 LIST: Final = f"""
     SELECT {columns(Pass)} FROM (SELECT * {_CANDIDATES} LIMIT :scan)

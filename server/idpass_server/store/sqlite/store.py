@@ -12,6 +12,7 @@ because its answers would be about data that nobody will find again.
 
 import json
 import threading
+import time
 from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
@@ -20,6 +21,7 @@ from typing import Any, Final, TypeVar
 
 from idpass_server.rules.batch import Batch, Needs, Replays, short_of_slots
 from idpass_server.rules.commands import Command
+from idpass_server.rules.positions import Gap
 from idpass_server.rules.records import Account, Event, Money, Pass
 from idpass_server.rules.refusals import StoreUnavailable
 from idpass_server.store import (
@@ -33,10 +35,13 @@ from idpass_server.store import (
     accounts,
     admin_log,
     either,
+    history,
+    purging,
     retention,
     rows,
 )
 from idpass_server.store.admin_log import State
+from idpass_server.store.history import NewHistory
 from idpass_server.store.retention import Found, Wanted
 from idpass_server.store.sqlite import sql
 from idpass_server.store.sqlite.checkpoints import Checkpoints
@@ -46,6 +51,7 @@ from idpass_server.store.sqlite.opening import opened
 from idpass_server.store.sqlite.wal import mark
 
 T = TypeVar("T")
+
 CHECK_TIMEOUT_S: Final = 0.2
 """Timeout of a check for another process's lock, seconds."""
 
@@ -235,11 +241,18 @@ class SqliteStore:
         settings = accounts.Settings(slot_limit, fee, registrations_per_day, disabled)
         return self._operate(accounts.change, name, settings, who)
 
+    def begin_history(self, who: str, *, beyond: int = 0) -> NewHistory:
+        """Begins a new history; see `history.begin`."""
+        return self._operate(history.begin, who, time.time_ns() // 1_000, beyond)
+
     def delete_account(self, name: str, *, who: str = PROGRAM) -> bool:
         return self._operate(accounts.delete, name, who)
 
     def record(self, who: str, what: str, account: str | None, facts: State) -> None:
         self._operate(partial(admin_log.record, before=None, after=facts), who, what, account)
+
+    def purge(self, account: str, ids: Sequence[str], ended_before_us: int) -> int:
+        return self._operate(purging.purge, account, ids, ended_before_us)
 
     def _operate(self, work: Callable[..., T], *args: Any) -> T:
         """Does an operator's work in one transaction."""
@@ -290,6 +303,15 @@ class SqliteStore:
                 values = {"account": account, "after_sequence": after_sequence, "limit": limit}
                 found = self._reader.execute(sql.PASS_EVENTS, values | {"id": pass_id})
             return list(map(Event._make, found))
+
+    def history(self) -> str:
+        with self._errors():
+            found: str = self._reader.execute(sql.HISTORY).fetchone()[0]
+        return found
+
+    def gaps(self, account: str) -> list[Gap]:
+        with self._errors():
+            return list(map(Gap._make, self._reader.execute(sql.GAPS, (account,))))
 
     def newest_event_time_us(self) -> int | None:
         with self._errors():

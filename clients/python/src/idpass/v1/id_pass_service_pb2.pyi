@@ -509,19 +509,26 @@ class WatchRequest(_message.Message):
 
     AFTER_SEQUENCE_FIELD_NUMBER: _builtins.int
     ID_FIELD_NUMBER: _builtins.int
+    HISTORY_FIELD_NUMBER: _builtins.int
     after_sequence: _builtins.int
     """The sequence of the last event already seen; 0 means from the beginning."""
     id: _builtins.str
     """UUID of the pass to watch; empty means every pass of the account."""
+    history: _builtins.str
+    """The history that `after_sequence` is from, as Account or the metadata of the
+    stream gave it. Optional: with it, a position of another database is told
+    apart as well.
+    """
     def __init__(
         self,
         *,
         after_sequence: _builtins.int = ...,
         id: _builtins.str = ...,
+        history: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_sequence", b"after_sequence", "id", b"id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_sequence", b"after_sequence", "history", b"history", "id", b"id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
