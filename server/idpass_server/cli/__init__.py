@@ -10,10 +10,13 @@ from the server; 5 done, but the output could not be written; 74 the store broke
 from idpass_server.cli import (
     accounts,
     admin_log,
+    callers,
     credentials,
     databases,
     exporting,
     health,
+    passes,
+    reports,
     retention,
     serving,
 )
@@ -22,11 +25,14 @@ from idpass_server.cli.base import main
 __all__ = [
     "accounts",
     "admin_log",
+    "callers",
     "credentials",
     "databases",
     "exporting",
     "health",
     "main",
+    "passes",
+    "reports",
     "retention",
     "serving",
 ]

@@ -16,6 +16,7 @@ from idpass_server.rules.commands import Command, Outcome
 from idpass_server.rules.positions import Gap
 from idpass_server.rules.records import Account, Event, Money, Pass
 from idpass_server.store.admin_log import State
+from idpass_server.store.observing import Disk
 from idpass_server.store.retention import Found, Wanted
 
 LIST_SCAN_ROWS: Final = 20_000
@@ -35,11 +36,13 @@ class Committed(NamedTuple):
         last_sequences: sequence of the newest event, for each account with new events.
         busy: accounts that another process keeps locked. None of their commands was run; their
             outcomes are refusals, for calls that are not worth another try.
+        events: the new events, in order.
     """
 
     outcomes: list[Outcome]
     last_sequences: Mapping[str, int]
     busy: Collection[str] = frozenset()
+    events: Sequence[Event] = ()
 
     @classmethod
     def of(
@@ -47,7 +50,7 @@ class Committed(NamedTuple):
     ) -> "Committed":
         """Reports on a batch that has run."""
         last_sequences = {each.name: each.last_sequence for each in batch.changed_accounts()}
-        return cls(outcomes, last_sequences, busy)
+        return cls(outcomes, last_sequences, busy, batch.events)
 
 
 class ListQuery(NamedTuple):
@@ -60,6 +63,7 @@ class ListQuery(NamedTuple):
         statuses: only these; empty for all.
         idle_before_us: only passes whose status last changed before this, microseconds since the
             epoch; None for all.
+        applicant_reference: only passes with exactly this one; "" for all.
     """
 
     account: str
@@ -67,6 +71,7 @@ class ListQuery(NamedTuple):
     before_id: str | None = None
     statuses: tuple[str, ...] = ()
     idle_before_us: int | None = None
+    applicant_reference: str = ""
 
 
 class Page(NamedTuple):
@@ -114,6 +119,13 @@ class Store(Protocol):
     def failed_checkpoints(self) -> int:
         """Number of checkpoints that failed; 0 where the database takes care of them itself."""
 
+    def disk(self) -> Disk | None:
+        """What the database's files take; None if it has none here.
+
+        Raises:
+            OSError: they cannot be looked at.
+        """
+
     def commit(
         self, commands: Sequence[Command], now_us: int, due_us: int | None = None
     ) -> Committed:
@@ -145,6 +157,9 @@ class Store(Protocol):
 
     def get_account(self, name: str) -> Account | None:
         """An account; None if there is none of that name."""
+
+    def fullest_accounts(self, limit: int) -> list[Account]:
+        """Accounts that use the largest share of their slots, the fullest first."""
 
     def list_passes(self, query: ListQuery) -> Page:
         """One page of an account's passes."""

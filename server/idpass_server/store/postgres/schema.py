@@ -137,6 +137,11 @@ MIGRATIONS: Final[Mapping[str, str]] = {
         INSERT INTO history
             VALUES (gen_random_uuid(), (extract(epoch FROM now()) * 1000000)::bigint, 0);
         """,
+    # No change of status sets an applicant_reference, so that only a registration pays for it.
+    "passes_applicant_reference": """
+        CREATE INDEX passes_applicant_reference ON passes (account, applicant_reference, id)
+            WHERE applicant_reference <> '';
+        """,
     # A program that does not know them goes on: only operators purge.
     "purged_totals": """
         CREATE TABLE purged_totals (

@@ -35,6 +35,7 @@ from idpass_server.store import (
 )
 from idpass_server.store.admin_log import State
 from idpass_server.store.history import NewHistory
+from idpass_server.store.observing import NOBODY, StoreObserver
 from idpass_server.store.postgres import schema as postgres_schema
 from idpass_server.store.postgres import sql
 from idpass_server.store.postgres.errors import cannot_connect
@@ -67,6 +68,7 @@ class PostgresStore:
     Args:
         url: postgresql://… as libpq takes it; of several hosts, the one that accepts changes is
             used.
+        observer: is told what the store does.
 
     Raises:
         CannotOpen: the database cannot be reached, or this program may not serve its schema.
@@ -74,10 +76,10 @@ class PostgresStore:
 
     failed_checkpoints = 0
 
-    def __init__(self, url: str) -> None:
-        self._database = Database(url)
+    def __init__(self, url: str, observer: StoreObserver = NOBODY) -> None:
+        self._database = Database(url, observer=observer)
         self._link = self._database.link(lock_timeout=f"{LOCK_WAIT_S}s")
-        self._writer = Writer(self._link)
+        self._writer = Writer(self._link, observer)
         self._local = threading.local()
         self._readers: list[Link] = []
         self._readers_lock = threading.Lock()
@@ -114,6 +116,9 @@ class PostgresStore:
 
     def check(self) -> None:
         self._writer.check()
+
+    def disk(self) -> None:
+        return None
 
     # -- accounts, for the operator
 
@@ -161,15 +166,17 @@ class PostgresStore:
         row = self._one(sql.SELECT_ACCOUNT, (name,))
         return Account._make(row) if row else None
 
+    def fullest_accounts(self, limit: int) -> list[Account]:
+        return list(map(Account._make, self._all(sql.FULLEST_ACCOUNTS, (limit,))))
+
     def list_passes(self, query: ListQuery) -> Page:
         parameters = query._asdict() | {"scan": LIST_SCAN_ROWS}
         parameters["statuses"] = list(query.statuses) or None
-        start = "AND id < %(before_id)s" if query.before_id else ""
-        passes = [Pass._make(row) for row in self._all(sql.LIST.format(start=start), parameters)]
+        passes = [Pass._make(row) for row in self._all(sql.for_query(sql.LIST, query), parameters)]
         if len(passes) > query.limit:
             del passes[query.limit :]
             return Page(passes, passes[-1].id)
-        last_scanned = self._one(sql.LAST_SCANNED.format(start=start), parameters)
+        last_scanned = self._one(sql.for_query(sql.LAST_SCANNED, query), parameters)
         return Page(passes, last_scanned[0] if last_scanned else None)
 
     def events(

@@ -203,6 +203,17 @@ def history(db: Database) -> None:
 
 
 @migrations()
+def passes_applicant_reference(db: Database) -> None:
+    # No change of status sets an applicant_reference, so that only a registration pays for it.
+    db.execute(
+        """
+        CREATE INDEX passes_applicant_reference ON passes (account, applicant_reference, id)
+        WHERE applicant_reference <> ''
+        """
+    )
+
+
+@migrations()
 def purged_totals(db: Database) -> None:
     # A program that does not know them goes on: only operators purge.
     db.execute(
