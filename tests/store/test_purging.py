@@ -6,7 +6,8 @@ import grpc
 import pytest
 
 from idpass_server.ids import new_uuid
-from idpass_server.store.opening import open_store
+from idpass_server.store import refunds
+from idpass_server.store.opening import open_store, reading_store
 from idpass_server.store.retention import Wanted
 from kit.support import STATUS, Service, problems, refused, told
 
@@ -36,6 +37,12 @@ def test_what_has_ended_goes_with_all_that_is_its_own_and_the_books_stay(service
         assert refused(lambda: service.cancel(gone)).reason == "PASS_NOT_FOUND"  # noqa: B023 likewise
     assert purge(service) == 0
     assert problems(service.url) == []
+    with reading_store(service.url) as connection:
+        (total,) = refunds.totals(connection, refunds.Range(0, 2**60))
+        timers = connection.execute("SELECT count(*) FROM timers").fetchone()
+    assert timers == (len(flying),)
+    assert total.events_charged_micros == total.account_charged_micros == 7 * 4_500_000
+    assert total.events_refunded_micros == total.account_refunded_micros == 4_500_000
     for pass_id in flying:
         service.cancel(pass_id)
     assert service.account().slots_in_use == 0
