@@ -145,6 +145,8 @@ class IdPassServicer:
         asked = requests.watch(request)
         account, positions = await self._account(call)
         id_pass = None if asked.pass_id is None else await self._pass(call, asked.pass_id)
+        if id_pass is not None:
+            positions = positions.of_pass()
         positions.check(asked.after_sequence, asked.history)
         if (
             id_pass is not None

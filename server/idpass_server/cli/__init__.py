@@ -13,9 +13,11 @@ from idpass_server.cli import (
     callers,
     credentials,
     databases,
+    exporting,
     health,
     passes,
     reports,
+    retention,
     serving,
 )
 from idpass_server.cli.base import main
@@ -26,9 +28,11 @@ __all__ = [
     "callers",
     "credentials",
     "databases",
+    "exporting",
     "health",
     "main",
     "passes",
     "reports",
+    "retention",
     "serving",
 ]

@@ -227,6 +227,32 @@ def copy_store(
     return {table.name: each for table, each in zip(copying.TABLES, copied, strict=True)}
 
 
+def compact_store(url: str) -> tuple[int, int]:
+    """Gives the room of what was deleted from a SQLite file back to the disk.
+
+    Args:
+        url: of the database, which no server uses.
+
+    Returns:
+        size of the file before and after, bytes.
+
+    Raises:
+        BadSetting: the URL is not that of a SQLite file.
+        CannotOpen: the file is being served, or cannot be used.
+        StoreUnavailable: the disk has not enough room.
+    """
+    path = sqlite_path(url)
+    if path is None:
+        raise BadSetting(
+            "compact is for SQLite files; PostgreSQL reuses room by itself (autovacuum), and gives "
+            "it back with VACUUM FULL, which locks a table"
+        )
+    with closing(SqliteStore(path, migrates=False, create=False)) as store:
+        before = path.stat().st_size
+        store.compact()
+    return before, path.stat().st_size
+
+
 def _postgres() -> ModuleType:
     try:
         return importlib.import_module("idpass_server.store.postgres.store")

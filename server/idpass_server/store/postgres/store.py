@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
+from functools import partial
 from typing import Any, Final, TypeVar
 
 import psycopg
@@ -29,10 +30,13 @@ from idpass_server.store import (
     Software,
     Tell,
     accounts,
+    admin_log,
     either,
     history,
+    purging,
     retention,
 )
+from idpass_server.store.admin_log import State
 from idpass_server.store.history import NewHistory
 from idpass_server.store.observing import NOBODY, StoreObserver
 from idpass_server.store.postgres import schema as postgres_schema
@@ -154,6 +158,12 @@ class PostgresStore:
 
     def delete_account(self, name: str, *, who: str = PROGRAM) -> bool:
         return self._operate(accounts.delete, name, who)
+
+    def record(self, who: str, what: str, account: str | None, facts: State) -> None:
+        self._operate(partial(admin_log.record, before=None, after=facts), who, what, account)
+
+    def purge(self, account: str, ids: Sequence[str], ended_before_us: int) -> int:
+        return self._operate(purging.purge, account, ids, ended_before_us)
 
     def _operate(self, work: Callable[..., T], *args: Any) -> T:
         """Does an operator's work in one transaction."""

@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -34,11 +35,14 @@ from idpass_server.store import (
     StoreBroken,
     Tell,
     accounts,
+    admin_log,
     either,
     history,
+    purging,
     retention,
     rows,
 )
+from idpass_server.store.admin_log import State
 from idpass_server.store.history import NewHistory
 from idpass_server.store.observing import NOBODY, Disk, StoreObserver
 from idpass_server.store.retention import Found, Wanted
@@ -48,6 +52,7 @@ from idpass_server.store.sqlite.file import BUSY_TIMEOUT_S, connect, own_errors,
 from idpass_server.store.sqlite.news import Listener
 from idpass_server.store.sqlite.opening import opened
 from idpass_server.store.sqlite.schema import SCHEMA
+from idpass_server.store.sqlite.wal import mark
 from idpass_server.store.webhooks import Dialect, Execute, WebhookTables
 
 CHECK_TIMEOUT_S: Final = 0.2
@@ -264,6 +269,16 @@ class SqliteStore:
     def listen(self, watched: Callable[[], Collection[str]], tell: Tell) -> None:
         self._listener = Listener(self._path, watched, tell)
 
+    def compact(self) -> None:
+        """Gives the room of what was deleted back to the disk.
+
+        Needs as much free room as the database has data, twice over until it is done.
+        """
+        with self._errors():
+            self._writer.execute("VACUUM")
+            mark(self._writer)
+        self._same_file()
+
     # -- accounts, for the operator
 
     def create_account(self, account: Account, *, who: str = PROGRAM) -> bool:
@@ -288,6 +303,12 @@ class SqliteStore:
 
     def delete_account(self, name: str, *, who: str = PROGRAM) -> bool:
         return self._operate(accounts.delete, name, who)
+
+    def record(self, who: str, what: str, account: str | None, facts: State) -> None:
+        self._operate(partial(admin_log.record, before=None, after=facts), who, what, account)
+
+    def purge(self, account: str, ids: Sequence[str], ended_before_us: int) -> int:
+        return self._operate(purging.purge, account, ids, ended_before_us)
 
     def _operate(self, work: Callable[..., T], *args: Any) -> T:
         """Does an operator's work in one transaction."""
