@@ -66,6 +66,9 @@ def history_of(db: Path) -> str:
 
 # -- backup
 
+Told = tuple[int, str]
+"""An exit code, and words on standard error."""
+
 
 def test_a_backup_beside_a_server_is_sound_and_leaves_the_server_its_locks(
     db: Path, tmp_path: Path
@@ -124,31 +127,27 @@ def test_backups_go_on_until_stopped_and_the_oldest_of_them_go(
 
 
 @pytest.mark.parametrize(
-    ("to", "options", "code", "said"),
+    ("to", "options", "told"),
     [
-        ("taken", (), 2, "taken exists, and nothing was changed"),
-        ("no/folder", (), 2, "there is no folder"),
-        ("idpass.db", ("--yes",), 2, "belongs to the database itself"),
-        ("idpass.db-wal", ("--yes",), 2, "belongs to the database itself"),
-        ("new", ("--every", "1h"), 2, "need a folder"),
-        ("new", ("--keep", "3"), 2, "need a folder"),
-        (".", ("--every", "x"), 2, "such as 1h"),
-        (".", ("--every", "0s"), 2, "such as 1h"),
-        (".", ("--keep", "0"), 2, "0 is not in the range"),
-        ("new", ("--db", "postgresql://127.0.0.1/x"), 2, "keeping.md"),
-        ("new", ("--db", "sqlite:///none.db"), 1, "there is no database"),
-        ("new", ("--db", "sqlite:///taken"), 1, "damaged or no SQLite database"),
-        ("new", ("--db", "sqlite:///foreign.db"), 1, "not one of idpass-server"),
+        ("taken", (), (2, "taken exists, and nothing was changed")),
+        ("no/folder", (), (2, "there is no folder")),
+        ("idpass.db", ("--yes",), (2, "belongs to the database itself")),
+        ("idpass.db-wal", ("--yes",), (2, "belongs to the database itself")),
+        ("new", ("--every", "1h"), (2, "need a folder")),
+        ("new", ("--keep", "3"), (2, "need a folder")),
+        (".", ("--every", "x"), (2, "such as 400d")),
+        (".", ("--every", "0s"), (2, "such as 400d")),
+        (".", ("--keep", "0"), (2, "0 is not in the range")),
+        ("new", ("--db", "postgresql://127.0.0.1/x"), (2, "keeping.md")),
+        ("new", ("--db", "sqlite:///none.db"), (1, "there is no database")),
+        ("new", ("--db", "sqlite:///taken"), (1, "damaged or no SQLite database")),
+        ("new", ("--db", "sqlite:///foreign.db"), (1, "not one of idpass-server")),
     ],
 )
 def test_what_cannot_be_backed_up_is_told_and_nothing_is_changed(
-    filled: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    to: str,
-    options: tuple[str, ...],
-    code: int,
-    said: str,
+    filled: Path, monkeypatch: pytest.MonkeyPatch, to: str, options: tuple[str, ...], told: Told
 ) -> None:
+    code, said = told
     folder = filled.parent
     (folder / "taken").write_bytes(b"x" * 5_000)
     _foreign(folder / "foreign.db")

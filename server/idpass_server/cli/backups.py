@@ -1,14 +1,13 @@
 """Commands that keep a database: `backup`, `restore` and `new-history`."""
 
 import json
-import re
 import signal
 import sys
 import threading
 import time
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import click
 
@@ -18,25 +17,19 @@ from idpass_server.cli.base import main, option
 from idpass_server.cli.databases import progress
 from idpass_server.cli.showing import show_time
 from idpass_server.failures import BadSetting, OperatorError
+from idpass_server.options import parse_duration
 from idpass_server.store import opening
 from idpass_server.store.history import NewHistory
 from idpass_server.store.sqlite.backup import Backup
 from idpass_server.store.sqlite.restoring import Former
 from idpass_server.urls import shown_url
 
-_UNITS_S: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 
-
-class _Interval(click.ParamType[float]):
-    """A number and a unit, such as 1h. The command gets seconds."""
-
-    name = "interval"
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> float:
-        match = re.fullmatch(r"([1-9]\d{0,5})([smhd])", str(value))
-        if match is None:
-            self.fail(f"{value!r} is not a number with s, m, h or d, such as 1h", param, ctx)
-        return int(match[1]) * _UNITS_S[match[2]]
+def _interval(_context: Any, _parameter: Any, value: str | None) -> int | None:
+    try:
+        return None if value is None else parse_duration(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from error
 
 
 @main.command("backup")
@@ -50,7 +43,7 @@ class _Interval(click.ParamType[float]):
 )
 @click.option(
     "--every",
-    type=_Interval(),
+    callback=_interval,
     metavar="INTERVAL",
     help="Go on until stopped, with a backup every 30m, 1h, 1d, …",
 )
@@ -63,7 +56,7 @@ class _Interval(click.ParamType[float]):
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object for each backup.")
 @click.option("--yes", is_flag=True, help="Replace FILE if it exists.")
 def backup_command(
-    db: str, to: Path, every: float | None, keep: int | None, *, as_json: bool, yes: bool
+    db: str, to: Path, every: int | None, keep: int | None, *, as_json: bool, yes: bool
 ) -> None:
     """Back up a SQLite file, which may be served: one snapshot, audited, and on disk.
 
