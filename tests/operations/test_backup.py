@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import shutil
 import signal
 import subprocess
 import sys
@@ -15,7 +14,7 @@ from click.testing import CliRunner, Result
 from idpass_server.cli import main
 from idpass_server.store import opening
 from idpass_server.store.sqlite.file import connect
-from kit.cutting import Cutter
+from kit.cutting import RestoreCuts
 from kit.serving import COMMAND, url_of
 from kit.support import Service, cli, problems, process, refused
 
@@ -56,12 +55,6 @@ def state(folder: Path) -> dict[str, bytes]:
         for each in sorted(folder.rglob("*"))
         if each.is_file() and not each.name.endswith((".lock", "-shm")) and each.stat().st_size
     }
-
-
-def history_of(db: Path) -> str:
-    with closing(connect(db)) as connection:
-        found: str = connection.execute("SELECT id FROM history").fetchone()[0]
-        return found
 
 
 # -- backup
@@ -326,55 +319,17 @@ def test_a_restore_asks_first_and_never_replaces_what_is_in_use_or_not_ours(
     assert "keeping.md" in done.stderr
 
 
-@pytest.fixture
-def cutter(tmp_path: Path) -> Cutter:
-    folder = tmp_path / "cutter"
-    folder.mkdir()
-    return Cutter(folder)
-
-
 def test_a_restore_cut_off_while_it_replaces_leaves_one_database_whole(
-    filled: Path, backup: Path, cutter: Cutter, tmp_path: Path
+    filled: Path, backup: Path, tmp_path: Path
 ) -> None:
-    """The last changes to the disk; tests/prove has all of them."""
+    """Before the last changes to the disk; tests/prove has all of them."""
     with process(filled) as server:
         server.register()
         server.process.kill()
         server.process.wait()
-    former = tmp_path / "former"
-    shutil.copytree(filled.parent, former, ignore=lambda *_: ["kept", "cutter", "former"])
-    ways = set()
-    changes = restore_changes(cutter, backup, former, tmp_path / "counted")
-    for before_end in range(1, 6):
-        folder = tmp_path / f"cut{before_end}"
-        ways.add(cut_restore(cutter, backup, former, folder, changes - before_end))
-    assert ways == {"former", "restored"}
-
-
-def restore_changes(cutter: Cutter, backup: Path, former: Path, folder: Path) -> int:
-    shutil.copytree(former, folder)
-    return cutter.changes("restore", str(backup), "--db", url_of(folder / "idpass.db"), "--yes")
-
-
-def cut_restore(cutter: Cutter, backup: Path, former: Path, folder: Path, at: int) -> str:
-    """Cuts a restore off. Returns which database is there then, and whole."""
-    shutil.copytree(former, folder)
-    db = folder / "idpass.db"
-    code = cutter.run("restore", str(backup), "--db", url_of(db), "--yes", at=at)
-    assert code in (0, -signal.SIGKILL)
-    with process(db) as server:
-        passes, account = len(server.list_all()), server.account()
-    assert problems(db) == []
-    found = {
-        (4, history_of(former / "idpass.db")): "former",
-    }.get((passes, account.history), "restored" if passes == 3 else "neither")
-    assert found != "neither"
-    if found == "restored":
-        assert account.last_sequence > 3
-    # And it can be run again.
-    assert restore(backup, db, "--yes").exit_code == 0
-    shutil.rmtree(folder)
-    return found
+    cuts = RestoreCuts(filled, backup, tmp_path)
+    found = [cuts.cut(cuts.changes - before_end) for before_end in (1, 2, 4)]
+    assert found == ["restored", "former", "former"]
 
 
 # -- new-history

@@ -150,7 +150,7 @@ def copy_pages(source: Any, to: Path) -> None:
     except OSError as error:
         raise CannotOpen(cannot_write(to, error)) from error
     except sqlite3.Error as error:
-        if error.sqlite_errorname.startswith(DAMAGED):
+        if getattr(error, "sqlite_errorname", "").startswith(DAMAGED):
             raise
         raise CannotOpen(
             f"no copy can be written to {to.parent} ({error}); is there room for it?"
