@@ -7,8 +7,12 @@ import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from idpass.v1 import id_pass_pb2 as pb
+from idpass_server.store import ListQuery
+from idpass_server.store.postgres import sql as postgres_sql
+from idpass_server.store.postgres import store as postgres
+from idpass_server.store.sqlite import sql as sqlite_sql
 from idpass_server.store.sqlite import store as sqlite
-from kit.support import STATUS, Service, refused
+from kit.support import STATUS, UNKNOWN_ID, Service, refused
 
 pytestmark = pytest.mark.both_stores
 
@@ -52,6 +56,49 @@ def test_filters_by_status_and_by_idle_time(service: Service) -> None:
     assert ids(statuses=[STATUS["opened"], STATUS["new"]]) == {opened, late, new}
     assert ids(statuses=[STATUS["opened"]], idle_before=idle_before) == {opened}
     assert ids(statuses=[STATUS["failed"]]) == set()
+
+
+def test_finds_the_passes_of_an_applicant_by_the_whole_reference(service: Service) -> None:
+    ids = [service.register(applicant_reference="Zoë 1").id_pass.id for _ in range(3)]
+    for other in ("Zoë", "Zoë 11", "zoë 1", ""):
+        service.register(applicant_reference=other)
+    service.cancel(ids[1])
+
+    def found(**fields: object) -> list[str]:
+        listed = service.list_all(applicant_reference="Zoë 1", page_size=1, **fields)
+        return [each.id for each in listed]
+
+    assert found() == ids[::-1]
+    assert found(statuses=[STATUS["cancelled"]]) == [ids[1]]
+    assert len(service.list_all()) == 7
+    assert not service.list_all(applicant_reference="nobody")
+
+
+def test_an_applicant_is_found_by_an_index_and_not_by_a_scan(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its plan says so. A page that looks at two passes finds two, whatever lies between."""
+    ids = [service.register(applicant_reference=each).id_pass.id for each in "xyyyx"]
+    for module in (sqlite, postgres):
+        monkeypatch.setattr(module, "LIST_SCAN_ROWS", 2)
+    assert [p.id for p in service.list_all(applicant_reference="x")] == [ids[4], ids[0]]
+    query = ListQuery("demo", 50, UNKNOWN_ID, applicant_reference="x")
+    for statement in ("LIST", "LAST_SCANNED"):
+        assert "passes_applicant_reference" in plan(service, statement, query)
+
+
+def plan(service: Service, statement: str, query: ListQuery) -> str:
+    """How the database would run a statement of a list, with the settings of a server."""
+    store = service.server._store
+    values = query._asdict() | {"scan": 2, "statuses": None}
+    if isinstance(store, sqlite.SqliteStore):
+        text = sqlite_sql.for_query(getattr(sqlite_sql, statement), query)
+        return str(
+            [tuple(row) for row in store._writer.execute(f"EXPLAIN QUERY PLAN {text}", values)]
+        )
+    assert isinstance(store, postgres.PostgresStore)
+    text = postgres_sql.for_query(getattr(postgres_sql, statement), query)
+    return str(store._all(f"EXPLAIN {text}", values))
 
 
 def test_a_pass_that_stays_is_seen_once_however_much_changes(service: Service) -> None:
@@ -113,6 +160,8 @@ def test_a_token_is_good_for_its_own_filter_only(service: Service) -> None:
     error = refused(lambda: service.page(page_token=token, statuses=[STATUS["new"]]))
     assert error.reason == "INVALID_REQUEST"
     assert "page_token" in error.message
+    error = refused(lambda: service.page(page_token=token, applicant_reference="x"))
+    assert "page_token" in error.message
     assert service.page(page_size=2, page_token=token).id_passes
 
 
@@ -124,6 +173,8 @@ def test_a_token_is_good_for_its_own_filter_only(service: Service) -> None:
         ({"statuses": [STATUS["new"], pb.ID_PASS_STATUS_UNSPECIFIED]}, "statuses[1]"),
         ({"idle_before": Timestamp(seconds=-(10**15))}, "idle_before"),
         ({"idle_before": Timestamp(seconds=5, nanos=-1)}, "idle_before"),
+        ({"applicant_reference": "a\nb"}, "applicant_reference"),
+        ({"applicant_reference": "x" * 129}, "applicant_reference"),
     ],
 )
 def test_a_malformed_request_names_the_field(

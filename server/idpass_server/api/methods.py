@@ -53,6 +53,9 @@ def handlers(
 
     Args:
         service: its descriptor.
+
+    Args:
+        service: its descriptor.
         servicer: has a method marked with `rpc` for each.
         calls: admits, ends and records every call.
         history: reads the id of the history that streams tell of.

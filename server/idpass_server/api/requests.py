@@ -157,6 +157,9 @@ def list_query(request: service_pb.ListRequest, caller: Caller) -> tuple[ListQue
         limit=min(request.page_size, MAX_PAGE_SIZE) or DEFAULT_PAGE_SIZE,
         statuses=statuses,
         idle_before_us=idle_before_us,
+        applicant_reference=fields.line(
+            "applicant_reference", request.applicant_reference, MAX_APPLICANT_REFERENCE_CHARACTERS
+        ),
     )
     history = ""
     if request.page_token and not fields.violations:
@@ -164,8 +167,8 @@ def list_query(request: service_pb.ListRequest, caller: Caller) -> tuple[ListQue
         if not before_id:
             fields.wrong(
                 "page_token",
-                "is not a next_page_token of this account for the same statuses and idle_before; "
-                "start again without it",
+                "is not a next_page_token of this account for the same statuses, idle_before and "
+                "applicant_reference; start again without it",
             )
         query = query._replace(before_id=before_id)
     fields.check()
@@ -174,17 +177,26 @@ def list_query(request: service_pb.ListRequest, caller: Caller) -> tuple[ListQue
 
 def page_token(query: ListQuery, before_id: str, history: str) -> str:
     """Makes a page token that is valid for this account, filter and history only."""
-    return page_tokens.write((_filter_digest(query), before_id), history)
+    # The keys in their order are what the previous program has as a list, and it reads them so.
+    return page_tokens.write({_filter_digest(query): history, before_id: ""})
 
 
 def _read_page_token(token: str, query: ListQuery) -> tuple[str, str]:
     """The id to go on below, or "" if the token is not valid; and its history, "" for none."""
-    of, before_id, history = page_tokens.read(token) or (None, None, None)
-    if of != _filter_digest(query) or not isinstance(before_id, str):
+    content = page_tokens.read(token)
+    try:
+        digest, before_id = content
+        history = content[digest] if isinstance(content, dict) else ""
+    except (ValueError, TypeError):
         return "", ""
-    return (before_id, str(history)) if UUID.fullmatch(before_id) else ("", "")
+    known = digest == _filter_digest(query) and isinstance(history, str)
+    if not known or not isinstance(before_id, str) or not UUID.fullmatch(before_id):
+        return "", ""
+    return before_id, history
 
 
 def _filter_digest(query: ListQuery) -> str:
-    content = json.dumps([1, query.account, query.statuses, query.idle_before_us])
-    return hashlib.blake2b(content.encode(), digest_size=8).hexdigest()
+    content: list[object] = [1, query.account, query.statuses, query.idle_before_us]
+    if query.applicant_reference:  # left out if unset: tokens of earlier versions stay good
+        content.append(query.applicant_reference)
+    return hashlib.blake2b(json.dumps(content).encode(), digest_size=8).hexdigest()

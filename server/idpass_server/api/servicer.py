@@ -59,7 +59,7 @@ class IdPassServicer:
         engine: commits changes.
         reads: reads the store.
         watchers: follow an account's events.
-        metrics: counts late results.
+        metrics: counts late results, and refused items of batches.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class IdPassServicer:
         decided = iter(await self._engine.submit(commands, call.deadline_s) if commands else ())
         outcomes = [next(decided) if isinstance(each, Cancel) else each for each in asked]
         return responses.batch_cancel_response(
-            [_result(outcome, call.reference) async for outcome in _in_turns(outcomes)]
+            [self._result(outcome, call) async for outcome in _in_turns(outcomes)]
         )
 
     @rpc(Permission.REGISTER)
@@ -173,6 +173,14 @@ class IdPassServicer:
             raise outcome
         return outcome
 
+    def _result(self, outcome: Outcome, call: Call) -> Cancelled | status_pb2.Status:
+        """The result of one item of a batch, which is counted where it is a refusal."""
+        if not isinstance(outcome, Refusal):
+            return _expect(Cancelled, outcome)
+        error = errors.tell(outcome, call.reference)
+        self._metrics.refused("BatchCancelIdPasses", call.caller.name, error.reason)
+        return error.status
+
     async def _pass(self, call: Call, pass_id: str) -> Pass:
         id_pass = await self._reads.get_pass(call.caller.account, pass_id)
         if id_pass is None:
@@ -217,9 +225,3 @@ def _cancel_or_refusal(item: service_pb.CancelRequest, call: Call) -> Cancel | I
         return requests.cancel(item, call.caller, call.reference)
     except InvalidRequest as refusal:
         return refusal
-
-
-def _result(outcome: Outcome, reference: str) -> Cancelled | status_pb2.Status:
-    if isinstance(outcome, Refusal):
-        return errors.tell(outcome, reference).status
-    return _expect(Cancelled, outcome)

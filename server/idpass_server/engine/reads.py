@@ -7,6 +7,7 @@ passes first, so that no list, count or watcher ever shows one.
 import asyncio
 import itertools
 import sys
+import time
 from collections import defaultdict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +16,7 @@ from typing import Final, NamedTuple, ParamSpec, TypeVar
 import structlog
 
 from idpass_server.engine.clock import Clock, shown
+from idpass_server.engine.observing import NOBODY, EngineObserver
 from idpass_server.engine.writes import Engine
 from idpass_server.ids import new_uuid
 from idpass_server.rules.commands import Expire
@@ -69,6 +71,7 @@ class Reads:
         clock: decides what is overdue.
         threads: number of reading threads.
         on_broken: called on the event loop when the store can no longer be trusted.
+        observer: is told of reads.
     """
 
     def __init__(
@@ -79,11 +82,13 @@ class Reads:
         *,
         threads: int,
         on_broken: Callable[[StoreBroken], None],
+        observer: EngineObserver = NOBODY,
     ) -> None:
         self._store = store
         self._engine = engine
         self._clock = clock
         self._on_broken = on_broken
+        self._observer = observer
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="reader")
 
     def close(self) -> None:
@@ -151,7 +156,7 @@ class Reads:
     ) -> PassEvents | None:
         """Up to `limit` events of one pass after a sequence; None if there is no such pass."""
 
-        def read() -> PassEvents | None:
+        def pass_events() -> PassEvents | None:
             # One thread, hence one connection, and in this order: the events are not older than
             # `up_to`, even on a lagging standby.
             found = self._store.get_account(account)
@@ -161,7 +166,7 @@ class Reads:
             events = self._store.events(account, after_sequence, limit, pass_id)
             return PassEvents(id_pass, events, found.last_sequence)
 
-        return await self.run(read)
+        return await self.run(pass_events)
 
     async def due(self, account: str | None = None) -> list[Pass]:
         """Up to CHUNK_PASSES passes whose timers are due, of one account or of all.
@@ -196,12 +201,20 @@ class Reads:
             StoreUnavailable: the store cannot be read now.
         """
         loop = asyncio.get_running_loop()
+        asked_s = time.monotonic()
         try:
             return await loop.run_in_executor(self._threads, lambda: read(*args, **kwargs))
+        except StoreUnavailable:
+            self._observer.failed("unavailable")
+            raise
         except StoreBroken as error:
+            self._observer.failed("broken")
             log.critical("store_broken", error=str(error))
             self._on_broken(error)
             raise StoreUnavailable("the store has failed") from error
+        finally:
+            name = getattr(read, "__name__", "other")
+            self._observer.read(name, time.monotonic() - asked_s)
 
     async def _expire(self, due: list[Pass]) -> None:
         reference = new_uuid()

@@ -19,7 +19,7 @@ from idpass_server.engine.clock import Clock
 from idpass_server.engine.readiness import Readiness
 from idpass_server.engine.reads import Reads
 from idpass_server.engine.writes import Engine
-from idpass_server.hosting import reflection
+from idpass_server.hosting import reflection, webhooks
 from idpass_server.hosting.channel_options import options
 from idpass_server.hosting.health import Health
 from idpass_server.store import Store
@@ -50,18 +50,21 @@ class Service(NamedTuple):
     calls: Calls
     watchers: Watchers
     health: Health
-    metrics: Metrics
+    hooks: webhooks.Hooks | None
 
 
-def service(settings: Settings, identity: Identity, behind: Behind) -> Service:
+def service(settings: Settings, identity: Identity, behind: Behind, metrics: Metrics) -> Service:
     """Makes a service.
 
     Args:
         settings: its limits.
         identity: how callers are known.
         behind: what it stands on.
+        metrics: count what it does.
+
+    Raises:
+        BadWebhookKey: the key file of webhooks cannot be used.
     """
-    metrics = Metrics()
     calls = Calls(
         identity,
         metrics,
@@ -75,17 +78,35 @@ def service(settings: Settings, identity: Identity, behind: Behind) -> Service:
         max_per_account=settings.max_watchers_per_account,
         busy=lambda: calls.in_flight > 0,
     )
+    hooks = webhooks.hooks(
+        settings,
+        webhooks.Behind(behind.store, behind.engine, behind.reads, behind.clock),
+        metrics,
+        busy=lambda: calls.in_flight > 0,
+    )
     servicer = IdPassServicer(
         engine=behind.engine, reads=behind.reads, watchers=watchers, metrics=metrics
     )
-    webhook_servicer = WebhookServicer(None, behind.clock)
+    webhook_servicer = WebhookServicer(hooks and hooks.webhooks, behind.clock)
     health = Health(behind.readiness)
     _show(metrics, calls, watchers, behind)
     handlers = (
         methods.handlers(wire.ID_PASSES, servicer, calls, behind.reads.history),
         methods.handlers(wire.WEBHOOKS, webhook_servicer, calls, behind.reads.history),
     )
-    return Service(_server(settings, handlers, health), calls, watchers, health, metrics)
+    server = _server(settings, handlers, health)
+    server.add_generic_rpc_handlers((_Others(metrics),))
+    return Service(server, calls, watchers, health, hooks)
+
+
+class _Others(grpc.GenericRpcHandler):
+    """Counts calls of methods that no other handler has. Args: metrics: where it does."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> None:
+        self._metrics.started(handler_call_details.method)
 
 
 def _show(metrics: Metrics, calls: Calls, watchers: Watchers, behind: Behind) -> None:
@@ -101,8 +122,15 @@ def _show(metrics: Metrics, calls: Calls, watchers: Watchers, behind: Behind) ->
         "watchers_lag_events_max",
         "Lag of the watcher furthest behind, in events",
         lambda: watchers.lag_events_max,
+        over_workers="max",
     )
     metrics.gauge("pending_commands", "Changes waiting to be stored", lambda: behind.engine.pending)
+    metrics.gauge(
+        "store_up",
+        "Whether a change could be stored: 0 or 1",
+        lambda: behind.readiness.stores,
+        over_workers="min",
+    )
 
 
 def _server(

@@ -72,7 +72,15 @@ class RequestIdReused(Refusal):
 
 
 class Unauthenticated(Refusal):
-    """The call has no credentials, or unknown ones."""
+    """The call has no credentials, or unknown ones.
+
+    Args:
+        kind: `missing` without any, or what was not known: `token` or `certificate`.
+    """
+
+    def __init__(self, kind: str = "missing") -> None:
+        super().__init__(kind)
+        self.kind = kind
 
 
 class NotPermitted(Refusal):

@@ -12,6 +12,7 @@ from idpass_server.failures import BadSetting
 from idpass_server.store import PROGRAM, CannotOpen, Store
 from idpass_server.store.audit import Audit, audit
 from idpass_server.store.history import NewHistory
+from idpass_server.store.observing import NOBODY, StoreObserver
 from idpass_server.store.schema import Plan
 from idpass_server.store.sqlite import backup, restoring
 from idpass_server.store.sqlite.backup import Backup
@@ -25,13 +26,20 @@ WAL_TOLD_BYTES: Final = 64 * 2**20
 """Growth of the WAL during an audit from which the audit warns of it, bytes."""
 
 
-def open_store(url: str, *, exclusive: bool = True, create: bool = False) -> Store:
+def open_store(
+    url: str,
+    *,
+    exclusive: bool = True,
+    create: bool = False,
+    observer: StoreObserver = NOBODY,
+) -> Store:
     """Opens a database for changes.
 
     Args:
         url: of the database, as in Settings.
         exclusive: open it to serve it; false for one short change, beside a server or not.
         create: create a SQLite file that does not exist.
+        observer: is told what the store does.
 
     Raises:
         BadSetting: the URL cannot be used.
@@ -39,8 +47,10 @@ def open_store(url: str, *, exclusive: bool = True, create: bool = False) -> Sto
     """
     path = sqlite_path(url)
     if path is not None:
-        return SqliteStore(path, exclusive=exclusive, migrates=exclusive, create=create)
-    store: Store = _postgres().PostgresStore(url)
+        return SqliteStore(
+            path, exclusive=exclusive, migrates=exclusive, create=create, observer=observer
+        )
+    store: Store = _postgres().PostgresStore(url, observer)
     return store
 
 

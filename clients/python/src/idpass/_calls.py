@@ -149,6 +149,7 @@ class Listing:
         statuses: Iterable[AnyStatus],
         idle_before: datetime | None,
         idle_for: timedelta | None,
+        applicant_reference: str,
     ) -> None:
         several("statuses", statuses)
         if idle_for is not None:
@@ -157,7 +158,9 @@ class Listing:
             # Once for all pages: a page token is valid for the same moment only.
             idle_before = datetime.now(timezone.utc) - idle_for
         self._request = service_pb.ListRequest(
-            page_size=PAGE_SIZE, statuses=[status_number("statuses", each) for each in statuses]
+            page_size=PAGE_SIZE,
+            statuses=[status_number("statuses", each) for each in statuses],
+            applicant_reference=applicant_reference,
         )
         if idle_before is not None:
             if idle_before.tzinfo is None:

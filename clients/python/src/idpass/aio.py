@@ -230,10 +230,12 @@ class AsyncIdPassClient:
         statuses: Iterable[AnyStatus] = (),
         idle_before: datetime | None = None,
         idle_for: timedelta | None = None,
+        applicant_reference: str = "",
         timeout: float | None = None,
     ) -> AsyncIterator[IdPass]:
         """As IdPassClient.list."""
-        return self._pages(_calls.Listing(statuses, idle_before, idle_for), timeout)
+        listing = _calls.Listing(statuses, idle_before, idle_for, applicant_reference)
+        return self._pages(listing, timeout)
 
     async def _pages(
         self,

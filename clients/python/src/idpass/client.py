@@ -340,6 +340,7 @@ class IdPassClient:
         statuses: Iterable[AnyStatus] = (),
         idle_before: datetime | None = None,
         idle_for: timedelta | None = None,
+        applicant_reference: str = "",
         timeout: float | None = None,
     ) -> Iterator[IdPass]:
         """Passes, newest first; further pages are requested as they are needed.
@@ -350,6 +351,7 @@ class IdPassClient:
             statuses: only passes in one of these statuses, up to 50 entries; empty means any.
             idle_before: only passes whose status has not changed since; with a time zone.
             idle_for: the same, counted back from now.
+            applicant_reference: only passes with exactly this one; empty means any.
             timeout: time limit of a page, seconds, restarted after each delay that an overloaded
                 server asks for; the client's if None.
 
@@ -357,7 +359,8 @@ class IdPassClient:
             ValueError: both idle_before and idle_for are given, or idle_before has no time zone.
             IdPassError: see idpass.errors.
         """
-        return self._pages(_calls.Listing(statuses, idle_before, idle_for), timeout)
+        listing = _calls.Listing(statuses, idle_before, idle_for, applicant_reference)
+        return self._pages(listing, timeout)
 
     def _pages(self, listing: _calls.Listing, timeout: float | None) -> Iterator[IdPass]:
         while not listing.done:

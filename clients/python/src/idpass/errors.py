@@ -7,7 +7,7 @@
     ├── PermissionDenied          the credentials do not permit this
     │   └── AccountDisabled       nothing of the account can be changed
     ├── NotFound                  the account has no such pass or webhook
-    ├── FailedPrecondition        the state of the pass, server or database does not allow it
+    ├── FailedPrecondition        the state of the pass, the server or the history does not allow it
     │   ├── PassEnded             its status can no longer change
     │   │   ├── AlreadyCancelled  with the outcome of the cancellation
     │   │   ├── Complete
@@ -137,7 +137,7 @@ class NotFound(IdPassError):
 
 
 class FailedPrecondition(IdPassError):
-    """The state of the pass, of the server, or of the database does not allow it."""
+    """The state of the pass, of the server, or of the database's history does not allow it."""
 
 
 class PassEnded(FailedPrecondition):
