@@ -26,6 +26,7 @@ from kit.support import DAY_US, Process, cli, make_accounts, process
 HERE: Final = "docs/test_commands.py::"
 README: Final = "docs/test_docs.py::"
 TLS: Final = "security/test_dev_certs.py::test_the_security_page_shows_how_tls_is_tried"
+LITESTREAM: Final = "prove/test_litestream.py"
 SUPPORT: Final = "docs/test_support.py::test_what_is_shown_is_printed"
 
 HOW: Final = {
@@ -42,11 +43,15 @@ HOW: Final = {
         "export IDPASS_DB": f"{HERE}test_operating_from_the_start_to_a_restored_backup",
         "idpass-server serve": f"{HERE}test_operating_from_the_start_to_a_restored_backup",
         "idpass-server account": f"{HERE}test_operating_from_the_start_to_a_restored_backup",
-        "umask 077": f"{HERE}test_operating_from_the_start_to_a_restored_backup",
-        "rm -f": f"{HERE}test_operating_from_the_start_to_a_restored_backup",
         "idpass-server migrate": f"{HERE}test_operating_from_the_start_to_a_restored_backup",
         "idpass-server audit": f"{HERE}test_operating_from_the_start_to_a_restored_backup",
         "curl --fail": f"{HERE}test_operating_from_the_start_to_a_restored_backup",
+    },
+    "keeping.md": {
+        "idpass-server backup": f"{HERE}test_operating_from_the_start_to_a_restored_backup",
+        "idpass-server restore": f"{HERE}test_operating_from_the_start_to_a_restored_backup",
+        "litestream restore": f"not run: {LITESTREAM} does the same elsewhere",
+        "idpass-server new-history": "not run: operations/test_backup.py runs it on both stores",
     },
     "security.md": {
         "idpass-server token": f"{HERE}test_a_tokens_digest_is_what_sha256sum_says",
@@ -162,7 +167,11 @@ def test_operating_from_the_start_to_a_restored_backup(tmp_path: Path) -> None:
     page = "operating.md"
     for name in ("lib", "etc"):
         (tmp_path / name).mkdir()
-    places = {"/var/lib/idpass": str(tmp_path / "lib"), "/etc/idpass": str(tmp_path / "etc")}
+    places = {
+        "/var/lib/idpass": str(tmp_path / "lib"),
+        "/etc/idpass": str(tmp_path / "etc"),
+        "/var/backups": str(tmp_path),
+    }
     url = f"sqlite:///{tmp_path}/lib/idpass.db"
     shell = Shell(tmp_path, places, {"IDPASS_DB": url})
     shell.run(command(page, "export IDPASS_DB"))
@@ -177,9 +186,8 @@ def test_operating_from_the_start_to_a_restored_backup(tmp_path: Path) -> None:
         asked = shell.run(command(page, "curl --fail")).stdout
         assert asked.startswith("[+] ")
         assert asked.endswith("serving\n")
-        shell.run(command(page, "umask 077"))
-        assert (tmp_path / "lib/backup.db").stat().st_mode & 0o777 == 0o600
-    shell.run(command(page, "rm -f"))
+        shell.run(command("keeping.md", "idpass-server backup"))
+    shell.run(command("keeping.md", "idpass-server restore"))
     assert "up to date" in shell.run(command(page, "idpass-server migrate")).stdout
     assert "all is well: 2 accounts" in shell.run(command(page, "idpass-server audit")).stdout
 
