@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import functools
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import grpc
 import structlog
@@ -28,7 +28,7 @@ from idpass_server.hosting.health import check_store
 from idpass_server.hosting.listening import bind, serve_pages
 from idpass_server.hosting.reloading import Reloading
 from idpass_server.store import StoreBroken
-from idpass_server.store.opening import open_store
+from idpass_server.store.opening import check_store_fits, open_store
 from idpass_server.urls import shown_url
 
 HANG_UP_S: Final = 0.5
@@ -37,6 +37,18 @@ CLOSE_S: Final = 5.0
 """Time for the store to finish what was submitted and to close, seconds."""
 
 Ready = Callable[[Readiness], Awaitable[None]]
+
+
+class Before(Protocol):
+    """The server that another one takes over from."""
+
+    async def ready(self) -> None:
+        """Says that the other could serve, and returns when this one is about to stop."""
+
+    async def let_go(self) -> None:
+        """Says that new connections go to the other; returns when the database is closed."""
+
+
 log = structlog.get_logger()
 
 
@@ -50,6 +62,7 @@ class Server:
         settings: checked already.
         clock: the server's time; None for the machine's.
         also_on: another address to serve, in plain text: a `unix:` socket for the gateway.
+        before: the server that this one takes over from; None for none.
 
     Attributes:
         readiness: where each part reports whether changes can be stored.
@@ -65,15 +78,23 @@ class Server:
     """
 
     def __init__(
-        self, settings: Settings, clock: Clock | None = None, *, also_on: str | None = None
+        self,
+        settings: Settings,
+        clock: Clock | None = None,
+        *,
+        also_on: str | None = None,
+        before: Before | None = None,
     ) -> None:
         self._settings = settings
         self._also_on = also_on
+        self._before = before
         self._clock = clock or Clock()
         self.readiness = Readiness()
         self._stopping = asyncio.Event()
+        self._succeeded = False
         self._broken = False
         self._failed: str | None = None
+        self._unix: unix_sockets.UnixSocket | None = None
         self._pages = contextlib.ExitStack()
         self.listens: dict[str, str] = {}
         self._tasks: list[asyncio.Task[None]] = []
@@ -88,12 +109,24 @@ class Server:
         Returns:
             the address, with the port that was taken.
         """
-        credentials = trust.credentials(self._settings, self._reloading)
-        await self._open_store()
+        settings, before = self._settings, self._before
+        credentials = trust.credentials(settings, self._reloading)
+        shares_port = settings.workers > 1 or before is not None
+        self._grpc = wiring.server(settings, shares_port=shares_port)
+        try:
+            if before is not None:
+                await self._take_over(before, credentials)
+            await self._open_store()
+        except BaseException:
+            self._pages.close()
+            raise
         try:
             await self._begin_clock()
             await self._wire()
-            await self._listen(credentials)
+            if before is None:
+                self._listen(credentials)
+                self._publish()
+            await self._open_pages()
             if ready is not None:
                 await ready(self.readiness)
         except BaseException:
@@ -104,6 +137,18 @@ class Server:
         if ready is None:
             log.info("serving", listen=self.address, db=shown_url(self._settings.db))
         return self.address
+
+    async def _take_over(self, before: Before, credentials: grpc.ServerCredentials | None) -> None:
+        """Does what can be done, and may fail, while the server before this one still serves.
+
+        From then on new connections wait here.
+        """
+        await asyncio.to_thread(check_store_fits, self._settings.db)
+        await trust.check_callers(self._settings)
+        self._listen(credentials)
+        await before.ready()
+        self._publish()
+        await before.let_go()
 
     async def _open_store(self) -> None:
         settings = self._settings
@@ -136,11 +181,11 @@ class Server:
             on_change=self._recheck,
         )
         behind = wiring.Behind(self._store, self._engine, self._reads, self.readiness)
-        service = wiring.service(self._settings, identity, behind)
-        self._grpc, self._calls, self._watchers, self._health, self._metrics = service
+        service = wiring.service(self._settings, self._grpc, identity, behind)
+        self._calls, self._watchers, self._health, self._metrics = service
 
-    async def _listen(self, credentials: grpc.ServerCredentials | None) -> None:
-        """Opens every address. Calls wait there until gRPC starts."""
+    def _listen(self, credentials: grpc.ServerCredentials | None) -> None:
+        """Opens gRPC's addresses. Calls wait there until it starts."""
         settings = self._settings
         path = addresses.unix_path(settings.listen)
         if path is None:
@@ -148,10 +193,17 @@ class Server:
             self.address = addresses.join(host, bind(self._grpc, settings.listen, credentials))
         else:
             bound = functools.partial(bind, self._grpc, credentials=credentials)
-            self._pages.enter_context(unix_sockets.listening(path, bound, takes_over=False))
+            self._unix = self._pages.enter_context(unix_sockets.UnixSocket(path, bound))
             self.address = f"unix:{path}"
         if self._also_on is not None:
             bind(self._grpc, self._also_on)
+
+    def _publish(self) -> None:
+        if self._unix is not None:
+            self._unix.publish(takes_over=self._before is not None)
+
+    async def _open_pages(self) -> None:
+        settings = self._settings
         for name, listen, answers in (
             ("metrics", settings.metrics, pages.metrics(self._metrics.registry)),
             ("probe", settings.probe, pages.probe(self.readiness.checks)),
@@ -196,8 +248,14 @@ class Server:
             self.readiness.set(DRAINING, "the server is stopping")
             self._watchers.close()
 
-    def stop(self) -> None:
-        """Asks the server to stop, which `wait` carries out."""
+    def stop(self, *, succeeded: bool = False) -> None:
+        """Asks the server to stop, which `wait` carries out.
+
+        Args:
+            succeeded: another server answers at the address already, so that no call needs to be
+                refused.
+        """
+        self._succeeded = succeeded
         self._stopping.set()
 
     async def reload(self) -> None:
@@ -232,7 +290,7 @@ class Server:
         """Lets calls in flight finish, and closes the connections."""
         patience_s = 0.0 if self._broken else self._settings.drain_s
         if patience_s:
-            await self._calls.drain()
+            await self._calls.drain(refuse=not self._succeeded)
         finishing = asyncio.create_task(self._grpc.stop(patience_s + HANG_UP_S))
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._calls.finished(), patience_s)

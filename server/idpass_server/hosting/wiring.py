@@ -39,20 +39,32 @@ class Behind(NamedTuple):
 
 
 class Service(NamedTuple):
-    """A gRPC server that has no port yet, and the parts of it that have a life of their own."""
+    """The parts of a service that have a life of their own."""
 
-    grpc: grpc.aio.Server
     calls: Calls
     watchers: Watchers
     health: Health
     metrics: Metrics
 
 
-def service(settings: Settings, identity: Identity, behind: Behind) -> Service:
-    """Makes a service.
+def server(settings: Settings, *, shares_port: bool) -> grpc.aio.Server:
+    """Makes a gRPC server that has neither a port nor a service yet.
 
     Args:
         settings: its limits.
+        shares_port: whether another process listens on its port meanwhile.
+    """
+    # maximum_concurrent_rpcs is left alone: it costs each call 7 %, and `Calls` and `Watchers`
+    # have limits whose refusals say more.
+    return grpc.aio.server(options=options(settings, shares_port=shares_port))
+
+
+def service(settings: Settings, to: grpc.aio.Server, identity: Identity, behind: Behind) -> Service:
+    """Adds the services to a gRPC server.
+
+    Args:
+        settings: their limits.
+        to: the server, which has not been started.
         identity: how callers are known.
         behind: what it stands on.
     """
@@ -75,7 +87,11 @@ def service(settings: Settings, identity: Identity, behind: Behind) -> Service:
     )
     health = Health(behind.readiness)
     _show(metrics, calls, watchers, behind)
-    return Service(_server(settings, servicer, calls, health), calls, watchers, health, metrics)
+    to.add_generic_rpc_handlers((methods.handlers(servicer, calls),))
+    health_pb2_grpc.add_HealthServicer_to_server(health, to)
+    if settings.reflects:
+        reflection.enable(to)
+    return Service(calls, watchers, health, metrics)
 
 
 def _show(metrics: Metrics, calls: Calls, watchers: Watchers, behind: Behind) -> None:
@@ -93,16 +109,3 @@ def _show(metrics: Metrics, calls: Calls, watchers: Watchers, behind: Behind) ->
         lambda: watchers.lag_events_max,
     )
     metrics.gauge("pending_commands", "Changes waiting to be stored", lambda: behind.engine.pending)
-
-
-def _server(
-    settings: Settings, servicer: IdPassServicer, calls: Calls, health: Health
-) -> grpc.aio.Server:
-    # maximum_concurrent_rpcs is left alone: it costs each call 7 %, and `Calls` and `Watchers`
-    # have limits whose refusals say more.
-    server = grpc.aio.server(options=options(settings))
-    server.add_generic_rpc_handlers((methods.handlers(servicer, calls),))
-    health_pb2_grpc.add_HealthServicer_to_server(health, server)
-    if settings.reflects:
-        reflection.enable(server)
-    return server

@@ -28,8 +28,9 @@ from idpass_server.engine.readiness import DRAINING, Check
 from idpass_server.failures import OperatorError
 from idpass_server.hosting.listening import serve_pages
 from idpass_server.hosting.pages import probe
+from idpass_server.processes.ending import EXIT_S
 from idpass_server.processes.reserving import reserve
-from idpass_server.processes.running import EXIT_S, STOP, WAY_OUT_S
+from idpass_server.processes.running import STOP, WAY_OUT_S
 from idpass_server.processes.systemd import Systemd
 from idpass_server.processes.terminal import Terminal
 from idpass_server.processes.worker import CHECKS, EXIT_MAY_NOT_SERVE, GO, READY, Start

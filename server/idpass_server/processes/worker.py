@@ -19,7 +19,7 @@ from idpass_server import logs
 from idpass_server.config import Settings
 from idpass_server.engine.readiness import Readiness
 from idpass_server.failures import OperatorError
-from idpass_server.processes import running
+from idpass_server.processes import ending, running
 from idpass_server.store.schema import SchemaOutdated, SchemaTooNew
 
 READY: Final = b"ready\n"
@@ -90,14 +90,14 @@ async def _work() -> int:
         writer.close()
         await writer.wait_closed()
         return EXIT_MAY_NOT_SERVE if isinstance(error, MAY_NOT_SERVE) else 1
-    return 0 if healthy else running.EXIT_STORE_BROKEN
+    return 0 if healthy else ending.EXIT_STORE_BROKEN
 
 
 def main() -> None:
     # The supervisor may pass these on at any time, and by default they would end the process.
-    for number in (signal.SIGHUP, signal.SIGUSR1):
+    for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)
-    sys.exit(running.run(_work()))
+    sys.exit(ending.run(_work()))
 
 
 if __name__ == "__main__":
