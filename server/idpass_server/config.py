@@ -12,7 +12,7 @@ from typing import Final
 from idpass_server import addresses
 from idpass_server.addresses import is_loopback
 from idpass_server.failures import BadSetting
-from idpass_server.options import Option, option
+from idpass_server.options import Option, option, parse_duration
 from idpass_server.urls import sqlite_path
 
 _MAX_INT: Final = 2**31 - 1
@@ -244,6 +244,13 @@ class Settings:
         "Enable gRPC server reflection, or disable it with --no-reflection. Enabled by default "
         "without a callers file.",
     )
+    erase_after: str | None = option(
+        "--erase-after",
+        None,
+        "AGE",
+        "Erase applicant references and notes of passes that ended longer ago, such as 400d or "
+        "36h, a few a second. Without it only `idpass-server erase` does.",
+    )
     log_level: str = option(
         "--log-level",
         "info",
@@ -272,7 +279,17 @@ class Settings:
             )
         if self.workers > 1:
             self._check_workers()
+        if self.erase_after is not None:
+            self._check_erase_after(self.erase_after)
         sqlite_path(self.db)
+
+    def _check_erase_after(self, age: str) -> None:
+        if self.sandbox:
+            raise BadSetting("--erase-after cannot be used with --sandbox: its data are mock")
+        try:
+            parse_duration(age)
+        except ValueError as error:
+            raise BadSetting(f"--erase-after {error}") from error
 
     def _check_metrics(self, metrics: str) -> None:
         host, _ = addresses.split(metrics)
@@ -341,6 +358,11 @@ class Settings:
     def creates(self) -> bool:
         """Whether a missing SQLite database is created: for a trial, or on request."""
         return self.create or self.callers is None
+
+    @property
+    def erase_after_s(self) -> int | None:
+        """Age at which a pass that has ended is erased, seconds; None for never."""
+        return None if self.erase_after is None else parse_duration(self.erase_after)
 
     @property
     def max_http_connections(self) -> int:

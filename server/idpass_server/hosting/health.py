@@ -13,7 +13,7 @@ import grpc
 import structlog
 from grpc_health.v1 import health_pb2
 
-from idpass_server.api.wire import SERVICE
+from idpass_server.api.wire import SERVICES
 from idpass_server.engine.readiness import Readiness
 from idpass_server.engine.writes import Engine
 from idpass_server.rules.refusals import StoreUnavailable
@@ -73,7 +73,7 @@ class Health:
     async def List(self, _request: Any, _context: Any) -> health_pb2.HealthListResponse:
         statuses = {
             name: health_pb2.HealthCheckResponse(status=self._status(name))
-            for name in ("", SERVICE, LIVENESS)
+            for name in ("", *SERVICES, LIVENESS)
         }
         return health_pb2.HealthListResponse(statuses=statuses)
 
@@ -114,6 +114,6 @@ class Health:
     def _status(self, name: str) -> int:
         if name == LIVENESS:
             return SERVING
-        if name not in {"", SERVICE}:
+        if name not in {"", *SERVICES}:
             return SERVICE_UNKNOWN
         return SERVING if self._readiness.ready else NOT_SERVING

@@ -18,6 +18,7 @@ import structlog
 from idpass_server import addresses
 from idpass_server.config import Settings
 from idpass_server.engine.clock import Clock
+from idpass_server.engine.eraser import Eraser
 from idpass_server.engine.readiness import DRAINING, Readiness
 from idpass_server.engine.reads import Reads
 from idpass_server.engine.sweeper import Sweeper
@@ -180,7 +181,7 @@ class Server:
             self._reads,
             on_change=self._recheck,
         )
-        behind = wiring.Behind(self._store, self._engine, self._reads, self.readiness)
+        behind = wiring.Behind(self._store, self._engine, self._reads, self.readiness, self._clock)
         service = wiring.service(self._settings, self._grpc, identity, behind)
         self._calls, self._watchers, self._health, self._metrics = service
 
@@ -227,6 +228,9 @@ class Server:
         self._run("check of the store", check_store(self._engine, self.readiness))
         self._run("sweeper", sweeper.run())
         self._run("reloading", self._reloading.run())
+        if (age_s := self._settings.erase_after_s) is not None:
+            eraser = Eraser(self._store, self._reads, self._engine, self._clock, age_s=age_s)
+            self._run("eraser", eraser.run())
 
     def _run(self, part: str, work: Coroutine[Any, Any, None]) -> None:
         """Runs a part beside the calls; if it ends, the server stops."""

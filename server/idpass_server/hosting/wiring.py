@@ -5,14 +5,16 @@ from typing import NamedTuple
 import grpc
 from grpc_health.v1 import health_pb2_grpc
 
-from idpass_server.api import methods
+from idpass_server.api import methods, wire
 from idpass_server.api.calls import Calls
 from idpass_server.api.identity import Identity
 from idpass_server.api.metrics import Metrics
 from idpass_server.api.rate import Limit
 from idpass_server.api.servicer import IdPassServicer
 from idpass_server.api.watch import Watchers
+from idpass_server.api.webhook_servicer import WebhookServicer
 from idpass_server.config import Settings
+from idpass_server.engine.clock import Clock
 from idpass_server.engine.readiness import Readiness
 from idpass_server.engine.reads import Reads
 from idpass_server.engine.writes import Engine
@@ -30,12 +32,14 @@ class Behind(NamedTuple):
         engine: stores changes.
         reads: read.
         readiness: told by the health service.
+        clock: the server's time.
     """
 
     store: Store
     engine: Engine
     reads: Reads
     readiness: Readiness
+    clock: Clock
 
 
 class Service(NamedTuple):
@@ -85,9 +89,15 @@ def service(settings: Settings, to: grpc.aio.Server, identity: Identity, behind:
     servicer = IdPassServicer(
         engine=behind.engine, reads=behind.reads, watchers=watchers, metrics=metrics
     )
+    webhook_servicer = WebhookServicer(None, behind.clock)
     health = Health(behind.readiness)
     _show(metrics, calls, watchers, behind)
-    to.add_generic_rpc_handlers((methods.handlers(servicer, calls),))
+    to.add_generic_rpc_handlers(
+        (
+            methods.handlers(wire.ID_PASSES, servicer, calls),
+            methods.handlers(wire.WEBHOOKS, webhook_servicer, calls),
+        )
+    )
     health_pb2_grpc.add_HealthServicer_to_server(health, to)
     if settings.reflects:
         reflection.enable(to)

@@ -26,23 +26,23 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from idpass.v1 import id_pass_pb2 as idpass_dot_v1_dot_id__pass__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17idpass/v1/webhook.proto\x12\tidpass.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17idpass/v1/id_pass.proto\"\x8c\x04\n\x07Webhook\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0b\n\x03url\x18\x02 \x01(\t\x12)\n\x08statuses\x18\x03 \x03(\x0e\x32\x17.idpass.v1.IdPassStatus\x12&\n\x05state\x18\x04 \x01(\x0e\x32\x17.idpass.v1.WebhookState\x12\x33\n\x0cpause_reason\x18\x05 \x01(\x0e\x32\x1d.idpass.v1.WebhookPauseReason\x12.\n\npause_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x18\n\x10settled_sequence\x18\x07 \x01(\x03\x12/\n\x0b\x63reate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06\x63\x61ller\x18\n \x01(\t\x12\x35\n\x11last_success_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\rfailing_since\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12:\n\x16old_secret_expire_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x84\x02\n\x0fWebhookDelivery\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12\x12\n\nid_pass_id\x18\x02 \x01(\t\x12\x0c\n\x04type\x18\x03 \x01(\t\x12\x12\n\nmessage_id\x18\x04 \x01(\t\x12.\n\x05state\x18\x05 \x01(\x0e\x32\x1f.idpass.v1.WebhookDeliveryState\x12\x35\n\x11next_attempt_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rattempt_count\x18\x07 \x01(\x05\x12+\n\x08\x61ttempts\x18\x08 \x03(\x0b\x32\x19.idpass.v1.WebhookAttempt\"\x83\x01\n\x0eWebhookAttempt\x12(\n\x04time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0b\x64uration_ms\x18\x02 \x01(\x05\x12\x13\n\x0bstatus_code\x18\x03 \x01(\x05\x12\r\n\x05\x65rror\x18\x04 \x01(\t\x12\x0e\n\x06\x61nswer\x18\x05 \x01(\t*a\n\x0cWebhookState\x12\x1d\n\x19WEBHOOK_STATE_UNSPECIFIED\x10\x00\x12\x18\n\x14WEBHOOK_STATE_ACTIVE\x10\x01\x12\x18\n\x14WEBHOOK_STATE_PAUSED\x10\x02*\x9f\x01\n\x12WebhookPauseReason\x12$\n WEBHOOK_PAUSE_REASON_UNSPECIFIED\x10\x00\x12\"\n\x1eWEBHOOK_PAUSE_REASON_REQUESTED\x10\x01\x12\x1d\n\x19WEBHOOK_PAUSE_REASON_GONE\x10\x02\x12 \n\x1cWEBHOOK_PAUSE_REASON_FAILING\x10\x03*\xad\x01\n\x14WebhookDeliveryState\x12&\n\"WEBHOOK_DELIVERY_STATE_UNSPECIFIED\x10\x00\x12\"\n\x1eWEBHOOK_DELIVERY_STATE_PENDING\x10\x01\x12$\n WEBHOOK_DELIVERY_STATE_DELIVERED\x10\x02\x12#\n\x1fWEBHOOK_DELIVERY_STATE_GIVEN_UP\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17idpass/v1/webhook.proto\x12\tidpass.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17idpass/v1/id_pass.proto\"\xd2\x03\n\x07Webhook\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0b\n\x03url\x18\x02 \x01(\t\x12)\n\x08statuses\x18\x03 \x03(\x0e\x32\x17.idpass.v1.IdPassStatus\x12&\n\x05state\x18\x04 \x01(\x0e\x32\x17.idpass.v1.WebhookState\x12\x33\n\x0cpause_reason\x18\x05 \x01(\x0e\x32\x1d.idpass.v1.WebhookPauseReason\x12\x0e\n\x06\x63ursor\x18\x06 \x01(\x03\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06\x63\x61ller\x18\t \x01(\t\x12\x35\n\x11last_success_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\rfailing_since\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12:\n\x16old_secret_expire_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x84\x02\n\x0fWebhookDelivery\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12\x12\n\nid_pass_id\x18\x02 \x01(\t\x12\x0c\n\x04type\x18\x03 \x01(\t\x12\x12\n\nmessage_id\x18\x04 \x01(\t\x12.\n\x05state\x18\x05 \x01(\x0e\x32\x1f.idpass.v1.WebhookDeliveryState\x12\x35\n\x11next_attempt_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rattempt_count\x18\x07 \x01(\x05\x12+\n\x08\x61ttempts\x18\x08 \x03(\x0b\x32\x19.idpass.v1.WebhookAttempt\"\x83\x01\n\x0eWebhookAttempt\x12(\n\x04time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0b\x64uration_ms\x18\x02 \x01(\x05\x12\x13\n\x0bstatus_code\x18\x03 \x01(\x05\x12\r\n\x05\x65rror\x18\x04 \x01(\t\x12\x0e\n\x06\x61nswer\x18\x05 \x01(\t*a\n\x0cWebhookState\x12\x1d\n\x19WEBHOOK_STATE_UNSPECIFIED\x10\x00\x12\x18\n\x14WEBHOOK_STATE_ACTIVE\x10\x01\x12\x18\n\x14WEBHOOK_STATE_PAUSED\x10\x02*\x9f\x01\n\x12WebhookPauseReason\x12$\n WEBHOOK_PAUSE_REASON_UNSPECIFIED\x10\x00\x12\"\n\x1eWEBHOOK_PAUSE_REASON_REQUESTED\x10\x01\x12\x1d\n\x19WEBHOOK_PAUSE_REASON_GONE\x10\x02\x12 \n\x1cWEBHOOK_PAUSE_REASON_FAILING\x10\x03*\xad\x01\n\x14WebhookDeliveryState\x12&\n\"WEBHOOK_DELIVERY_STATE_UNSPECIFIED\x10\x00\x12\"\n\x1eWEBHOOK_DELIVERY_STATE_PENDING\x10\x01\x12$\n WEBHOOK_DELIVERY_STATE_DELIVERED\x10\x02\x12#\n\x1fWEBHOOK_DELIVERY_STATE_GIVEN_UP\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'idpass.v1.webhook_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_WEBHOOKSTATE']._serialized_start=1020
-  _globals['_WEBHOOKSTATE']._serialized_end=1117
-  _globals['_WEBHOOKPAUSEREASON']._serialized_start=1120
-  _globals['_WEBHOOKPAUSEREASON']._serialized_end=1279
-  _globals['_WEBHOOKDELIVERYSTATE']._serialized_start=1282
-  _globals['_WEBHOOKDELIVERYSTATE']._serialized_end=1455
+  _globals['_WEBHOOKSTATE']._serialized_start=962
+  _globals['_WEBHOOKSTATE']._serialized_end=1059
+  _globals['_WEBHOOKPAUSEREASON']._serialized_start=1062
+  _globals['_WEBHOOKPAUSEREASON']._serialized_end=1221
+  _globals['_WEBHOOKDELIVERYSTATE']._serialized_start=1224
+  _globals['_WEBHOOKDELIVERYSTATE']._serialized_end=1397
   _globals['_WEBHOOK']._serialized_start=97
-  _globals['_WEBHOOK']._serialized_end=621
-  _globals['_WEBHOOKDELIVERY']._serialized_start=624
-  _globals['_WEBHOOKDELIVERY']._serialized_end=884
-  _globals['_WEBHOOKATTEMPT']._serialized_start=887
-  _globals['_WEBHOOKATTEMPT']._serialized_end=1018
+  _globals['_WEBHOOK']._serialized_end=563
+  _globals['_WEBHOOKDELIVERY']._serialized_start=566
+  _globals['_WEBHOOKDELIVERY']._serialized_end=826
+  _globals['_WEBHOOKATTEMPT']._serialized_start=829
+  _globals['_WEBHOOKATTEMPT']._serialized_end=960
 # @@protoc_insertion_point(module_scope)

@@ -112,8 +112,7 @@ class Webhook(_message.Message):
     STATUSES_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
     PAUSE_REASON_FIELD_NUMBER: _builtins.int
-    PAUSE_TIME_FIELD_NUMBER: _builtins.int
-    SETTLED_SEQUENCE_FIELD_NUMBER: _builtins.int
+    CURSOR_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
     CALLER_FIELD_NUMBER: _builtins.int
@@ -128,17 +127,15 @@ class Webhook(_message.Message):
     """Whether events are delivered."""
     pause_reason: Global___WebhookPauseReason.ValueType
     """Why it is paused."""
-    settled_sequence: _builtins.int
-    """Every event up to this sequence has been delivered, given up, or is not wanted."""
+    cursor: _builtins.int
+    """Sequence of the newest event that was taken up: it and those before it are
+    delivered, given up, not wanted, or pending.
+    """
     caller: _builtins.str
-    """Name of the caller who last changed it."""
+    """Name of the caller who created it."""
     @_builtins.property
     def statuses(self) -> _containers.RepeatedScalarFieldContainer[_id_pass_pb2.IdPassStatus.ValueType]:
         """The statuses whose events are sent; empty for all."""
-
-    @_builtins.property
-    def pause_time(self) -> _timestamp_pb2.Timestamp:
-        """When it was paused; not set while it is active."""
 
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
@@ -170,8 +167,7 @@ class Webhook(_message.Message):
         statuses: _abc.Iterable[_id_pass_pb2.IdPassStatus.ValueType] | None = ...,
         state: Global___WebhookState.ValueType = ...,
         pause_reason: Global___WebhookPauseReason.ValueType = ...,
-        pause_time: _timestamp_pb2.Timestamp | None = ...,
-        settled_sequence: _builtins.int = ...,
+        cursor: _builtins.int = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
         caller: _builtins.str = ...,
@@ -179,9 +175,9 @@ class Webhook(_message.Message):
         failing_since: _timestamp_pb2.Timestamp | None = ...,
         old_secret_expire_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "failing_since", b"failing_since", "last_success_time", b"last_success_time", "old_secret_expire_time", b"old_secret_expire_time", "pause_time", b"pause_time", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "failing_since", b"failing_since", "last_success_time", b"last_success_time", "old_secret_expire_time", b"old_secret_expire_time", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["caller", b"caller", "create_time", b"create_time", "failing_since", b"failing_since", "id", b"id", "last_success_time", b"last_success_time", "old_secret_expire_time", b"old_secret_expire_time", "pause_reason", b"pause_reason", "pause_time", b"pause_time", "settled_sequence", b"settled_sequence", "state", b"state", "statuses", b"statuses", "update_time", b"update_time", "url", b"url"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["caller", b"caller", "create_time", b"create_time", "cursor", b"cursor", "failing_since", b"failing_since", "id", b"id", "last_success_time", b"last_success_time", "old_secret_expire_time", b"old_secret_expire_time", "pause_reason", b"pause_reason", "state", b"state", "statuses", b"statuses", "update_time", b"update_time", "url", b"url"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
