@@ -62,6 +62,12 @@ NEXT: Final = {
 """The next version of the program: its schema has a table more."""
 
 
+BROKEN: Final = {
+    "processes/running.py": ("import asyncio\n", "raise ImportError('a broken installation')\n"),
+}
+"""A version that does not start."""
+
+
 def unpack_released(folder: Path) -> dict[str, str] | None:
     """Unpacks the last released version.
 

@@ -15,7 +15,7 @@ from idpass import IdPassClient
 from idpass_server.store.sqlite.file import sqlite3
 from kit.http import listed
 from kit.support import Process, cli, problems, process
-from kit.versions import NEXT, Installed
+from kit.versions import BROKEN, NEXT, Installed
 
 
 @pytest.fixture
@@ -69,9 +69,6 @@ def test_the_next_process_takes_over_and_callers_see_nothing(db: Path) -> None:
         end_successor(server, pid)
 
 
-BROKEN = {
-    "processes/running.py": ("import asyncio\n", "raise ImportError('a broken installation')\n"),
-}
 FAILING_LATE = {
     "store/sqlite/store.py": (
         "        self._path = path\n",
