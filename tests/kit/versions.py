@@ -13,6 +13,8 @@ from kit.paths import ROOT
 
 RELEASED: Final = "99c2664fdfa02f5942a5cafa729d92c386a4bb2c"
 """The commit of version 0.1.0."""
+BESIDE: Final = "468976b65d1b461e0d9195291d801f6998244fa4"
+"""A commit whose program may serve a database of this one, and knows fewer migrations."""
 PACKAGE: Final = ROOT / "server" / "idpass_server"
 
 
@@ -68,15 +70,15 @@ BROKEN: Final = {
 """A version that does not start."""
 
 
-def unpack_released(folder: Path) -> dict[str, str] | None:
-    """Unpacks the last released version.
+def unpack(commit: str, folder: Path) -> dict[str, str] | None:
+    """Unpacks an earlier version.
 
     Returns:
         the environment in which `python -m idpass_server` is that; None where its commit is not at
         hand, as in a clone that is not full.
     """
     archive = subprocess.run(
-        ["git", "archive", RELEASED, "server", "clients/python/src"],
+        ["git", "archive", commit, "server", "clients/python/src"],
         capture_output=True,
         cwd=ROOT,
         check=False,
