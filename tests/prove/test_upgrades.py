@@ -38,7 +38,7 @@ from kit.support import (
     report,
 )
 from kit.versions import BESIDE, unpack
-from kit.witness import Witness, callers, check
+from kit.witness import Call, Witness, callers, check
 
 KINDS = {
     "sqlite": (),
@@ -191,20 +191,24 @@ def test_the_version_before_serves_beside_this_one(
             with callers(new.address, witnesses[1], 3):
                 for witness in witnesses:
                     witness.wait_for_answers(count)
-                # What one version has answered, the other answers again.
-                made = [witness.take() for witness in witnesses]
-                check(new, made[0])
-                check(old, made[1])
             old_clients.end()
+        # What one version has answered, the other answers again.
+        made = [some(witness.take()) for witness in witnesses]
+        check(new, made[0])
+        check(old, made[1])
         old.signal()
         assert old.wait() == 0
-        check(new, witnesses[0].take())
-        check(new, witnesses[1].take())
+        check(new, made[1])
         new_clients.wait_for_more()
         new_clients.end()
         for pass_id in old_clients.cancelled + new_clients.cancelled:
             assert new.get(pass_id).status == STATUS["cancelled"]
     assert problems(postgres_url) == []
+
+
+def some(calls: list[Call]) -> list[Call]:
+    """A sample of them; all, where there are few."""
+    return calls[:: max(1, len(calls) // times(40, 200))]
 
 
 def set_slots_with(version: dict[str, str], url: str) -> None:
@@ -223,7 +227,7 @@ def test_a_file_goes_to_the_next_version_and_back(tmp_path: Path, before: dict[s
             witness = Witness(turn)
             with callers(server.address, witness, 3):
                 witness.wait_for_answers(times(20, 20))
-            answers.append(witness.take())
+            answers.append(some(witness.take()))
             sequences = [event.sequence for event in server.events()]
             assert sequences == list(range(1, len(sequences) + 1))
             server.signal()
