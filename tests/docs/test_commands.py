@@ -50,6 +50,9 @@ HOW: Final = {
         "idpass-server serve": TLS,
         "idpass --address": TLS,
     },
+    "webhooks.md": {
+        "idpass-server webhook-key": "webhooks/test_key.py::test_a_key_is_made_for_its_owner_alone",
+    },
     "postgresql.md": {
         "createdb": f"{HERE}test_postgresql_from_createdb_to_workers",
         "idpass-server serve": f"{HERE}test_postgresql_from_createdb_to_workers",
@@ -67,6 +70,10 @@ HOW: Final = {
     "support.md": {
         "$ idpass-server account list": SUPPORT,
         "$ idpass-server admin-log": SUPPORT,
+        "$ idpass-server pass show": SUPPORT,
+        "$ idpass-server pass find": SUPPORT,
+        "$ idpass-server report refunds": SUPPORT,
+        "eval": "operations/test_support.py::test_the_documented_lines_complete_in_bash",
     },
     "CONTRIBUTING.md": {
         "make setup": "not run: each takes minutes; that the targets exist is tested",

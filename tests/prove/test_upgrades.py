@@ -219,11 +219,11 @@ def set_slots_with(version: dict[str, str], url: str) -> None:
 def test_a_file_goes_to_the_next_version_and_back(tmp_path: Path, before: dict[str, str]) -> None:
     """Back as long as no migration has been contracted; what was answered is still the answer."""
     db = tmp_path / "idpass.db"
-    answers = []
+    answers: list[list[Call]] = []
     for turn, env in enumerate([before, {}, before, {}]):
         with process(db, env=env) as server:
-            for witness in answers:
-                check(server, witness)
+            for made in answers:
+                check(server, made)
             witness = Witness(turn)
             with callers(server.address, witness, 3):
                 witness.wait_for_answers(times(20, 20))

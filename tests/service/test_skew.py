@@ -22,7 +22,7 @@ class OldClient:
         image = (ROOT / "protos" / "baseline.binpb").read_bytes()
         self._pool = descriptor_pool.DescriptorPool()
         for file in descriptor_pb2.FileDescriptorSet.FromString(image).file:
-            self._pool.Add(file)  # type: ignore[no-untyped-call]
+            self._pool.Add(file)
         self.methods = self._pool.FindServiceByName("idpass.v1.IdPassService").methods_by_name
 
     def call(self, name: str, **fields: Any) -> Any:
@@ -58,7 +58,7 @@ def test_such_a_client_reads_reasons_that_it_does_not_know_as_text(service: Serv
     old = OldClient(service.channel)
     with pytest.raises(grpc.RpcError) as refused:
         old.call("GetIdPass", id=UNKNOWN_ID)
-    trailing = dict(refused.value.trailing_metadata())  # type: ignore[attr-defined]
+    trailing: dict[str, Any] = dict(refused.value.trailing_metadata() or ())  # type: ignore[arg-type]
     status = status_pb2.Status.FromString(trailing["grpc-status-details-bin"])
     info = error_details_pb2.ErrorInfo()
     assert any(packed.Unpack(info) for packed in status.details)

@@ -5,8 +5,12 @@ from typing import Any
 
 import pytest
 
+from idpass_server.ids import new_uuid
+from idpass_server.rules.webhooks import Attempt, DeliveryState, Webhook
 from idpass_server.store import CannotOpen, copying, opening
-from kit.support import Service, cli, problems, process
+from idpass_server.store.webhooks import Done, Progress
+from kit.serving import url_of
+from kit.support import Service, cli, problems, process, refused
 
 
 @pytest.fixture
@@ -34,6 +38,15 @@ def source(tmp_path: Path) -> Path:
         ).returncode
         == 0
     )
+    store = opening.open_store(f"sqlite:///{db}")
+    webhook = Webhook(
+        *("demo", new_uuid(), "https://example.com/", "", "active", "", 1, 0, 0, 1, "ann", 1, 1)
+    )
+    store.webhooks.create(webhook, 2)
+    done = Done(2, new_uuid(), "id_pass.opened", 1, DeliveryState.PENDING, 1, 2)
+    attempts = [(2, Attempt(1, 1, 2, None, "timeout"))]
+    assert store.webhooks.save([Progress(webhook, [done], attempts)], 1)
+    store.close()
     return db
 
 
@@ -95,7 +108,12 @@ def test_what_is_read_back_otherwise_is_not_committed(
             "passes": "DELETE FROM passes WHERE status = 'failed'",
             "timers": "UPDATE timers SET expire_time_us = expire_time_us + 1",
             "events": "UPDATE events SET caller = 'x' WHERE sequence = 3",
+            "history": "UPDATE history SET begin_time_us = 0",
+            "history_gaps": "INSERT INTO history_gaps VALUES ('demo', 1, 2)",
             "admin_log": "UPDATE admin_log SET who = 'x'",
+            "webhooks": "UPDATE webhooks SET cursor = 1",
+            "webhook_deliveries": "UPDATE webhook_deliveries SET attempts = 5",
+            "webhook_attempts": "DELETE FROM webhook_attempts",
         }
         if args[2].name == table:  # type: ignore[attr-defined]
             args[1].execute(spoilt[table])  # type: ignore[attr-defined]
@@ -143,3 +161,17 @@ def test_a_copy_that_cannot_be_is_said_in_a_line(
     done = cli("copy", "--from", source_url, "--to", target_url, cwd=tmp_path)
     assert (done.returncode, said in done.stderr) == (code, True)
     assert "Traceback" not in done.stderr
+
+
+def test_a_copy_goes_on_with_the_history(source: Path, postgres_db: str) -> None:
+    begun = opening.begin_history(url_of(source))
+    opening.copy_store(url_of(source), postgres_db, lambda _: lambda _: None)
+    service = Service(postgres_db)
+    try:
+        account = service.account()
+        assert (account.history, account.last_sequence) == (begun.id, begun.base_sequence)
+        error = refused(lambda: next(service.watch(after_sequence=begun.base_sequence - 1)))
+        assert error.reason == "HISTORY_LOST"
+    finally:
+        service.stop()
+    assert problems(postgres_db) == []

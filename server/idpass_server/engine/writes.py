@@ -15,13 +15,14 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Final
+from typing import Any, Final, TypeVar
 
 import structlog
 
 from idpass_server.engine.busy import PAUSE_S, BusyAccounts
 from idpass_server.engine.clock import Clock
-from idpass_server.engine.submissions import Check, Submission, by_submission, count
+from idpass_server.engine.observing import NOBODY, EngineObserver
+from idpass_server.engine.submissions import Check, Submission, Work, by_submission, count
 from idpass_server.rules.commands import Command, Outcome
 from idpass_server.rules.refusals import InternalFault, Overloaded, Refusal, StoreUnavailable
 from idpass_server.store import Store, StoreBroken, cause_of
@@ -31,6 +32,9 @@ MAX_BATCH_COMMANDS: Final = 1_000
 RECENT_S: Final = 1.0
 """Largest age of a commit that still proves that changes can be stored, seconds."""
 
+T = TypeVar("T")
+Waiting = list[Submission] | Check | Work | None
+"""What the writer thread takes from its queue; None asks it to end."""
 log = structlog.get_logger()
 
 
@@ -46,6 +50,7 @@ class Engine:
         on_commit: called on the event loop with the newest sequence of each account that has new
             events.
         on_broken: called on the event loop, once, when the store can no longer be trusted.
+        observer: is told of batches and failures.
     """
 
     def __init__(
@@ -56,12 +61,14 @@ class Engine:
         max_pending: int,
         on_commit: Callable[[Mapping[str, int]], None],
         on_broken: Callable[[StoreBroken], None],
+        observer: EngineObserver = NOBODY,
     ) -> None:
         self._store = store
         self._clock = clock
         self._max_pending = max_pending
         self._on_commit = on_commit
         self._on_broken = on_broken
+        self._observer = observer
         self._pending = 0
         self._broken: StoreBroken | None = None
         self._loop = asyncio.get_running_loop()
@@ -69,7 +76,7 @@ class Engine:
         self._gathered: list[Submission] = []
         self._checking: asyncio.Future[StoreUnavailable | None] | None = None
         self._stored_s = -math.inf  # on time.monotonic()
-        self._queue: queue.SimpleQueue[list[Submission] | Check | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[Waiting] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="writer", daemon=True)
         self._thread.start()
 
@@ -103,7 +110,7 @@ class Engine:
         answer: asyncio.Future[list[Outcome]] = self._loop.create_future()
         if not self._gathered:
             self._loop.call_soon(self._hand_over)
-        self._gathered.append(Submission(commands, deadline_s, answer))
+        self._gathered.append(Submission(commands, deadline_s, time.monotonic(), answer))
         return answer
 
     async def check(self, timeout_s: float) -> None:
@@ -124,6 +131,24 @@ class Engine:
         refusal = await asyncio.wait_for(asyncio.shield(self._checking), timeout_s)
         if refusal is not None:
             raise refusal
+
+    async def run(self, work: Callable[[Store], T]) -> T:
+        """Does something short with the store on the writer thread, between two batches.
+
+        It is finished even if nobody waits for it any more.
+
+        Args:
+            work: uses the store, in a transaction of its own if it changes something.
+
+        Raises:
+            StoreUnavailable: the store cannot be used now.
+            Exception: what `work` raises.
+        """
+        if self._broken is not None:
+            raise StoreUnavailable("the store has failed; nothing was changed")
+        answer: asyncio.Future[T] = self._loop.create_future()
+        self._queue.put(Work(work, answer))
+        return await answer
 
     async def stop(self) -> None:
         """Finishes everything that was submitted, then ends the writer thread."""
@@ -147,12 +172,14 @@ class Engine:
 
     def _write(self) -> None:
         while True:
-            following: list[Submission] | Check | None = self._queue.get()
+            following: Waiting = self._queue.get()
             submissions: list[Submission] = []
             commands = 0
             while following is not None:
                 if isinstance(following, Check):
                     self._answer(following)
+                elif isinstance(following, Work):
+                    self._do(following)
                 else:
                     submissions += following
                     commands += count(following)
@@ -183,8 +210,10 @@ class Engine:
         except StoreBroken as error:
             refusal = self._break(error)
         except StoreUnavailable as error:
+            self._observer.failed("unavailable")
             refusal = error
         except Exception as error:
+            self._observer.failed("fault")
             log.exception("check_failed")
             refusal = StoreUnavailable("the check has failed")
             refusal.__cause__ = error
@@ -194,6 +223,23 @@ class Engine:
         self._checking = None
         if not check.answer.done():
             check.answer.set_result(refusal)
+
+    def _do(self, work: Work) -> None:
+        settle: Callable[[Any], None] = work.answer.set_result
+        outcome: Any
+        try:
+            if self._broken is not None:
+                raise StoreUnavailable("the store has failed; nothing was changed")
+            outcome = work.work(self._store)
+        except StoreBroken as error:
+            settle, outcome = work.answer.set_exception, self._break(error)
+        except Exception as error:  # noqa: BLE001 raised where it is awaited
+            settle, outcome = work.answer.set_exception, error
+        self._loop.call_soon_threadsafe(self._done, work, settle, outcome)
+
+    def _done(self, work: Work, settle: Callable[[Any], None], outcome: object) -> None:
+        if not work.answer.done():
+            settle(outcome)
 
     def _take(self, submissions: list[Submission]) -> None:
         taken: list[Submission] = []
@@ -209,11 +255,13 @@ class Engine:
         commands = [command for submission in submissions for command in submission.commands]
         sequences: Mapping[str, int] = {}
         outcomes: list[Outcome]
+        waited_s = time.monotonic() - submissions[0].submitted_s
         try:
             if self._broken is not None:
                 raise StoreUnavailable("the store has failed; nothing was changed")
             now = self._clock.now()
-            outcomes, sequences, busy = self._store.commit(commands, now.us, now.due_us)
+            outcomes, sequences, busy, events = self._store.commit(commands, now.us, now.due_us)
+            self._observer.batch(waited_s, len(commands), events)
             if sequences:
                 self._stored_s = time.monotonic()
                 self._clock.keep(now.us)
@@ -223,6 +271,8 @@ class Engine:
         except StoreBroken as error:
             outcomes = [self._break(error)] * len(commands)
         except Refusal as refusal:
+            unknown = isinstance(refusal, StoreUnavailable) and refusal.outcome_unknown
+            self._observer.failed("outcome_unknown" if unknown else "unavailable")
             log.error("store_unavailable", error=str(refusal), cause=cause_of(refusal))
             outcomes = [refusal] * len(commands)
         except Exception:
@@ -231,6 +281,7 @@ class Engine:
                 for submission in submissions:
                     self._commit([submission])
                 return
+            self._observer.failed("fault")
             log.exception("commit_failed")
             outcomes = [InternalFault()] * len(commands)
         self._loop.call_soon_threadsafe(self._deliver, submissions, outcomes, sequences)
@@ -262,6 +313,7 @@ class Engine:
 
     def _break(self, error: StoreBroken) -> StoreUnavailable:
         self._broken = error
+        self._observer.failed("outcome_unknown" if error.outcome_unknown else "broken")
         log.critical("store_broken", error=str(error), outcome_unknown=error.outcome_unknown)
         self._loop.call_soon_threadsafe(self._on_broken, error)
         if error.outcome_unknown:

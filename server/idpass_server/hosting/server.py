@@ -10,12 +10,13 @@ import asyncio
 import contextlib
 import functools
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import grpc
 import structlog
 
 from idpass_server import addresses
+from idpass_server.api.metrics import Metrics
 from idpass_server.config import Settings
 from idpass_server.engine.clock import Clock
 from idpass_server.engine.eraser import Eraser
@@ -24,20 +25,25 @@ from idpass_server.engine.reads import Reads
 from idpass_server.engine.sweeper import Sweeper
 from idpass_server.engine.writes import Engine
 from idpass_server.failures import OperatorError
-from idpass_server.hosting import pages, trust, unix_sockets, wiring
+from idpass_server.hosting import observing, pages, trust, unix_sockets, wiring
+from idpass_server.hosting.figures import Figures, measure_lag
 from idpass_server.hosting.health import check_store
 from idpass_server.hosting.listening import bind, serve_pages
 from idpass_server.hosting.reloading import Reloading
+from idpass_server.hosting.webhooks import Hooks
 from idpass_server.store import StoreBroken
 from idpass_server.store.opening import check_store_fits, open_store
 from idpass_server.urls import shown_url
+
+if TYPE_CHECKING:
+    from idpass_server.delivery.webhooks import Webhooks
 
 HANG_UP_S: Final = 0.5
 """Grace period for clients to read their last answers before streams are cut, seconds."""
 CLOSE_S: Final = 5.0
 """Time for the store to finish what was submitted and to close, seconds."""
 
-Ready = Callable[[Readiness], Awaitable[None]]
+Ready = Callable[[Readiness, Metrics], Awaitable[None]]
 
 
 class Before(Protocol):
@@ -67,6 +73,7 @@ class Server:
 
     Attributes:
         readiness: where each part reports whether changes can be stored.
+        metrics: of all its parts.
         address: HOST:PORT or unix:PATH that calls are answered at, once it has started.
         listens: HOST:PORT of "metrics" and "probe", where they are asked for.
 
@@ -75,6 +82,7 @@ class Server:
         CannotListen: the address cannot be served.
         BadCallers: the callers file cannot be used.
         BadCertificates: TLS cannot be spoken with the files.
+        BadWebhookKey: the key file of webhooks cannot be used.
         ClockWrong: the clock does not fit the stored events.
     """
 
@@ -91,11 +99,13 @@ class Server:
         self._before = before
         self._clock = clock or Clock()
         self.readiness = Readiness()
+        self.metrics = Metrics()
         self._stopping = asyncio.Event()
         self._succeeded = False
         self._broken = False
         self._failed: str | None = None
         self._unix: unix_sockets.UnixSocket | None = None
+        self._hooks: Hooks | None = None
         self._pages = contextlib.ExitStack()
         self.listens: dict[str, str] = {}
         self._tasks: list[asyncio.Task[None]] = []
@@ -111,7 +121,8 @@ class Server:
             the address, with the port that was taken.
         """
         settings, before = self._settings, self._before
-        credentials = trust.credentials(settings, self._reloading)
+        certificates = trust.certificates(settings, self._reloading)
+        credentials = certificates.credentials() if certificates else None
         shares_port = settings.workers > 1 or before is not None
         self._grpc = wiring.server(settings, shares_port=shares_port)
         try:
@@ -124,14 +135,16 @@ class Server:
         try:
             await self._begin_clock()
             await self._wire()
+            observing.show_files(self.metrics, self._reloading, certificates)
             if before is None:
                 self._listen(credentials)
                 self._publish()
             await self._open_pages()
             if ready is not None:
-                await ready(self.readiness)
+                await ready(self.readiness, self.metrics)
         except BaseException:
             self._pages.close()
+            await self._close_webhooks()
             await self._close_store()
             raise
         await self._serve()
@@ -153,13 +166,17 @@ class Server:
 
     async def _open_store(self) -> None:
         settings = self._settings
-        self._store = await asyncio.to_thread(open_store, settings.db, create=settings.creates)
+        store_observer, self._observer = observing.of(settings, self.metrics)
+        self._store = await asyncio.to_thread(
+            open_store, settings.db, create=settings.creates, observer=store_observer
+        )
         self._engine = Engine(
             self._store,
             self._clock,
             max_pending=settings.max_pending,
             on_commit=self._notify,
             on_broken=self._break,
+            observer=self._observer,
         )
         self._reads = Reads(
             self._store,
@@ -167,6 +184,7 @@ class Server:
             self._clock,
             threads=settings.readers,
             on_broken=self._break,
+            observer=self._observer,
         )
 
     async def _begin_clock(self) -> None:
@@ -182,8 +200,8 @@ class Server:
             on_change=self._recheck,
         )
         behind = wiring.Behind(self._store, self._engine, self._reads, self.readiness, self._clock)
-        service = wiring.service(self._settings, self._grpc, identity, behind)
-        self._calls, self._watchers, self._health, self._metrics = service
+        service = wiring.service(self._settings, self._grpc, identity, behind, self.metrics)
+        self._calls, self._watchers, self._health, self._hooks = service
 
     def _listen(self, credentials: grpc.ServerCredentials | None) -> None:
         """Opens gRPC's addresses. Calls wait there until it starts."""
@@ -205,8 +223,10 @@ class Server:
 
     async def _open_pages(self) -> None:
         settings = self._settings
+        # The metrics of several workers are put together by their supervisor, which shows them.
+        own = settings.metrics if settings.workers == 1 else None
         for name, listen, answers in (
-            ("metrics", settings.metrics, pages.metrics(self._metrics.registry)),
+            ("metrics", own, pages.metrics(self.metrics.registry)),
             ("probe", settings.probe, pages.probe(self.readiness.checks)),
         ):
             if listen is not None:
@@ -219,7 +239,7 @@ class Server:
         def tell(news: Mapping[str, int]) -> None:
             loop.call_soon_threadsafe(self._notify, news)
 
-        self._store.listen(self._watchers.accounts, tell)
+        self._store.listen(self._accounts_of_interest, tell)
         self.readiness.set("store", None)
         self.readiness.set("schema", None)  # or it could not have been opened
         self.readiness.set(DRAINING, None)
@@ -228,9 +248,16 @@ class Server:
         self._run("check of the store", check_store(self._engine, self.readiness))
         self._run("sweeper", sweeper.run())
         self._run("reloading", self._reloading.run())
+        if self._hooks is not None:
+            self._run("webhooks", self._hooks.delivering.run())
         if (age_s := self._settings.erase_after_s) is not None:
             eraser = Eraser(self._store, self._reads, self._engine, self._clock, age_s=age_s)
             self._run("eraser", eraser.run())
+        if self._settings.metrics is not None:
+            figures = Figures(self._store, self._reads, self._clock, self.metrics, self._observer)
+            self._run("figures of the disk", figures.read_disk())
+            self._run("figures of the store", figures.read_store())
+            self._run("measuring of the event loop", measure_lag(self.metrics))
 
     def _run(self, part: str, work: Coroutine[Any, Any, None]) -> None:
         """Runs a part beside the calls; if it ends, the server stops."""
@@ -278,7 +305,7 @@ class Server:
         try:
             await self._stopping.wait()
             self.drain()
-            await self._hang_up()
+            await asyncio.gather(self._hang_up(), self._close_webhooks())
         finally:
             self._calls.log.write()
             for task in self._tasks:
@@ -302,8 +329,26 @@ class Server:
         cutting = asyncio.create_task(self._grpc.stop(None))
         await asyncio.wait([finishing, cutting], timeout=HANG_UP_S)
 
+    @property
+    def webhooks(self) -> "Webhooks | None":
+        """What manages webhooks; None without --webhook-key."""
+        return self._hooks.webhooks if self._hooks is not None else None
+
+    async def _close_webhooks(self) -> None:
+        if self._hooks is not None:
+            patience_s = 0.0 if self._broken else self._settings.drain_s
+            if self._succeeded:  # callers wait, and the next server sends again what is cut here
+                patience_s = min(patience_s, HANG_UP_S)
+            await self._hooks.delivering.close(patience_s)
+
+    def _accounts_of_interest(self) -> list[str]:
+        accounts = self._watchers.accounts()
+        return accounts if self._hooks is None else accounts + self._hooks.delivering.accounts()
+
     def _notify(self, last_sequences: Mapping[str, int]) -> None:
         self._watchers.notify(last_sequences)
+        if self._hooks is not None:
+            self._hooks.delivering.notify(last_sequences)
 
     def _recheck(self) -> None:
         self._watchers.recheck()

@@ -18,7 +18,7 @@ from idpass_server.engine.clock import Clock
 from idpass_server.engine.readiness import Readiness
 from idpass_server.engine.reads import Reads
 from idpass_server.engine.writes import Engine
-from idpass_server.hosting import reflection
+from idpass_server.hosting import reflection, webhooks
 from idpass_server.hosting.channel_options import options
 from idpass_server.hosting.health import Health
 from idpass_server.store import Store
@@ -48,7 +48,7 @@ class Service(NamedTuple):
     calls: Calls
     watchers: Watchers
     health: Health
-    metrics: Metrics
+    hooks: webhooks.Hooks | None
 
 
 def server(settings: Settings, *, shares_port: bool) -> grpc.aio.Server:
@@ -63,7 +63,13 @@ def server(settings: Settings, *, shares_port: bool) -> grpc.aio.Server:
     return grpc.aio.server(options=options(settings, shares_port=shares_port))
 
 
-def service(settings: Settings, to: grpc.aio.Server, identity: Identity, behind: Behind) -> Service:
+def service(
+    settings: Settings,
+    to: grpc.aio.Server,
+    identity: Identity,
+    behind: Behind,
+    metrics: Metrics,
+) -> Service:
     """Adds the services to a gRPC server.
 
     Args:
@@ -71,8 +77,11 @@ def service(settings: Settings, to: grpc.aio.Server, identity: Identity, behind:
         to: the server, which has not been started.
         identity: how callers are known.
         behind: what it stands on.
+        metrics: count what it does.
+
+    Raises:
+        BadWebhookKey: the key file of webhooks cannot be used.
     """
-    metrics = Metrics()
     calls = Calls(
         identity,
         metrics,
@@ -86,22 +95,39 @@ def service(settings: Settings, to: grpc.aio.Server, identity: Identity, behind:
         max_per_account=settings.max_watchers_per_account,
         busy=lambda: calls.in_flight > 0,
     )
+    hooks = webhooks.hooks(
+        settings,
+        webhooks.Behind(behind.store, behind.engine, behind.reads, behind.clock),
+        metrics,
+        busy=lambda: calls.in_flight > 0,
+    )
     servicer = IdPassServicer(
         engine=behind.engine, reads=behind.reads, watchers=watchers, metrics=metrics
     )
-    webhook_servicer = WebhookServicer(None, behind.clock)
+    webhook_servicer = WebhookServicer(hooks and hooks.webhooks, behind.clock)
     health = Health(behind.readiness)
     _show(metrics, calls, watchers, behind)
     to.add_generic_rpc_handlers(
         (
-            methods.handlers(wire.ID_PASSES, servicer, calls),
-            methods.handlers(wire.WEBHOOKS, webhook_servicer, calls),
+            methods.handlers(wire.ID_PASSES, servicer, calls, behind.reads.history),
+            methods.handlers(wire.WEBHOOKS, webhook_servicer, calls, behind.reads.history),
         )
     )
     health_pb2_grpc.add_HealthServicer_to_server(health, to)
     if settings.reflects:
         reflection.enable(to)
-    return Service(calls, watchers, health, metrics)
+    to.add_generic_rpc_handlers((_Others(metrics),))
+    return Service(calls, watchers, health, hooks)
+
+
+class _Others(grpc.GenericRpcHandler):
+    """Counts calls of methods that no other handler has. Args: metrics: where it does."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> None:
+        self._metrics.started(handler_call_details.method)
 
 
 def _show(metrics: Metrics, calls: Calls, watchers: Watchers, behind: Behind) -> None:
@@ -117,5 +143,12 @@ def _show(metrics: Metrics, calls: Calls, watchers: Watchers, behind: Behind) ->
         "watchers_lag_events_max",
         "Lag of the watcher furthest behind, in events",
         lambda: watchers.lag_events_max,
+        over_workers="max",
     )
     metrics.gauge("pending_commands", "Changes waiting to be stored", lambda: behind.engine.pending)
+    metrics.gauge(
+        "store_up",
+        "Whether a change could be stored: 0 or 1",
+        lambda: behind.readiness.stores,
+        over_workers="min",
+    )

@@ -177,8 +177,10 @@ class _Running:
         """Starts the gateway. Returns a task that ends with it; None if there is no gateway."""
         if self._gateway is None:
             return None
-        reset = self._server.reset if isinstance(self._server, Sandbox) else None
-        self._gateway.start(self._way_in or address, reset=reset, drain_s=self._settings.drain_s)
+        server, drain_s = self._server, self._settings.drain_s
+        reset = server.reset if isinstance(server, Sandbox) else None
+        observe = server.metrics.requested if isinstance(server, Server) else None
+        self._gateway.start(self._way_in or address, reset=reset, drain_s=drain_s, observe=observe)
         return asyncio.create_task(self._gateway.ended())
 
     async def _tell_that_it_serves(self, address: str) -> None:

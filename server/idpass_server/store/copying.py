@@ -10,8 +10,10 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from idpass_server.rules.positions import Gap
 from idpass_server.rules.records import Account, Event, Pass
-from idpass_server.store import CannotOpen
+from idpass_server.rules.webhooks import Webhook
+from idpass_server.store import CannotOpen, webhook_sql
 from idpass_server.store.admin_log import Entry
 from idpass_server.store.postgres.link import Connection
 from idpass_server.store.postgres.store import connected
@@ -37,7 +39,13 @@ TABLES: Final = (
     _Table("passes", Pass._fields, "account, id"),
     _Table("timers", TIMER, ", ".join(TIMER)),
     _Table("events", Event._fields, "account, sequence"),
+    # The copy goes on with the same history.
+    _Table("history", ("id", "begin_time_us", "base_sequence"), "id"),
+    _Table("history_gaps", ("account", *Gap._fields), "account, after_sequence"),
     _Table("admin_log", Entry._fields, "id"),
+    _Table("webhooks", Webhook._fields, "account, id"),
+    _Table("webhook_deliveries", webhook_sql.DELIVERY, ", ".join(webhook_sql.DELIVERY[:3])),
+    _Table("webhook_attempts", webhook_sql.ATTEMPT, ", ".join(webhook_sql.ATTEMPT[:4])),
 )
 
 
@@ -101,6 +109,7 @@ def _take(connection: Connection) -> None:
             "createdb NAME && idpass-server migrate --db postgresql://…/NAME"
         )
     connection.execute("DELETE FROM accounts")
+    connection.execute("DELETE FROM history")
 
 
 def _write(

@@ -6,16 +6,20 @@
 
 import math
 import threading
+import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import psycopg
 
 from idpass_server.ids import new_uuid
 from idpass_server.rules.commands import Command
+from idpass_server.rules.positions import Gap
 from idpass_server.rules.records import Account, Event, Money, Pass
 from idpass_server.store import (
+    DELIVERY_LEASE,
+    LEASE_US,
     LIST_SCAN_ROWS,
     PROGRAM,
     CannotOpen,
@@ -25,8 +29,11 @@ from idpass_server.store import (
     Tell,
     accounts,
     either,
+    history,
     retention,
 )
+from idpass_server.store.history import NewHistory
+from idpass_server.store.observing import NOBODY, StoreObserver
 from idpass_server.store.postgres import schema as postgres_schema
 from idpass_server.store.postgres import sql
 from idpass_server.store.postgres.errors import cannot_connect
@@ -37,6 +44,7 @@ from idpass_server.store.postgres.session import OPERATING
 from idpass_server.store.postgres.writer import LOCK_WAIT_S, Writer
 from idpass_server.store.retention import Found, Wanted
 from idpass_server.store.schema import Plan, plan
+from idpass_server.store.webhooks import Dialect, Execute, WebhookTables
 from idpass_server.urls import shown_url
 
 SWEEP_LEASE_US: Final = 5_000_000
@@ -50,6 +58,7 @@ CLOCKS_APART_US: Final = 60_000_000
 holder's clock is wrong."""
 
 Parameters = Sequence[object] | Mapping[str, object]
+T = TypeVar("T")
 
 
 class PostgresStore:
@@ -58,6 +67,7 @@ class PostgresStore:
     Args:
         url: postgresql://… as libpq takes it; of several hosts, the one that accepts changes is
             used.
+        observer: is told what the store does.
 
     Raises:
         CannotOpen: the database cannot be reached, or this program may not serve its schema.
@@ -65,10 +75,10 @@ class PostgresStore:
 
     failed_checkpoints = 0
 
-    def __init__(self, url: str) -> None:
-        self._database = Database(url)
+    def __init__(self, url: str, observer: StoreObserver = NOBODY) -> None:
+        self._database = Database(url, observer=observer)
         self._link = self._database.link(lock_timeout=f"{LOCK_WAIT_S}s")
-        self._writer = Writer(self._link)
+        self._writer = Writer(self._link, observer)
         self._local = threading.local()
         self._readers: list[Link] = []
         self._readers_lock = threading.Lock()
@@ -77,6 +87,16 @@ class PostgresStore:
         self._lookout: Lookout | None = None
         self._holder = new_uuid()
         self._lease_until_us = 0
+        self._fence = {"name": DELIVERY_LEASE, "holder": self._holder}
+        self.webhooks = WebhookTables(
+            Dialect(
+                self._read_rows,
+                self._transaction,
+                rows="json_array_elements(CAST(:rows AS json)) AS each (value)",
+                claim=sql.LEASE_ALONE,
+                fence=sql.LEASE_FENCE,
+            )
+        )
         try:
             postgres_schema.check(self._link.connection(), shown_url(url))
         except BaseException as error:
@@ -106,6 +126,9 @@ class PostgresStore:
     def check(self) -> None:
         self._writer.check()
 
+    def disk(self) -> None:
+        return None
+
     # -- accounts, for the operator
 
     def create_account(self, account: Account, *, who: str = PROGRAM) -> bool:
@@ -127,10 +150,10 @@ class PostgresStore:
     def delete_account(self, name: str, *, who: str = PROGRAM) -> bool:
         return self._operate(accounts.delete, name, who)
 
-    def _operate(self, work: Callable[..., bool], *args: Any) -> bool:
+    def _operate(self, work: Callable[..., T], *args: Any) -> T:
         """Does an operator's work in one transaction."""
 
-        def run(connection: Connection) -> bool:
+        def run(connection: Connection) -> T:
             with either.transaction(connection):
                 return work(connection, *args)
 
@@ -142,19 +165,25 @@ class PostgresStore:
         row = self._one(sql.SELECT_PASS, (account, pass_id))
         return Pass._make(row) if row else None
 
+    def get_passes(self, account: str, pass_ids: Collection[str]) -> list[Pass]:
+        rows = self._all(sql.SELECT_PASSES, (account, list(pass_ids)))
+        return list(map(Pass._make, rows))
+
     def get_account(self, name: str) -> Account | None:
         row = self._one(sql.SELECT_ACCOUNT, (name,))
         return Account._make(row) if row else None
 
+    def fullest_accounts(self, limit: int) -> list[Account]:
+        return list(map(Account._make, self._all(sql.FULLEST_ACCOUNTS, (limit,))))
+
     def list_passes(self, query: ListQuery) -> Page:
         parameters = query._asdict() | {"scan": LIST_SCAN_ROWS}
         parameters["statuses"] = list(query.statuses) or None
-        start = "AND id < %(before_id)s" if query.before_id else ""
-        passes = [Pass._make(row) for row in self._all(sql.LIST.format(start=start), parameters)]
+        passes = [Pass._make(row) for row in self._all(sql.for_query(sql.LIST, query), parameters)]
         if len(passes) > query.limit:
             del passes[query.limit :]
             return Page(passes, passes[-1].id)
-        last_scanned = self._one(sql.LAST_SCANNED.format(start=start), parameters)
+        last_scanned = self._one(sql.for_query(sql.LAST_SCANNED, query), parameters)
         return Page(passes, last_scanned[0] if last_scanned else None)
 
     def events(
@@ -166,6 +195,13 @@ class PostgresStore:
             values = {"account": account, "after_sequence": after_sequence, "limit": limit}
             rows = self._all(sql.PASS_EVENTS, values | {"id": pass_id})
         return list(map(Event._make, rows))
+
+    def history(self) -> str:
+        found: str = self._one(sql.HISTORY, ())[0]
+        return found
+
+    def gaps(self, account: str) -> list[Gap]:
+        return list(map(Gap._make, self._all(sql.GAPS, (account,))))
 
     def newest_event_time_us(self) -> int | None:
         newest: int | None = self._one(sql.NEWEST_EVENT_TIME, ())[0]
@@ -196,10 +232,41 @@ class PostgresStore:
         self._lease_until_us = until_us if claimed else 0
         return claimed
 
+    def claim_lease(self, name: str, now_us: int) -> int | None:
+        values = {
+            "name": name,
+            "holder": self._holder,
+            "now_us": now_us,
+            "until_us": now_us + LEASE_US,
+            "too_far_us": now_us + LEASE_US + CLOCKS_APART_US,
+        }
+        row = self._one(sql.CLAIM_LEASE, values)
+        return row[0] if row else None
+
+    def release_lease(self, name: str) -> None:
+        values = {"name": name, "holder": self._holder}
+        self._reader.run(lambda it: it.execute(sql.RELEASE_LEASE, values))
+
     def listen(self, watched: Callable[[], Collection[str]], tell: Tell) -> None:
         self._announcer = Announcer(self._database.link())
         self._lookout = Lookout(self._database)
         self._listener = Listener(self._database.link(), watched, tell)
+
+    def _read_rows(self, statement: str, parameters: Mapping[str, object]) -> list[Any]:
+        return self._reader.run(lambda it: either.run(it, statement, **parameters).fetchall())
+
+    def _transaction(self, work: Callable[[Execute], T]) -> T:
+        """Runs a function in a transaction, on this thread's own connection."""
+
+        def run(connection: Connection) -> T:
+            def execute(statement: str, parameters: Mapping[str, object]) -> list[Any]:
+                cursor = either.run(connection, statement, **{**self._fence, **parameters})
+                return cursor.fetchall() if cursor.description else []
+
+            with either.transaction(connection):
+                return work(execute)
+
+        return self._reader.run(run)
 
     def _one(self, statement: str, parameters: Parameters) -> Any:
         return self._reader.run(lambda it: it.execute(statement, parameters).fetchone())
@@ -245,6 +312,22 @@ def planned(url: str) -> Plan:
     """
     with _operating(Database(url, read_only=True)) as connection:
         return plan(postgres_schema.schema(), postgres_schema.found(connection))
+
+
+def begin_history(url: str, who: str) -> NewHistory:
+    """Begins a new history; see `history.begin`.
+
+    Args:
+        url: of the database.
+        who: the operator, for the admin log.
+
+    Raises:
+        CannotOpen: it cannot be reached, or has another schema.
+    """
+    with connected(url) as connection, connection.transaction():
+        # No batch holds an account's row while it waits for the table.
+        connection.execute("LOCK TABLE accounts IN EXCLUSIVE MODE")
+        return history.begin(connection, who, time.time_ns() // 1_000)
 
 
 @contextmanager
