@@ -18,7 +18,7 @@ from idpass.v1 import error_reason_pb2
 from idpass_server.api import errors
 from idpass_server.cli import base, health
 from idpass_server.hosting import callers
-from idpass_server.processes import running
+from idpass_server.processes import ending
 from idpass_server.rules import domain
 from idpass_server.rules.records import Status
 from kit import option_table
@@ -255,7 +255,7 @@ def test_every_exit_code_is_listed() -> None:
         health.NOT_SERVING,
         health.UNREACHABLE,
         base.EXIT_OUTPUT,
-        running.EXIT_STORE_BROKEN,
+        ending.EXIT_STORE_BROKEN,
     }
 
 

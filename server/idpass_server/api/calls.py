@@ -136,20 +136,26 @@ class Calls:
         """Number of unary calls that were admitted and have not ended."""
         return self._room.taken
 
-    async def drain(self) -> None:
+    async def drain(self, *, refuse: bool = True) -> None:
         """Refuses new calls; returns at a good moment to close the connections.
 
         When gRPC closes a connection it ends calls that it has received and not yet handed over as
         CANCELLED, which leaves their callers guessing. So first, callers that retry are told that
         nothing was changed, and back off; then a lull is waited for.
+
+        Args:
+            refuse: false where another server answers already: calls are then answered up to the
+                lull.
         """
-        self._draining.set()
-        await asyncio.sleep(REFUSING_S)
+        if refuse:
+            self._draining.set()
+            await asyncio.sleep(REFUSING_S)
         give_up_s = time.monotonic() + NOISY_S
         begun = -1
         while self._begun != begun and time.monotonic() < give_up_s:
             begun = self._begun
             await asyncio.sleep(QUIET_S)
+        self._draining.set()
 
     async def finished(self) -> None:
         """Waits until no unary call is in flight."""

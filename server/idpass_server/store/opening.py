@@ -194,6 +194,26 @@ def plan_store(url: str) -> Plan:
     return plan
 
 
+def check_store_fits(url: str) -> None:
+    """Checks that this program could serve a database, which another may be serving now.
+
+    A SQLite file may lack migrations, since serving it brings it up to date.
+
+    Args:
+        url: of the database.
+
+    Raises:
+        BadSetting: the URL cannot be used.
+        SchemaTooNew: a newer program has changed the schema beyond what this one can serve.
+        SchemaOutdated: the PostgreSQL database lacks migrations of this program.
+        CannotOpen: the database does not exist or cannot be read.
+    """
+    if sqlite_path(url) is None:
+        open_store(url).close()
+    else:
+        plan_store(url)
+
+
 @contextmanager
 def reading_store(url: str) -> Iterator[Any]:
     """Opens a read transaction on a database of either kind, which may be in use.
