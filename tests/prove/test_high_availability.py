@@ -65,7 +65,11 @@ class Drill:
     def answers(self) -> None:
         """Waits until calls have been answered by every way in."""
         for way in self.ways:
-            way.witness.wait_for_answers(ANSWERS, patroni.WAIT_S)
+            try:
+                way.witness.wait_for_answers(ANSWERS, patroni.WAIT_S)
+            except AssertionError as error:
+                error.add_note(f"{way.name}\n{self.stack.logs()}")
+                raise
 
     def lost(self) -> list[Call]:
         """The answers ever given that the database does not know."""
