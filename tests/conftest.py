@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, settings
 
 from idpass_server import logs
 from idpass_server.store.opening import migrate_store
+from kit.commands import Command, run
 from kit.guarded import Guarded, caller
 from kit.postgres import Postgres
 from kit.secure import Secure
@@ -111,6 +112,13 @@ def secure(tmp_path: Path) -> Iterator[Secure]:
     finally:
         running.stop()
     assert problems(running.url) == []
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch) -> Command:
+    """Runs a command of idpass-server in this process, whose log stays as it is."""
+    monkeypatch.setattr(logs, "configure", lambda _: None)
+    return run
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

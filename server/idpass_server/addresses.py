@@ -1,13 +1,29 @@
-"""HOST:PORT addresses: split, joined, and told apart by who can reach them."""
+"""Addresses, HOST:PORT or unix:PATH: split, joined, and told apart by who can reach them."""
 
 import ipaddress
 import re
+from pathlib import Path
 from typing import Final
 
 from idpass_server.failures import BadSetting
 
 MAX_PORT: Final = 65_535
 _ADDRESS: Final = re.compile(r"\[?(?P<host>[^\[\]]+)\]?:(?P<port>\d{1,5})")
+
+
+def unix_path(text: str) -> Path | None:
+    """The path of a Unix socket's address, unix:PATH or unix:///PATH; None for any other address.
+
+    Raises:
+        BadSetting: the path is missing.
+    """
+    scheme, colon, path = text.partition(":")
+    if not colon or scheme != "unix":
+        return None
+    path = path.removeprefix("//")
+    if not path or path.endswith("/"):
+        raise BadSetting(f"{text!r} is not unix:PATH, such as unix:/run/idpass/grpc.sock")
+    return Path(path).absolute()
 
 
 def split(text: str) -> tuple[str, int]:

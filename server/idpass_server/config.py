@@ -12,7 +12,7 @@ from typing import Final
 from idpass_server import addresses
 from idpass_server.addresses import is_loopback
 from idpass_server.failures import BadSetting
-from idpass_server.options import Option, option
+from idpass_server.options import Option, option, parse_duration
 from idpass_server.urls import sqlite_path
 
 _MAX_INT: Final = 2**31 - 1
@@ -40,7 +40,7 @@ class Settings:
         "127.0.0.1:50051",
         "HOST:PORT",
         "Address to serve; port 0 takes a free one. Loopback only, unless TLS and --callers are "
-        "set.",
+        "set. unix:PATH is a Unix socket that only this user can connect to.",
     )
     tls_cert: str | None = option(
         "--tls-cert", None, "FILE", "PEM file of the server's certificate chain; enables TLS."
@@ -244,6 +244,13 @@ class Settings:
         "Enable gRPC server reflection, or disable it with --no-reflection. Enabled by default "
         "without a callers file.",
     )
+    erase_after: str | None = option(
+        "--erase-after",
+        None,
+        "AGE",
+        "Erase applicant references and notes of passes that ended longer ago, such as 400d or "
+        "36h, a few a second. Without it only `idpass-server erase` does.",
+    )
     log_level: str = option(
         "--log-level",
         "info",
@@ -272,7 +279,17 @@ class Settings:
             )
         if self.workers > 1:
             self._check_workers()
+        if self.erase_after is not None:
+            self._check_erase_after(self.erase_after)
         sqlite_path(self.db)
+
+    def _check_erase_after(self, age: str) -> None:
+        if self.sandbox:
+            raise BadSetting("--erase-after cannot be used with --sandbox: its data are mock")
+        try:
+            parse_duration(age)
+        except ValueError as error:
+            raise BadSetting(f"--erase-after {error}") from error
 
     def _check_metrics(self, metrics: str) -> None:
         host, _ = addresses.split(metrics)
@@ -289,6 +306,12 @@ class Settings:
     def _check_workers(self) -> None:
         if self.sandbox:
             raise BadSetting("--workers cannot be used with --sandbox, which one process serves")
+        if addresses.unix_path(self.listen) is not None:
+            raise BadSetting(
+                f"--workers {self.workers} cannot share the Unix socket of --listen {self.listen}: "
+                "the kernel spreads connections over processes for ports only. Give --listen "
+                "HOST:PORT"
+            )
         if sqlite_path(self.db) is not None:
             raise BadSetting(
                 f"--workers {self.workers} needs PostgreSQL: one process serves a SQLite file, "
@@ -306,13 +329,15 @@ class Settings:
     def _check_tls(self) -> None:
         if (self.tls_cert is None) != (self.tls_key is None):
             raise BadSetting("--tls-cert and --tls-key belong together: give both")
-        host, _ = addresses.split(self.listen)
+        local = addresses.unix_path(self.listen) is not None
+        local = local or is_loopback(addresses.split(self.listen)[0])
         if self.tls_cert is None:
             if self.tls_client_ca is not None:
                 raise BadSetting("--tls-client-ca needs --tls-cert and --tls-key")
-            addresses.split_loopback(
-                "--listen", self.listen, "Give --tls-cert, --tls-key and --callers"
-            )
+            if not local:
+                addresses.split_loopback(
+                    "--listen", self.listen, "Give --tls-cert, --tls-key and --callers"
+                )
         elif self.tls_client_ca is not None and self.http is not None and self.callers is None:
             raise BadSetting(
                 "--tls-client-ca with --http and without --callers is refused: HTTP asks for no "
@@ -323,7 +348,7 @@ class Settings:
             raise BadSetting(
                 "--tls-cert cannot be used with --sandbox, which is for this machine only"
             )
-        elif self.callers is None and not is_loopback(host):
+        elif self.callers is None and not local:
             raise BadSetting(
                 f"--listen {self.listen} is refused: other machines can reach it, and without a "
                 "callers file anyone may cancel passes. Give --callers"
@@ -333,6 +358,11 @@ class Settings:
     def creates(self) -> bool:
         """Whether a missing SQLite database is created: for a trial, or on request."""
         return self.create or self.callers is None
+
+    @property
+    def erase_after_s(self) -> int | None:
+        """Age at which a pass that has ended is erased, seconds; None for never."""
+        return None if self.erase_after is None else parse_duration(self.erase_after)
 
     @property
     def max_http_connections(self) -> int:

@@ -1,12 +1,27 @@
 """What an option is: its flag and variable, its range, its help. `config` declares them all."""
 
+import re
 import sys
 from dataclasses import field
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 from idpass_server.failures import BadSetting
 
 T = TypeVar("T")
+_UNITS_S: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
+_DURATION: Final = re.compile(r"([1-9][0-9]{0,5})([smhd])")
+
+
+def parse_duration(text: str) -> int:
+    """Parses a duration such as "400d", "36h", "90m" or "30s". Returns seconds.
+
+    Raises:
+        ValueError: the text has another form.
+    """
+    match = _DURATION.fullmatch(text)
+    if not match:
+        raise ValueError(f"{text!r} is no duration such as 400d, 36h, 90m or 30s")
+    return int(match[1]) * _UNITS_S[match[2]]
 
 
 class Option(NamedTuple):

@@ -21,6 +21,7 @@ from kit.support import Process, cli, process
 HERE: Final = "docs/test_commands.py::"
 README: Final = "docs/test_docs.py::"
 TLS: Final = "security/test_dev_certs.py::test_the_security_page_shows_how_tls_is_tried"
+SUPPORT: Final = "docs/test_support.py::test_what_is_shown_is_printed"
 
 HOW: Final = {
     "README.md": {
@@ -62,6 +63,10 @@ HOW: Final = {
         ),
         "python -m idpass_server.gateway.envoy": "gateway/test_envoy.py::test_envoy_cancels",
         "curl localhost:8081": "gateway/test_envoy.py::test_envoy_cancels",
+    },
+    "support.md": {
+        "$ idpass-server account list": SUPPORT,
+        "$ idpass-server admin-log": SUPPORT,
     },
     "CONTRIBUTING.md": {
         "make setup": "not run: each takes minutes; that the targets exist is tested",

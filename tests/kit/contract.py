@@ -40,6 +40,12 @@ ROWS = [
         set(),
     ),
     (
+        refusals.AccountDisabled("acme"),
+        ("PERMISSION_DENIED", 403, "ACCOUNT_DISABLED"),
+        {"account"},
+        set(),
+    ),
+    (
         refusals.PassNotFound(PASS.id),
         ("NOT_FOUND", 404, "PASS_NOT_FOUND"),
         {"id"},
@@ -91,6 +97,24 @@ ROWS = [
         {"QuotaFailure"},
     ),
     (
+        refusals.WebhooksDisabled(),
+        ("FAILED_PRECONDITION", 400, "WEBHOOKS_DISABLED"),
+        set(),
+        set(),
+    ),
+    (
+        refusals.WebhookNotFound(PASS.id),
+        ("NOT_FOUND", 404, "WEBHOOK_NOT_FOUND"),
+        {"id"},
+        {"ResourceInfo"},
+    ),
+    (
+        refusals.TooManyWebhooks("acme", 20),
+        ("RESOURCE_EXHAUSTED", 429, "TOO_MANY_WEBHOOKS"),
+        {"webhookLimit"},
+        {"QuotaFailure"},
+    ),
+    (
         refusals.Overloaded("too many calls are in flight"),
         ("RESOURCE_EXHAUSTED", 429, "OVERLOADED"),
         {"cause"},
@@ -114,4 +138,13 @@ NEEDS = {
     "ListIdPasses": "read",
     "GetAccount": "read",
     "WatchIdPasses": "watch",
+    "CreateWebhook": "webhooks",
+    "GetWebhook": "webhooks",
+    "ListWebhooks": "webhooks",
+    "UpdateWebhook": "webhooks",
+    "DeleteWebhook": "webhooks",
+    "RotateWebhookSecret": "webhooks",
+    "TestWebhook": "webhooks",
+    "ListWebhookDeliveries": "webhooks",
+    "RedeliverWebhookEvents": "webhooks",
 }

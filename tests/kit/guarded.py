@@ -8,7 +8,7 @@ from typing import Any
 from idpass_server.store.opening import reading_store
 from kit.support import Service, make_accounts
 
-ALL = "register read advance cancel watch"
+ALL = "register read advance cancel watch webhooks"
 
 
 def digest(token: str) -> str:

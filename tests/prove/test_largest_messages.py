@@ -16,7 +16,7 @@ from grpc_reflection.v1alpha import reflection_pb2
 
 from idpass.v1 import id_pass_pb2
 from idpass.v1 import id_pass_service_pb2 as pb
-from idpass_server.api import requests, wire
+from idpass_server.api import fields, requests, wire
 from kit.guarded import Guarded, caller
 from kit.support import STATUS, UNKNOWN_ID, bearer, process, report
 
@@ -46,9 +46,7 @@ LEGAL: Final[dict[str, Any]] = {
     "RegisterIdPass": LONGEST_REGISTER,
     "AdvanceIdPass": pb.AdvanceRequest(id=UNKNOWN_ID, to_status=STATUS["opened"]),
     "GetIdPass": pb.GetRequest(id=UNKNOWN_ID),
-    "ListIdPasses": pb.ListRequest(
-        page_size=1_000, statuses=[STATUS["new"]] * requests.MAX_STATUSES
-    ),
+    "ListIdPasses": pb.ListRequest(page_size=1_000, statuses=[STATUS["new"]] * fields.MAX_STATUSES),
     "GetAccount": pb.GetAccountRequest(),
 }
 ILLEGAL: Final[dict[str, Any]] = {

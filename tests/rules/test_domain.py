@@ -6,6 +6,7 @@ from idpass_server.rules import domain
 from idpass_server.rules.commands import Advance, Cancel, Cancelled, Expire, Register, Settled
 from idpass_server.rules.records import Event, Pass, Reason, Status
 from idpass_server.rules.refusals import (
+    AccountDisabled,
     DailyQuotaExhausted,
     PassChanged,
     PassEnded,
@@ -28,6 +29,30 @@ ALLOWED = {
     ("in_progress", "cancelled"): None,
 }
 CELLS = [(before, after) for before in Status for after in Status]
+
+
+@pytest.mark.parametrize(("before", "after"), CELLS)
+def test_nothing_of_a_disabled_account_is_changed_by_a_caller(
+    before: Status, after: Status
+) -> None:
+    subject = a_pass(before)
+    for each in (
+        command(subject, after),
+        Register("acme", "tester", "ref", None, "new"),
+        Register("acme", "tester", "ref", None, "new", supersedes=subject.id),
+    ):
+        given = None if each.subject is None else subject
+        refusal = domain.decide(account(disabled=1), given, each, NOW_US)
+        assert isinstance(refusal, AccountDisabled)
+        assert refusal.account == "acme"
+
+
+def test_passes_of_a_disabled_account_expire() -> None:
+    subject = a_pass(Status.OPENED)
+    expired = domain.expire(account(disabled=1), subject, "ref", NOW_US)
+    assert expired.changes[0].id_pass.status == Status.EXPIRED
+    settled = domain.decide(account(disabled=1), subject, Expire("acme", "ref", "x"), NOW_US)
+    assert isinstance(settled, domain.Decision)
 
 
 def command(before: Pass, after: Status) -> Cancel | Advance:

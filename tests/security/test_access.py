@@ -15,15 +15,15 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from idpass import IdPassClient, PermissionDenied, Unauthenticated
 from idpass.v1 import id_pass_pb2 as pb
 from idpass.v1 import id_pass_service_pb2 as service_pb
+from idpass_server.api import wire
 from idpass_server.api.identity import Permission
 from idpass_server.api.servicer import IdPassServicer
+from idpass_server.api.webhook_servicer import WebhookServicer
 from kit.contract import NEEDS
 from kit.guarded import ALL, Guarded, caller, rows
 from kit.support import Service, Told, bearer, cli, refused
 
-METHODS: list[MethodDescriptor] = list(
-    service_pb.DESCRIPTOR.services_by_name["IdPassService"].methods
-)
+METHODS: list[MethodDescriptor] = [*wire.ID_PASSES.methods, *wire.WEBHOOKS.methods]
 STRANGERS = {
     "no credentials": (),
     "an unknown token": bearer("nobody-token"),
@@ -40,6 +40,10 @@ def request_about(message: Message, pass_id: str) -> Any:
             setattr(message, field.name, pass_id)
         elif field.name == "to_status":
             setattr(message, field.name, pb.ID_PASS_STATUS_OPENED)
+        elif field.name == "url":
+            setattr(message, field.name, "https://example.com/hook")
+        elif field.name == "sequence" and not message.DESCRIPTOR.name.startswith("Watch"):
+            setattr(message, field.name, 1)
         elif field.name == "requests":
             request_about(getattr(message, field.name).add(), pass_id)
     return message
@@ -97,7 +101,14 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
 
 
 def test_every_rpc_says_which_permission_it_needs() -> None:
-    declared = {name: getattr(IdPassServicer, name).permission for name in NEEDS}
+    declared = {
+        method.name: getattr(servicer, method.name).permission
+        for service, servicer in (
+            (wire.ID_PASSES, IdPassServicer),
+            (wire.WEBHOOKS, WebhookServicer),
+        )
+        for method in service.methods
+    }
     assert {method.name for method in METHODS} == set(NEEDS), "say here what a new rpc needs"
     assert declared == NEEDS
     assert set(declared.values()) == set(Permission)
@@ -144,13 +155,14 @@ def test_whoever_lacks_the_permission_is_told_which_and_nothing_else(
 @methods
 def test_the_one_permission_is_enough(server: Guarded, method: MethodDescriptor) -> None:
     pass_id = server.with_token("ann-token").register().id_pass.id
-    answer = call(
-        server,
-        method,
-        request_about(new(method), pass_id),
-        bearer(f"only-{NEEDS[method.name]}-token"),
-    )
-    assert answer is not None
+    request = request_about(new(method), pass_id)
+    token = bearer(f"only-{NEEDS[method.name]}-token")
+    if method.containing_service == wire.WEBHOOKS:
+        # This server sends none, which is said only to those who may ask.
+        error = refused(lambda: call(server, method, request, token))
+        assert error.reason == "WEBHOOKS_DISABLED"
+        return
+    assert call(server, method, request, token) is not None
 
 
 @methods
@@ -159,7 +171,7 @@ def test_the_right_caller_of_an_invalid_request_is_told_what_is_wrong(
 ) -> None:
     request = invalid(new(method))
     if request == new(method) and method.name != "BatchCancelIdPasses":
-        assert method.name == "GetAccount"  # nothing can be wrong with it
+        assert method.name in {"GetAccount", "ListWebhooks"}  # nothing can be wrong with it
         return
     error = refused(lambda: call(server, method, request, bearer("ann-token")))
     assert error.reason == "INVALID_REQUEST"
@@ -175,7 +187,9 @@ def test_for_a_caller_of_another_account_there_is_nothing(
     try:
         answer = call(server, method, request, bearer("bob-token"))
     except grpc.RpcError as error:
-        assert error.code() == grpc.StatusCode.NOT_FOUND
+        disabled = method.containing_service == wire.WEBHOOKS
+        expected = grpc.StatusCode.FAILED_PRECONDITION if disabled else grpc.StatusCode.NOT_FOUND
+        assert error.code() == expected
     else:
         assert method.name in {"BatchCancelIdPasses", "ListIdPasses", "GetAccount"}
         if isinstance(answer, service_pb.BatchCancelResponse):

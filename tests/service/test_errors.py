@@ -12,7 +12,7 @@ from google.rpc import code_pb2
 from idpass.v1 import error_reason_pb2
 from idpass.v1 import id_pass_pb2 as pb
 from idpass.v1 import id_pass_service_pb2 as service_pb
-from idpass_server.api import errors, methods
+from idpass_server.api import errors, methods, wire
 from idpass_server.api.servicer import IdPassServicer
 from idpass_server.rules import domain, refusals
 from kit.contract import PASS, ROWS
@@ -221,7 +221,9 @@ def test_gRPC_parses_nothing_before_the_caller_is_known(service: Service) -> Non
         method = "/idpass.v1.IdPassService/ListIdPasses"
         invocation_metadata = ()
 
-    handler: Any = methods.handlers(IdPassServicer, service.server._calls).service(Details())  # type: ignore[arg-type]
+    handler: Any = methods.handlers(wire.ID_PASSES, IdPassServicer, service.server._calls).service(
+        Details()
+    )  # type: ignore[arg-type]
     assert handler.request_deserializer is None
 
 

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from idpass_server.ids import new_uuid
+from idpass_server.rules.commands import Erase
 from idpass_server.store import opening
 from idpass_server.store.audit import CHECKS
-from idpass_server.store.opening import audit_store, migrate_store
+from idpass_server.store.opening import audit_store, migrate_store, open_store
 from idpass_server.store.sqlite.file import connect
 from kit.postgres import Postgres
 from kit.support import DAY_US, UNKNOWN_ID, Service, cli, problems
@@ -56,6 +58,8 @@ DAMAGE = [
         "UPDATE events SET previous_sequence = 1 WHERE previous_sequence > 1",
         "does not follow the one before",
     ),
+    ("UPDATE events SET erased = 1 WHERE from_status = 'new'", "not in the table"),
+    ("UPDATE passes SET applicant_reference = 'zoe'", "still names its applicant"),
     ("UPDATE passes SET status = 'failed' WHERE status = 'complete'", "newest event left it"),
     ("UPDATE passes SET caller = 'x' WHERE status = 'complete'", "newest event left it"),
     (
@@ -77,6 +81,13 @@ def fill(db: Path | str) -> None:
     service.cancel(service.pass_in("in_progress"))
     service.register(supersedes=service.pass_in("opened"))
     service.register(link_validity_days=1)
+    erased = service.register(applicant_reference="zoe-77").id_pass.id
+    for status in ("opened", "in_progress"):
+        service.advance(erased, status)
+    service.cancel(erased, note="Zoe called")
+    store = open_store(service.url, exclusive=False)
+    store.commit([Erase("demo", new_uuid(), erased)], service.time.now_us)
+    store.close()
     service.time.advance(us=2 * DAY_US)
     service.account()
     service.stop()
@@ -113,7 +124,7 @@ def test_a_sound_database_passes(sound: Path) -> None:
     assert problems(sound) == []
     done = cli("audit", "--db", f"sqlite:///{sound}")
     assert done.returncode == 0
-    assert "all is well: 1 accounts, 10 passes" in done.stdout
+    assert "all is well: 1 accounts, 11 passes" in done.stdout
 
 
 @pytest.mark.parametrize(("sql", "said"), DAMAGE, ids=lambda value: value[:40])
@@ -194,7 +205,7 @@ def test_an_audit_for_programs_is_one_object(sound: Path, tmp_path: Path, damage
     assert found["sound"] is (damage == "")
     assert done.returncode == (damage != "")
     assert bool(found["problems"]) is (damage != "")
-    assert found["counts"] == {"accounts": 1, "passes": 10, "events": 26}
+    assert found["counts"] == {"accounts": 1, "passes": 11, "events": 31}
     assert (found["quick"], found["warnings"]) == (True, [])
 
 
@@ -247,7 +258,7 @@ def test_a_second_refund_cannot_be_stored(sound: Path, tmp_path: Path) -> None:
     twice = (
         "INSERT INTO events SELECT account, sequence + 1000, id_pass_id, from_status, to_status, "
         "event_time_us, caller, NULL, NULL, reference, currency, NULL, refund_micros, reason, "
-        "previous_sequence FROM events WHERE refund_micros IS NOT NULL"
+        "previous_sequence, 0 FROM events WHERE refund_micros IS NOT NULL"
     )
     with pytest.raises(Exception, match="UNIQUE constraint failed"):
         connection.execute(twice)

@@ -95,6 +95,7 @@ def test_what_is_read_back_otherwise_is_not_committed(
             "passes": "DELETE FROM passes WHERE status = 'failed'",
             "timers": "UPDATE timers SET expire_time_us = expire_time_us + 1",
             "events": "UPDATE events SET caller = 'x' WHERE sequence = 3",
+            "admin_log": "UPDATE admin_log SET who = 'x'",
         }
         if args[2].name == table:  # type: ignore[attr-defined]
             args[1].execute(spoilt[table])  # type: ignore[attr-defined]

@@ -24,7 +24,7 @@ from kit.support import Process, cli, problems, process
 RELEASED = "99c2664fdfa02f5942a5cafa729d92c386a4bb2c"
 """The commit of version 0.1.0."""
 
-NEEDED = "caller_of_every_pass, registrations_per_day"
+NEEDED = ", ".join(each.name for each in migrations._migrations[1:])
 """What its databases lack."""
 KNOWN = len(migrations._migrations)
 

@@ -19,6 +19,7 @@ from google.rpc import status_pb2
 
 from idpass_server.rules.records import Pass, Status
 from idpass_server.rules.refusals import (
+    AccountDisabled,
     DailyQuotaExhausted,
     InternalFault,
     InvalidRequest,
@@ -32,8 +33,11 @@ from idpass_server.rules.refusals import (
     Refusal,
     RequestIdReused,
     StoreUnavailable,
+    TooManyWebhooks,
     TransitionNotAllowed,
     Unauthenticated,
+    WebhookNotFound,
+    WebhooksDisabled,
 )
 
 DOMAIN: Final = "idpass.v1"
@@ -118,6 +122,15 @@ def _pass_not_found(refusal: PassNotFound) -> Told:
                 resource_type=RESOURCE_TYPE, resource_name=refusal.pass_id, description=message
             )
         ],
+    )
+
+
+def _account_disabled(refusal: AccountDisabled) -> Told:
+    return Told(
+        "ACCOUNT_DISABLED",
+        f"Account {refusal.account} is disabled, and nothing was changed; its passes can still be "
+        "read. The service's operator can enable it.",
+        {"account": refusal.account},
     )
 
 
@@ -218,6 +231,29 @@ def _daily_quota_exhausted(refusal: DailyQuotaExhausted) -> Told:
     )
 
 
+def _webhook_not_found(refusal: WebhookNotFound) -> Told:
+    message = f"There is no webhook {refusal.webhook_id} in this account."
+    resource = details_pb2.ResourceInfo(
+        resource_type="idpass.v1.Webhook", resource_name=refusal.webhook_id, description=message
+    )
+    return Told("WEBHOOK_NOT_FOUND", message, {"id": refusal.webhook_id}, [resource])
+
+
+def _too_many_webhooks(refusal: TooManyWebhooks) -> Told:
+    message = (
+        f"Account {refusal.account} has {refusal.limit} webhooks, as many as it may; delete one."
+    )
+    violation = details_pb2.QuotaFailure.Violation(
+        subject=f"accounts/{refusal.account}", description=message
+    )
+    return Told(
+        "TOO_MANY_WEBHOOKS",
+        message,
+        {"webhookLimit": str(refusal.limit)},
+        [details_pb2.QuotaFailure(violations=[violation])],
+    )
+
+
 def _store_unavailable(refusal: StoreUnavailable) -> Told:
     message = f"The service cannot answer now: {refusal}."
     if refusal.outcome_unknown:
@@ -252,6 +288,7 @@ TABLE: Final[Mapping[type[Refusal], tuple[grpc.StatusCode, Callable[[Any], Told]
         ),
     ),
     PassNotFound: (grpc.StatusCode.NOT_FOUND, _pass_not_found),
+    AccountDisabled: (grpc.StatusCode.PERMISSION_DENIED, _account_disabled),
     PassEnded: (grpc.StatusCode.FAILED_PRECONDITION, _pass_ended),
     TransitionNotAllowed: (grpc.StatusCode.FAILED_PRECONDITION, _transition_not_allowed),
     RefundNotAvailable: (grpc.StatusCode.FAILED_PRECONDITION, _refund_not_available),
@@ -267,6 +304,16 @@ TABLE: Final[Mapping[type[Refusal], tuple[grpc.StatusCode, Callable[[Any], Told]
             retry_ms=max(refusal.retry_ms or 0, OVERLOADED_RETRY_MS),
         ),
     ),
+    WebhooksDisabled: (
+        grpc.StatusCode.FAILED_PRECONDITION,
+        lambda _: Told(
+            "WEBHOOKS_DISABLED",
+            "This server sends no webhooks: it has no key to sign with. Its operator can give it "
+            "one with --webhook-key; WatchIdPasses streams the same events.",
+        ),
+    ),
+    WebhookNotFound: (grpc.StatusCode.NOT_FOUND, _webhook_not_found),
+    TooManyWebhooks: (grpc.StatusCode.RESOURCE_EXHAUSTED, _too_many_webhooks),
     StoreUnavailable: (grpc.StatusCode.UNAVAILABLE, _store_unavailable),
     InternalFault: (
         grpc.StatusCode.INTERNAL,

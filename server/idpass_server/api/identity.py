@@ -24,6 +24,7 @@ class Permission(StrEnum):
     ADVANCE = "advance"
     CANCEL = "cancel"
     WATCH = "watch"
+    WEBHOOKS = "webhooks"
 
 
 class Caller(NamedTuple):

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, NamedTuple, TypeVar
 
 import grpc
+from google.protobuf.descriptor import ServiceDescriptor
 
 from idpass_server.api import wire
 from idpass_server.api.call_log import CallRecord
@@ -42,10 +43,11 @@ class _Rpc(NamedTuple):
     read: Callable[[bytes], Any]
 
 
-def handlers(servicer: object, calls: Calls) -> grpc.GenericRpcHandler:
-    """Makes gRPC's handlers for every rpc of the service.
+def handlers(service: ServiceDescriptor, servicer: object, calls: Calls) -> grpc.GenericRpcHandler:
+    """Makes gRPC's handlers for every rpc of a service.
 
     Args:
+        service: its descriptor.
         servicer: has a method marked with `rpc` for each.
         calls: admits, ends and records every call.
 
@@ -53,7 +55,7 @@ def handlers(servicer: object, calls: Calls) -> grpc.GenericRpcHandler:
         AttributeError: the servicer lacks a method, or its mark.
     """
     by_method: dict[str, Any] = {}
-    for descriptor in wire.METHODS:
+    for descriptor in service.methods:
         method = getattr(servicer, descriptor.name)
         each = _Rpc(descriptor.name, method.permission, wire.reader(descriptor))
         handle = grpc.unary_unary_rpc_method_handler
@@ -62,7 +64,7 @@ def handlers(servicer: object, calls: Calls) -> grpc.GenericRpcHandler:
             handle = grpc.unary_stream_rpc_method_handler
             behavior = _stream(each, method, calls)
         by_method[each.name] = handle(behavior, response_serializer=wire.writer(descriptor))
-    return grpc.method_handlers_generic_handler(wire.SERVICE, by_method)
+    return grpc.method_handlers_generic_handler(service.full_name, by_method)
 
 
 def _unary(

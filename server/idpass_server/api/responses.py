@@ -107,6 +107,7 @@ def event(record: records.Event) -> pb.IdPassEvent:
         caller=record.caller,
         request_id=record.request_id or "",
         reason=_reason(record.reason),
+        erased=bool(record.erased),
     )
     if record.refund_micros is not None:
         message.refund.CopyFrom(money(record.currency, record.refund_micros))

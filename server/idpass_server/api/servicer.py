@@ -33,7 +33,13 @@ from idpass_server.rules.commands import (
     Registered,
 )
 from idpass_server.rules.records import Account, Pass, Status
-from idpass_server.rules.refusals import InvalidRequest, PassEnded, PassNotFound, Refusal
+from idpass_server.rules.refusals import (
+    AccountDisabled,
+    InvalidRequest,
+    PassEnded,
+    PassNotFound,
+    Refusal,
+)
 
 Item = TypeVar("Item")
 
@@ -163,7 +169,7 @@ class IdPassServicer:
     async def _account(self, call: Call) -> Account:
         account = await self._reads.get_account(call.caller.account)
         if account is None:
-            raise LookupError(f"the caller's account {call.caller.account} does not exist")
+            raise AccountDisabled(call.caller.account)
         return account
 
 

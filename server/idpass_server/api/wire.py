@@ -5,19 +5,23 @@ Requests reach the service as bytes, and are parsed only once their caller is kn
 request; gRPC itself would answer UNKNOWN with the parser's text.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, Final
 
-from google.protobuf.descriptor import MethodDescriptor
+from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.protobuf.message import DecodeError, Message
 from google.protobuf.message_factory import GetMessageClass
 
-from idpass.v1 import id_pass_service_pb2
+from idpass.v1 import id_pass_service_pb2, webhook_service_pb2
 from idpass_server.rules.refusals import InvalidRequest, Violation
 
-_SERVICE: Final = id_pass_service_pb2.DESCRIPTOR.services_by_name["IdPassService"]
-SERVICE: Final = _SERVICE.full_name
-METHODS: Final[Sequence[MethodDescriptor]] = _SERVICE.methods
+ID_PASSES: Final[ServiceDescriptor] = id_pass_service_pb2.DESCRIPTOR.services_by_name[
+    "IdPassService"
+]
+WEBHOOKS: Final[ServiceDescriptor] = webhook_service_pb2.DESCRIPTOR.services_by_name[
+    "WebhookService"
+]
+SERVICES: Final = (ID_PASSES.full_name, WEBHOOKS.full_name)
 
 MAX_BATCH_REQUESTS: Final = 1_000
 """Largest number of items in a BatchCancelRequest."""

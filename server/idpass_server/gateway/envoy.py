@@ -12,11 +12,11 @@ from google.protobuf.descriptor import FileDescriptor
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
 
 from idpass_server.gateway.messages import DETAILS
-from idpass_server.gateway.routes import SERVICE
+from idpass_server.gateway.routes import ID_PASSES, WEBHOOKS
 
 
 def descriptors() -> bytes:
-    """A FileDescriptorSet of the service, its errors, and all that they import."""
+    """A FileDescriptorSet of the services, their errors, and all that they import."""
     found: dict[str, FileDescriptor] = {}
 
     def add(file: FileDescriptor) -> None:
@@ -25,7 +25,8 @@ def descriptors() -> bytes:
                 add(needed)
             found[file.name] = file
 
-    add(SERVICE.file)
+    add(ID_PASSES.file)
+    add(WEBHOOKS.file)
     add(DETAILS)
     files = FileDescriptorSet()
     for file in found.values():

@@ -23,7 +23,7 @@ from idpass_server.gateway.api import (
     respond_error,
 )
 from idpass_server.gateway.errors import HttpError
-from idpass_server.gateway.routes import EVENTS_PATH, SERVICE, WATCH
+from idpass_server.gateway.routes import EVENTS_PATH, WATCH, rpc_path
 
 REFUSAL_S: Final = 0.05
 """Time after which an admitted stream without events is answered 200, seconds."""
@@ -39,7 +39,7 @@ class Events:
 
     def __init__(self, channel: grpc.aio.Channel) -> None:
         self._watch: Any = channel.unary_stream(
-            f"/{SERVICE.full_name}/{WATCH.name}",
+            rpc_path(WATCH),
             request_serializer=GetMessageClass(WATCH.input_type).SerializeToString,
             response_deserializer=GetMessageClass(WATCH.output_type).FromString,
         )

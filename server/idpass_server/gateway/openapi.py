@@ -11,7 +11,7 @@ from typing import Final
 from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
 
-from idpass.v1 import id_pass_pb2
+from idpass.v1 import id_pass_pb2, webhook_pb2
 from idpass_server.gateway import messages
 from idpass_server.gateway.comments import comments
 from idpass_server.gateway.routes import EVENTS_PATH, WATCH, HttpRoute, routes
@@ -28,7 +28,11 @@ from idpass_server.gateway.schemas import (
 )
 
 _INTEGERS: Final = {FieldDescriptor.CPPTYPE_INT32: "int32", FieldDescriptor.CPPTYPE_INT64: "int64"}
-_ENUMS: Final = tuple(id_pass_pb2.DESCRIPTOR.enum_types_by_name.values())
+_ENUMS: Final = tuple(
+    enum
+    for file in (id_pass_pb2.DESCRIPTOR, webhook_pb2.DESCRIPTOR)
+    for enum in file.enum_types_by_name.values()
+)
 _WORDS: Final = {word.upper(): word for enum in _ENUMS for word in messages.enum_words(enum)}
 
 

@@ -4,11 +4,16 @@ from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 from google.api import annotations_pb2
-from google.protobuf.descriptor import Descriptor, MethodDescriptor
+from google.protobuf.descriptor import Descriptor, MethodDescriptor, ServiceDescriptor
 
-from idpass.v1 import id_pass_service_pb2
+from idpass.v1 import id_pass_service_pb2, webhook_service_pb2
 
-SERVICE: Final = id_pass_service_pb2.DESCRIPTOR.services_by_name["IdPassService"]
+ID_PASSES: Final[ServiceDescriptor] = id_pass_service_pb2.DESCRIPTOR.services_by_name[
+    "IdPassService"
+]
+WEBHOOKS: Final[ServiceDescriptor] = webhook_service_pb2.DESCRIPTOR.services_by_name[
+    "WebhookService"
+]
 EVENTS_PATH: Final = "/idpass/events"
 """Path of the server-sent events over WatchIdPasses, the one method without an annotation."""
 
@@ -37,7 +42,12 @@ class HttpRoute(NamedTuple):
 
     @property
     def rpc(self) -> str:
-        return f"/{SERVICE.full_name}/{self.method.name}"
+        return rpc_path(self.method)
+
+
+def rpc_path(method: MethodDescriptor) -> str:
+    """The path of a method over HTTP/2, as gRPC takes it."""
+    return f"/{method.containing_service.full_name}/{method.name}"
 
 
 def routes() -> Iterator[HttpRoute]:
@@ -46,7 +56,7 @@ def routes() -> Iterator[HttpRoute]:
     Raises:
         ValueError: an annotation has a form that is not supported here.
     """
-    for method in SERVICE.methods:
+    for method in (*ID_PASSES.methods, *WEBHOOKS.methods):
         if not method.GetOptions().HasExtension(annotations_pb2.http):
             continue
         rule = method.GetOptions().Extensions[annotations_pb2.http]
@@ -59,4 +69,4 @@ def routes() -> Iterator[HttpRoute]:
         yield HttpRoute(verb.upper(), path, method)
 
 
-WATCH: Final[MethodDescriptor] = SERVICE.methods_by_name["WatchIdPasses"]
+WATCH: Final[MethodDescriptor] = ID_PASSES.methods_by_name["WatchIdPasses"]

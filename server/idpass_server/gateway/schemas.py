@@ -20,6 +20,8 @@ TEXT: Final = {"type": "string", "pattern": f"^[^{_STEERING}]*$"}
 LINE: Final = {"type": "string", "pattern": f"^[^{_STEERING}\\t\\n\\r\\u2028\\u2029]*$"}
 MOMENT: Final = {"type": "string", "format": "date-time"}
 
+URL: Final[Json] = {"type": "string", "format": "uri", "maxLength": 2048}
+
 REFERENCE: Final[Json] = {
     "description": "The call's own reference, also of a replay; the service logs it.",
     "schema": {"type": "string"},
@@ -44,6 +46,22 @@ LIMITS: Final[dict[str, Json]] = {
     "GetRequest.id": UUID,
     "ListRequest.page_size": {"minimum": 0},
     "ListRequest.statuses": {"maxItems": 50},
+    "CreateWebhookRequest.url": URL,
+    "CreateWebhookRequest.statuses": {"maxItems": 50},
+    "CreateWebhookRequest.after_sequence": {"minimum": 0},
+    "CreateWebhookRequest.request_id": KEY_OR_EMPTY,
+    "GetWebhookRequest.id": UUID,
+    "UpdateWebhookRequest.id": UUID,
+    "UpdateWebhookRequest.url": {"maxLength": URL["maxLength"]},
+    "UpdateWebhookRequest.statuses": {"maxItems": 50},
+    "DeleteWebhookRequest.id": UUID,
+    "RotateWebhookSecretRequest.id": UUID,
+    "TestWebhookRequest.id": UUID,
+    "ListWebhookDeliveriesRequest.id": UUID,
+    "ListWebhookDeliveriesRequest.page_size": {"minimum": 0},
+    "RedeliverWebhookEventsRequest.id": UUID,
+    "RedeliverWebhookEventsRequest.sequence": {"minimum": 0},
+    "RedeliverWebhookEventsRequest.from_sequence": {"minimum": 0},
     "WatchRequest.after_sequence": {"minimum": 0},
     "WatchRequest.id": UUID_OR_EMPTY,
 }

@@ -67,7 +67,7 @@ class Gateway:
         """Begins to answer.
 
         Args:
-            target: HOST:PORT of the gRPC service.
+            target: HOST:PORT or unix:PATH of the gRPC service.
             reset: replaces the sandbox's mock data; None turns the sandbox off.
             drain_s: drain time of `stop`, seconds.
         """

@@ -13,7 +13,7 @@ import grpc
 import structlog
 from grpc_health.v1 import health_pb2
 
-from idpass_server.api.wire import SERVICE
+from idpass_server.api.wire import SERVICES
 from idpass_server.engine.readiness import Readiness
 from idpass_server.engine.writes import Engine
 from idpass_server.rules.refusals import StoreUnavailable
@@ -73,13 +73,15 @@ class Health:
     async def List(self, _request: Any, _context: Any) -> health_pb2.HealthListResponse:
         statuses = {
             name: health_pb2.HealthCheckResponse(status=self._status(name))
-            for name in ("", SERVICE, LIVENESS)
+            for name in ("", *SERVICES, LIVENESS)
         }
         return health_pb2.HealthListResponse(statuses=statuses)
 
     async def Watch(self, request: Any, context: Any) -> None:
         peer = context.peer()  # one connection
-        if self._open.total() >= MAX_STREAMS or self._open[peer] >= MAX_STREAMS_PER_CONNECTION:
+        # Nothing tells connections to a Unix socket apart.
+        most = MAX_STREAMS if peer == "unix:" else MAX_STREAMS_PER_CONNECTION
+        if self._open.total() >= MAX_STREAMS or self._open[peer] >= most:
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many streams are open")
         self._open[peer] += 1
         try:
@@ -112,6 +114,6 @@ class Health:
     def _status(self, name: str) -> int:
         if name == LIVENESS:
             return SERVING
-        if name not in {"", SERVICE}:
+        if name not in {"", *SERVICES}:
             return SERVICE_UNKNOWN
         return SERVING if self._readiness.ready else NOT_SERVING

@@ -7,13 +7,13 @@ from google.protobuf import descriptor_pool
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection
 
-from idpass_server.api.wire import SERVICE
+from idpass_server.api.wire import SERVICES
 
 
 def enable(server: grpc.aio.Server) -> None:
     """Enables gRPC server reflection on a server that has not been started."""
     health = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
-    names = (SERVICE, health, reflection.SERVICE_NAME)
+    names = (*SERVICES, health, reflection.SERVICE_NAME)
     reflection.enable_server_reflection(names, server, _Pool(descriptor_pool.Default()))
 
 

@@ -8,6 +8,7 @@ without a bound: some peer never reads, or never answers.
 
 import asyncio
 import contextlib
+import functools
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any, Final
 
@@ -17,12 +18,13 @@ import structlog
 from idpass_server import addresses
 from idpass_server.config import Settings
 from idpass_server.engine.clock import Clock
+from idpass_server.engine.eraser import Eraser
 from idpass_server.engine.readiness import DRAINING, Readiness
 from idpass_server.engine.reads import Reads
 from idpass_server.engine.sweeper import Sweeper
 from idpass_server.engine.writes import Engine
 from idpass_server.failures import OperatorError
-from idpass_server.hosting import pages, trust, wiring
+from idpass_server.hosting import pages, trust, unix_sockets, wiring
 from idpass_server.hosting.health import check_store
 from idpass_server.hosting.listening import bind, serve_pages
 from idpass_server.hosting.reloading import Reloading
@@ -52,7 +54,7 @@ class Server:
 
     Attributes:
         readiness: where each part reports whether changes can be stored.
-        address: HOST:PORT that calls are answered at, once it has started.
+        address: HOST:PORT or unix:PATH that calls are answered at, once it has started.
         listens: HOST:PORT of "metrics" and "probe", where they are asked for.
 
     Raises:
@@ -134,15 +136,21 @@ class Server:
             self._reads,
             on_change=self._recheck,
         )
-        behind = wiring.Behind(self._store, self._engine, self._reads, self.readiness)
+        behind = wiring.Behind(self._store, self._engine, self._reads, self.readiness, self._clock)
         service = wiring.service(self._settings, identity, behind)
         self._grpc, self._calls, self._watchers, self._health, self._metrics = service
 
     async def _listen(self, credentials: grpc.ServerCredentials | None) -> None:
         """Opens every address. Calls wait there until gRPC starts."""
         settings = self._settings
-        host, _ = addresses.split(settings.listen)
-        self.address = addresses.join(host, bind(self._grpc, settings.listen, credentials))
+        path = addresses.unix_path(settings.listen)
+        if path is None:
+            host, _ = addresses.split(settings.listen)
+            self.address = addresses.join(host, bind(self._grpc, settings.listen, credentials))
+        else:
+            bound = functools.partial(bind, self._grpc, credentials=credentials)
+            self._pages.enter_context(unix_sockets.listening(path, bound, takes_over=False))
+            self.address = f"unix:{path}"
         if self._also_on is not None:
             bind(self._grpc, self._also_on)
         for name, listen, answers in (
@@ -168,6 +176,9 @@ class Server:
         self._run("check of the store", check_store(self._engine, self.readiness))
         self._run("sweeper", sweeper.run())
         self._run("reloading", self._reloading.run())
+        if (age_s := self._settings.erase_after_s) is not None:
+            eraser = Eraser(self._store, self._reads, self._engine, self._clock, age_s=age_s)
+            self._run("eraser", eraser.run())
 
     def _run(self, part: str, work: Coroutine[Any, Any, None]) -> None:
         """Runs a part beside the calls; if it ends, the server stops."""

@@ -1,18 +1,21 @@
 """Wires what lies between gRPC and the store: admission, watchers, metrics, and the services."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import grpc
 from grpc_health.v1 import health_pb2_grpc
 
-from idpass_server.api import methods
+from idpass_server.api import methods, wire
 from idpass_server.api.calls import Calls
 from idpass_server.api.identity import Identity
 from idpass_server.api.metrics import Metrics
 from idpass_server.api.rate import Limit
 from idpass_server.api.servicer import IdPassServicer
 from idpass_server.api.watch import Watchers
+from idpass_server.api.webhook_servicer import WebhookServicer
 from idpass_server.config import Settings
+from idpass_server.engine.clock import Clock
 from idpass_server.engine.readiness import Readiness
 from idpass_server.engine.reads import Reads
 from idpass_server.engine.writes import Engine
@@ -30,12 +33,14 @@ class Behind(NamedTuple):
         engine: stores changes.
         reads: read.
         readiness: told by the health service.
+        clock: the server's time.
     """
 
     store: Store
     engine: Engine
     reads: Reads
     readiness: Readiness
+    clock: Clock
 
 
 class Service(NamedTuple):
@@ -73,9 +78,14 @@ def service(settings: Settings, identity: Identity, behind: Behind) -> Service:
     servicer = IdPassServicer(
         engine=behind.engine, reads=behind.reads, watchers=watchers, metrics=metrics
     )
+    webhook_servicer = WebhookServicer(None, behind.clock)
     health = Health(behind.readiness)
     _show(metrics, calls, watchers, behind)
-    return Service(_server(settings, servicer, calls, health), calls, watchers, health, metrics)
+    handlers = (
+        methods.handlers(wire.ID_PASSES, servicer, calls),
+        methods.handlers(wire.WEBHOOKS, webhook_servicer, calls),
+    )
+    return Service(_server(settings, handlers, health), calls, watchers, health, metrics)
 
 
 def _show(metrics: Metrics, calls: Calls, watchers: Watchers, behind: Behind) -> None:
@@ -96,12 +106,12 @@ def _show(metrics: Metrics, calls: Calls, watchers: Watchers, behind: Behind) ->
 
 
 def _server(
-    settings: Settings, servicer: IdPassServicer, calls: Calls, health: Health
+    settings: Settings, handlers: Sequence[grpc.GenericRpcHandler], health: Health
 ) -> grpc.aio.Server:
     # maximum_concurrent_rpcs is left alone: it costs each call 7 %, and `Calls` and `Watchers`
     # have limits whose refusals say more.
     server = grpc.aio.server(options=options(settings))
-    server.add_generic_rpc_handlers((methods.handlers(servicer, calls),))
+    server.add_generic_rpc_handlers(handlers)
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
     if settings.reflects:
         reflection.enable(server)

@@ -8,17 +8,20 @@ import signal
 import tempfile
 import threading
 from collections.abc import Callable, Coroutine, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import structlog
 import uvloop
 
 from idpass_server import extras, logs
-from idpass_server.addresses import split_loopback
+from idpass_server.addresses import split_loopback, unix_path
 from idpass_server.config import Settings
+from idpass_server.hosting import unix_sockets
 from idpass_server.hosting.listening import CannotListen
 from idpass_server.hosting.server import CLOSE_S, PartFailed, Ready, Server
 from idpass_server.processes.descriptors import provide
+from idpass_server.processes.systemd import Systemd
 from idpass_server.processes.terminal import Terminal
 from idpass_server.trying.sandbox import Sandbox
 
@@ -70,7 +73,9 @@ def _way_in(settings: Settings) -> Iterator[str | None]:
         yield None
         return
     with tempfile.TemporaryDirectory(prefix="idpass-") as folder:  # of mode 0700
-        yield f"unix:{folder}/grpc.sock"
+        path = Path(folder, "grpc.sock")
+        unix_sockets.check_length(path, "set TMPDIR to a folder with a shorter name")
+        yield f"unix:{path}"
 
 
 async def _serve(settings: Settings, way_in: str | None, ready: Ready | None) -> bool:
@@ -85,26 +90,32 @@ async def _serve(settings: Settings, way_in: str | None, ready: Ready | None) ->
 
     started, stopping = asyncio.Event(), asyncio.Event()
 
-    terminal = Terminal()
+    terminal, systemd = Terminal(), Systemd.of(os.environ)
 
     async def hang_up() -> None:
         if terminal.is_gone():
             stopping.set()
         else:
             await started.wait()
+            systemd.reloading()
             await server.reload()
+            systemd.ready(serving_at)
 
     _on_stop(stopping.set)
     _on_hang_up(hang_up)
     address = await (server.start() if isinstance(server, Sandbox) else server.start(ready))
+    serving_at = f"serving at {address}"
+    checks = server.readiness.checks if isinstance(server, Server) else dict
     serving = asyncio.create_task(server.wait())
-    http = None
+    http = informing = None
     try:
         if gateway is not None:
             reset = server.reset if isinstance(server, Sandbox) else None
             gateway.start(way_in or address, reset=reset, drain_s=settings.drain_s)
             http = asyncio.create_task(gateway.ended())
         started.set()
+        systemd.ready(serving_at)
+        informing = asyncio.create_task(systemd.keep_informed(serving_at, checks))
         # What exists now stays; scanning it in each collection takes a twentieth of the time.
         gc.collect()
         gc.freeze()
@@ -112,8 +123,11 @@ async def _serve(settings: Settings, way_in: str | None, ready: Ready | None) ->
         await _first(stopping, serving, http)
     finally:
         died = http is not None and http.done()
+        systemd.stopping()
         with _last_resort(settings.drain_s + WAY_OUT_S):
             await _stop(server, serving, gateway)
+        if informing is not None:
+            informing.cancel()
     if died:
         raise PartFailed("stopped, since the HTTP gateway failed; see the log")
     return serving.result()
@@ -137,7 +151,7 @@ async def serve_http(target: str, http: str) -> None:
     """Runs the gateway alone, for a service on this machine, until SIGTERM or SIGINT.
 
     Args:
-        target: HOST:PORT of the service.
+        target: HOST:PORT or unix:PATH of the service.
         http: HOST:PORT to listen on.
 
     Raises:
@@ -145,7 +159,8 @@ async def serve_http(target: str, http: str) -> None:
         CannotListen: the address cannot be listened on.
         PartFailed: the gateway ended by itself.
     """
-    split_loopback("--target", target, "Run the gateway beside the service")
+    if unix_path(target) is None:
+        split_loopback("--target", target, "Run the gateway beside the service")
     provide(Settings.max_connections)
     gateway = _open("--http", http, Settings.max_connections)
     stopping = asyncio.Event()

@@ -13,6 +13,7 @@ import contextlib
 import dataclasses
 import faulthandler
 import json
+import os
 import signal
 import socket
 import sys
@@ -29,6 +30,7 @@ from idpass_server.hosting.listening import serve_pages
 from idpass_server.hosting.pages import probe
 from idpass_server.processes.reserving import reserve
 from idpass_server.processes.running import EXIT_S, STOP, WAY_OUT_S
+from idpass_server.processes.systemd import Systemd
 from idpass_server.processes.terminal import Terminal
 from idpass_server.processes.worker import CHECKS, EXIT_MAY_NOT_SERVE, GO, READY, Start
 
@@ -107,6 +109,8 @@ class _Supervisor:
         self._failure: str | None = None
         self._may_not_serve = 0
         self._killed = False
+        self._systemd = Systemd.of(os.environ)
+        self._status = f"serving at {settings.listen} with {settings.workers} workers"
 
     async def run(self) -> bool:
         loop = asyncio.get_running_loop()
@@ -225,6 +229,10 @@ class _Supervisor:
             for each in ready:
                 each.let_serve()
             log.info("serving", listen=self._settings.listen, workers=len(ready))
+            self._systemd.ready(self._status)
+            self._informing = asyncio.create_task(
+                self._systemd.keep_informed(self._status, self.checks)
+            )
 
     def _tell_of_no_start(self, number: int, error: OSError) -> None:
         """Handles a process that could not be made: no memory, or a program being replaced."""
@@ -259,6 +267,7 @@ class _Supervisor:
         if self._draining.is_set():
             return
         self._draining.set()
+        self._systemd.stopping()
         if self._failure is None:
             log.info("draining", seconds=self._settings.drain_s)
         for worker in self._workers.values():
@@ -279,7 +288,9 @@ class _Supervisor:
         if terminal.is_gone():
             self._drain()
         else:
+            self._systemd.reloading()
             self._signal(signal.SIGHUP)
+            self._systemd.ready(self._status)
 
     def _signal(self, number: int) -> None:
         for worker in self._workers.values():

@@ -8,12 +8,13 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from idpass_server.rules import domain
+from idpass_server.rules import domain, erasure
 from idpass_server.rules.commands import (
     Advanced,
     Cancel,
     Cancelled,
     Command,
+    Erase,
     Expire,
     Outcome,
     Register,
@@ -21,7 +22,13 @@ from idpass_server.rules.commands import (
 )
 from idpass_server.rules.domain import Decision
 from idpass_server.rules.records import Account, Event, Pass, Status
-from idpass_server.rules.refusals import NoFreeSlot, PassNotFound, Refusal, RequestIdReused
+from idpass_server.rules.refusals import (
+    AccountDisabled,
+    NoFreeSlot,
+    PassNotFound,
+    Refusal,
+    RequestIdReused,
+)
 
 Key = tuple[str, str]
 """An account and a name within it: a pass id or a request_id."""
@@ -103,7 +110,7 @@ class Batch:
     """The state of one transaction, from loading to saving.
 
     Args:
-        accounts: the commands' accounts.
+        accounts: the commands' accounts, where they exist.
         passes: the passes that commands and receipts name, where they exist.
         receipts: events that carry one of the commands' request_ids.
         preceding: the events just before the receipts; see `Replays`.
@@ -115,6 +122,7 @@ class Batch:
         created: new passes.
         changed: passes that existed before and have changed.
         timers_done: passes that ended or had ended, and whose timers have served their purpose.
+        erased: passes that were erased; their receipts are to be erased as well.
     """
 
     def __init__(
@@ -130,6 +138,7 @@ class Batch:
         self.created: dict[Key, Pass] = {}
         self.changed: dict[Key, Pass] = {}
         self.timers_done: list[Pass] = []
+        self.erased: dict[Key, Pass] = {}
         self._passes = {(p.account, p.id): p for p in passes}
         self._receipts = {(e.account, str(e.request_id)): e for e in receipts}
         self._preceding = {(e.account, e.sequence): e for e in preceding}
@@ -156,7 +165,12 @@ class Batch:
         """
         due_us = now_us if due_us is None else due_us
         now_us = max([now_us, *(p.update_time_us for p in self._passes.values())])
-        return [self._run_one(command, now_us, due_us) for command in commands]
+        return [
+            self._run_one(command, now_us, due_us)
+            if command.account in self.accounts
+            else AccountDisabled(command.account)
+            for command in commands
+        ]
 
     def changed_accounts(self) -> list[Account]:
         """Accounts with new events, as they are to be stored."""
@@ -178,9 +192,9 @@ class Batch:
             if not dry_run:
                 self._apply(expired)
             account, id_pass = expired.account, expired.changes[0].id_pass
-        decision = domain.decide(account, id_pass, command, now_us)
+        decision = _decide(account, id_pass, command, now_us)
         if isinstance(decision, NoFreeSlot) and self._make_room(account, command, now_us, due_us):
-            decision = domain.decide(self.accounts[account.name], id_pass, command, now_us)
+            decision = _decide(self.accounts[account.name], id_pass, command, now_us)
         if isinstance(decision, Refusal):
             return decision
         if not dry_run:
@@ -208,6 +222,8 @@ class Batch:
                 self.created[key] = id_pass
             else:
                 self.changed[key] = id_pass
+            if event.erased:
+                self.erased[key] = id_pass
             self.events.append(event)
             if event.request_id:
                 self._receipts[event.account, event.request_id] = event
@@ -215,17 +231,35 @@ class Batch:
 
     def _replay(self, receipt: Event, command: Command) -> Outcome:
         """Rebuilds the first answer from its receipt."""
-        if isinstance(command, Expire) or command.digest() != receipt.request_digest:
+        current = self._passes[receipt.account, receipt.id_pass_id]
+        if not _same(command, receipt, current):
             return RequestIdReused(str(receipt.request_id))
         if isinstance(command, Cancel):
             return Cancelled(receipt, replayed=True)
-        id_pass = _as_of(receipt, self._passes[receipt.account, receipt.id_pass_id])
+        id_pass = _as_of(receipt, current)
         if not isinstance(command, Register):
             return Advanced(id_pass, receipt.reference, replayed=True)
         superseded = None
         if id_pass.supersedes:
             superseded = Cancelled(self._preceding[receipt.account, receipt.sequence - 1])
         return Registered(id_pass, superseded, receipt.reference, replayed=True)
+
+
+def _decide(
+    account: Account, id_pass: Pass | None, command: Command, now_us: int
+) -> Decision | Refusal:
+    if isinstance(command, Erase):
+        return erasure.erase(account, id_pass, command, now_us)
+    return domain.decide(account, id_pass, command, now_us)
+
+
+def _same(command: Command, receipt: Event, id_pass: Pass) -> bool:
+    """Whether a command has the content of the one that has the receipt."""
+    if isinstance(command, Expire | Erase):
+        return False
+    if receipt.request_digest == erasure.ERASED:
+        return erasure.repeats(command, receipt, id_pass)
+    return command.digest() == receipt.request_digest
 
 
 def _as_of(event: Event, id_pass: Pass) -> Pass:

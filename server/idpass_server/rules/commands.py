@@ -20,6 +20,8 @@ from idpass_server.rules.refusals import Refusal
 
 DEFAULT_LINK_VALIDITY_DAYS: Final = 7
 SWEEPER: Final = "sweeper"
+OPERATOR: Final = "operator"
+"""The caller of a change that an operator makes on the command line."""
 
 
 class Cancel(NamedTuple):
@@ -131,7 +133,23 @@ class Expire(NamedTuple):
         return self.id
 
 
-Command = Cancel | Register | Advance | Expire
+class Erase(NamedTuple):
+    """Blank what a pass says of its applicant: an operator's command, never a caller's."""
+
+    account: str
+    reference: str
+    id: str
+    caller: str = OPERATOR
+    request_id: None = None
+
+    @property
+    def subject(self) -> str:
+        return self.id
+
+
+Step = Cancel | Register | Advance | Expire
+"""A command that the lifecycle decides."""
+Command = Step | Erase
 
 
 class Cancelled(NamedTuple):
@@ -180,7 +198,17 @@ class Settled(NamedTuple):
     """The answer to Expire: if the pass was overdue, it has expired."""
 
 
-Answer = Cancelled | Registered | Advanced | Settled
+class Erased(NamedTuple):
+    """The answer to Erase.
+
+    Attributes:
+        event: the erasure; None if there was nothing to erase.
+    """
+
+    event: Event | None
+
+
+Answer = Cancelled | Registered | Advanced | Settled | Erased
 Outcome = Answer | Refusal
 
 

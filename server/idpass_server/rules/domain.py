@@ -16,14 +16,15 @@ from idpass_server.rules.commands import (
     Answer,
     Cancel,
     Cancelled,
-    Command,
     Expire,
     Register,
     Registered,
     Settled,
+    Step,
 )
 from idpass_server.rules.records import Account, Event, Pass, Reason, Status
 from idpass_server.rules.refusals import (
+    AccountDisabled,
     DailyQuotaExhausted,
     NoFreeSlot,
     PassChanged,
@@ -94,8 +95,8 @@ class Decision(NamedTuple):
     answer: Answer
 
 
-def decide(
-    account: Account, id_pass: Pass | None, command: Command, now_us: int
+def decide(  # noqa: PLR0911 one for each answer
+    account: Account, id_pass: Pass | None, command: Step, now_us: int
 ) -> Decision | Refusal:
     """Decides one command.
 
@@ -112,6 +113,8 @@ def decide(
     Raises:
         ValueError: the command needs a pass and got None.
     """
+    if account.disabled and not isinstance(command, Expire):
+        return AccountDisabled(account.name)
     if id_pass is None:
         if not isinstance(command, Register):
             raise ValueError(f"{type(command).__name__} needs a pass")
@@ -280,7 +283,7 @@ def _move(
     id_pass: Pass,
     to_status: Status,
     now_us: int,
-    command: Command,
+    command: Step,
     *,
     end_time_us: int | None = None,
     request_digest: str | None = None,

@@ -44,10 +44,15 @@ def parse_money(text: str) -> Money:
 
 def show_money(money: Money) -> str:
     """Formats an amount as "AUD 4.50", with at least the currency's decimals."""
+    return f"{money.currency} {show_amount(money)}"
+
+
+def show_amount(money: Money) -> str:
+    """Formats an amount as "4.50", without its currency but with at least its decimals."""
     units, micros = divmod(money.micros, MICROS)
     digits = _minor_digits(money.currency) % _MICRO_DIGITS  # without a minor unit, no padding
     fraction = f"{micros:06}".rstrip("0").ljust(digits, "0")
-    return f"{money.currency} {units}{'.' if fraction else ''}{fraction}"
+    return f"{units}{'.' if fraction else ''}{fraction}"
 
 
 def _minor_digits(currency: str) -> int:

@@ -60,6 +60,7 @@ class Account(NamedTuple):
         registrations_per_day: quota of registrations in a UTC day; 0 for none.
         registration_day: UTC day of its newest registration, in days since the epoch.
         registrations_of_day: number of passes registered in that day.
+        disabled: 1 while its passes may only expire, else 0.
     """
 
     name: str
@@ -73,6 +74,7 @@ class Account(NamedTuple):
     registrations_per_day: int = 0
     registration_day: int = 0
     registrations_of_day: int = 0
+    disabled: int = 0
 
 
 class Pass(NamedTuple):
@@ -126,6 +128,8 @@ class Pass(NamedTuple):
 class Event(NamedTuple):
     """The durable record of one change of status: audit trail, outbox and, by request_id, receipt.
 
+    An erasure is recorded as well: it goes from the pass's status to the same status.
+
     Attributes:
         account: name of the account that owns the pass.
         sequence: 1, 2, 3, … within the account, without gaps, in commit order.
@@ -135,13 +139,15 @@ class Event(NamedTuple):
         event_time_us: when the change was decided.
         caller: who made it; `commands.SWEEPER` where an overdue pass expired by itself.
         request_id: idempotency key of the call, or None.
-        request_digest: fingerprint of the call's content; None without a request_id.
+        request_digest: fingerprint of the call's content; None without a request_id, and
+            `erasure.ERASED` where the content told of the applicant and was erased.
         reference: UUID of the call.
         currency: ISO 4217 code of the amounts.
         charge_micros: fee charged by a registration; None for any other change.
         refund_micros: fee given back, or None.
         reason: a Reason; "" unless the pass was cancelled.
         previous_sequence: of the previous event of the same pass; None for a registration.
+        erased: 1 when what the pass said of its applicant was blanked, else 0.
     """
 
     account: str
@@ -159,3 +165,4 @@ class Event(NamedTuple):
     refund_micros: int | None
     reason: str
     previous_sequence: int | None
+    erased: int = 0

@@ -6,6 +6,7 @@
     ├── Unauthenticated        no or unknown credentials
     ├── NotPermitted           the caller lacks the permission
     ├── PassNotFound           the account has no such pass
+    ├── AccountDisabled        the account may change nothing
     ├── PassEnded              the pass is terminal
     ├── TransitionNotAllowed   in flight, but the lifecycle has no such transition
     ├── RefundNotAvailable     a refund was required and none is due
@@ -13,6 +14,9 @@
     ├── NoFreeSlot             the account's slots are all in use
     ├── DailyQuotaExhausted    the account has registered as many passes today as it may
     ├── Overloaded             the server or the caller's rate limit has no room
+    ├── WebhooksDisabled       the server has no webhook key
+    ├── WebhookNotFound        the account has no such webhook
+    ├── TooManyWebhooks        the account has as many webhooks as it may
     ├── StoreUnavailable       the store cannot answer now
     └── InternalFault          a bug; its text stays in the log
 
@@ -84,6 +88,14 @@ class PassNotFound(Refusal):
     def __init__(self, pass_id: str) -> None:
         super().__init__(pass_id)
         self.pass_id = pass_id
+
+
+class AccountDisabled(Refusal):
+    """The account is disabled, or was deleted while its callers are still known."""
+
+    def __init__(self, account: str) -> None:
+        super().__init__(account)
+        self.account = account
 
 
 class _AboutPass(Refusal):
@@ -162,6 +174,27 @@ class Overloaded(Refusal):
         super().__init__(message)
         self.retry_ms = retry_ms
         self.cause = "server"
+
+
+class WebhooksDisabled(Refusal):
+    """The server has no webhook key."""
+
+
+class WebhookNotFound(Refusal):
+    """The account has no webhook with that id."""
+
+    def __init__(self, webhook_id: str) -> None:
+        super().__init__(webhook_id)
+        self.webhook_id = webhook_id
+
+
+class TooManyWebhooks(Refusal):
+    """The account has as many webhooks as it may."""
+
+    def __init__(self, account: str, limit: int) -> None:
+        super().__init__(account, limit)
+        self.account = account
+        self.limit = limit
 
 
 class StoreUnavailable(Refusal, OperatorError):

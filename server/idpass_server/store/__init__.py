@@ -14,9 +14,12 @@ from idpass_server.failures import OperatorError
 from idpass_server.rules.batch import Batch
 from idpass_server.rules.commands import Command, Outcome
 from idpass_server.rules.records import Account, Event, Money, Pass
+from idpass_server.store.retention import Found, Wanted
 
 LIST_SCAN_ROWS: Final = 20_000
 """Number of passes that one page of a list may look at: a rare status must not cost a long scan."""
+PROGRAM: Final = "idpass-server"
+"""Who made a change that no operator asked for, such as the sandbox's."""
 
 Tell = Callable[[Mapping[str, int]], None]
 """Receives the newest sequence of each account that has new events."""
@@ -168,6 +171,12 @@ class Store(Protocol):
             account: only passes of this account; None for all.
         """
 
+    def find_passes(self, wanted: Wanted, after_id: str | None, limit: int) -> Found:
+        """One page of the ids of an account's passes; arguments as `retention.find`."""
+
+    def account_names(self) -> list[str]:
+        """Names of all accounts, in order."""
+
     def claim_sweep(self, now_us: int) -> bool:
         """Claims the sweep for the next seconds; false while another process has it.
 
@@ -183,16 +192,20 @@ class Store(Protocol):
             tell: called with their newest sequences, on a thread of the store's.
         """
 
-    def create_account(self, account: Account) -> bool:
+    # What operators change, each with its entry in the admin log. `who` is the operator.
+
+    def create_account(self, account: Account, *, who: str = PROGRAM) -> bool:
         """Creates an account; false if the name is taken."""
 
     def set_account(
         self,
         name: str,
         *,
-        slot_limit: int | None,
-        fee: Money | None,
+        slot_limit: int | None = None,
+        fee: Money | None = None,
         registrations_per_day: int | None = None,
+        disabled: bool | None = None,
+        who: str = PROGRAM,
     ) -> bool:
         """Changes an account.
 
@@ -202,11 +215,16 @@ class Store(Protocol):
             fee: what registering a pass costs from now on; None to leave it.
             registrations_per_day: number of passes that may be registered in a UTC day, 0 for no
                 quota; None to leave it.
+            disabled: whether its passes may only expire; None to leave it.
+            who: the operator.
 
         Returns:
             false, and changes nothing, if there is no such account, or it has events in another
             currency.
         """
+
+    def delete_account(self, name: str, *, who: str = PROGRAM) -> bool:
+        """Deletes an account that was never used; false, and changes nothing, for any other."""
 
     def close(self) -> None:
         """Closes all connections; the store cannot be used afterwards."""

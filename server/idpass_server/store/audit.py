@@ -145,8 +145,8 @@ CHECKS: Final = (
     Check(
         "transition is not in the table",
         f"""SELECT account, sequence, from_status, to_status FROM events
-            WHERE from_status IS NOT NULL
-                AND (from_status, to_status) NOT IN (VALUES {_arrows()})
+            WHERE from_status IS NOT NULL AND CASE WHEN erased = 1 THEN from_status <> to_status
+                ELSE (from_status, to_status) NOT IN (VALUES {_arrows()}) END
             UNION ALL SELECT account, sequence, from_status, to_status FROM events
             WHERE from_status IS NULL
                 AND NOT (to_status = 'new' AND charge_micros IS NOT NULL
@@ -162,12 +162,25 @@ CHECKS: Final = (
     ),
     Check(
         "pass is not as its newest event left it",
-        """SELECT p.account, p.id, p.status FROM passes p LEFT JOIN events e
-            ON e.account = p.account AND e.sequence = p.event_sequence AND e.id_pass_id = p.id
-            WHERE p.status IS DISTINCT FROM e.to_status
+        # An erasure leaves what the event before it has made. Two never follow each other.
+        """SELECT p.account, p.id, p.status FROM passes p LEFT JOIN events n
+            ON n.account = p.account AND n.sequence = p.event_sequence AND n.id_pass_id = p.id
+            LEFT JOIN events e ON e.account = n.account AND e.id_pass_id = n.id_pass_id
+                AND e.sequence = CASE WHEN n.erased = 1 THEN n.previous_sequence
+                    ELSE n.sequence END
+            WHERE p.status IS DISTINCT FROM n.to_status
+                OR p.status IS DISTINCT FROM e.to_status
                 OR p.update_time_us IS DISTINCT FROM e.event_time_us
                 OR p.caller IS DISTINCT FROM e.caller
                 OR (p.fee_refunded = 1) <> (e.refund_micros IS NOT NULL)""",
+    ),
+    Check(
+        # Until its status changes again, which may bring another note.
+        "pass was erased and still names its applicant",
+        """SELECT p.account, p.id FROM passes p JOIN events n
+            ON n.account = p.account AND n.sequence = p.event_sequence
+            WHERE n.erased = 1
+                AND (p.applicant_reference <> '' OR coalesce(p.cancel_note, '') <> '')""",
     ),
     Check(
         # Each event is its pass's newest, or the previous one of another event. A set difference

@@ -12,6 +12,7 @@ from typing import Any, Final, NamedTuple
 
 from idpass_server.rules.records import Account, Event, Pass
 from idpass_server.store import CannotOpen
+from idpass_server.store.admin_log import Entry
 from idpass_server.store.postgres.link import Connection
 from idpass_server.store.postgres.store import connected
 from idpass_server.store.rows import TIMER
@@ -36,6 +37,7 @@ TABLES: Final = (
     _Table("passes", Pass._fields, "account, id"),
     _Table("timers", TIMER, ", ".join(TIMER)),
     _Table("events", Event._fields, "account, sequence"),
+    _Table("admin_log", Entry._fields, "id"),
 )
 
 
@@ -90,7 +92,8 @@ def _take(connection: Connection) -> None:
         connection.execute(f"LOCK TABLE {table.name} IN ACCESS EXCLUSIVE MODE")
     used = connection.execute(
         "SELECT EXISTS (SELECT 1 FROM passes) OR EXISTS (SELECT 1 FROM events) "
-        "OR EXISTS (SELECT 1 FROM accounts WHERE name <> 'demo')"
+        "OR EXISTS (SELECT 1 FROM accounts WHERE name <> 'demo') "
+        "OR EXISTS (SELECT 1 FROM admin_log)"
     ).fetchone()
     if used != (False,):
         raise CannotOpen(

@@ -1,8 +1,8 @@
 """Databases by URL: which store a URL means, and what operators do with either kind."""
 
 import importlib
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from types import ModuleType
 from typing import Any, Final
 
@@ -101,23 +101,27 @@ def plan_store(url: str) -> Plan:
     return plan
 
 
-def reading_store(url: str, *, quick: bool = False) -> AbstractContextManager[Any]:
-    """Opens a read transaction on a database of either kind.
+@contextmanager
+def reading_store(url: str) -> Iterator[Any]:
+    """Opens a read transaction on a database of either kind, which may be in use.
 
     Args:
         url: of the database.
-        quick: leave out comparing a SQLite file's indexes with its tables.
 
     Raises:
         BadSetting: the URL cannot be used.
         CannotOpen: the database cannot be used.
-        Damaged: the SQLite file is damaged.
     """
     path = sqlite_path(url)
-    if path is not None:
-        return reading(path, quick=quick)
-    connected: AbstractContextManager[Any] = _postgres().reading(url)
-    return connected
+    if path is None:
+        with _postgres().reading(url) as connection:
+            yield connection
+        return
+    try:
+        with reading(path) as connection:
+            yield connection
+    except Damaged as damage:
+        raise CannotOpen(f"{path}: {damage}; restore it from a backup") from damage
 
 
 def audit_store(
@@ -137,7 +141,7 @@ def audit_store(
     begin("damage to the file or the connection")
     before = _wal_bytes(url)
     try:
-        with reading_store(url, quick=quick) as connection:
+        with _audited(url, quick=quick) as connection:
             found = audit(connection, quick=quick, begin=begin)
     except Damaged as damage:
         return Audit(damage.lines, [], {})
@@ -148,6 +152,13 @@ def audit_store(
             "cannot be written over; the server makes use of the room again"
         )
     return found
+
+
+def _audited(url: str, *, quick: bool) -> AbstractContextManager[Any]:
+    path = sqlite_path(url)
+    if path is not None:
+        return reading(path, check="quick_check" if quick else "integrity_check")
+    return reading_store(url)
 
 
 def _wal_bytes(url: str) -> int:

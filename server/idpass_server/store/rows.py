@@ -20,7 +20,7 @@ PASS_CHANGES: Final = (
     *("status", "fee_refunded", "superseded_by", "update_time_us", "consent_time_us"),
     *("end_time_us", "cancel_reason", "cancel_note", "caller", "event_sequence"),
 )
-"""Columns of a pass that a change of status may set; the others never change."""
+"""Columns of a pass that a change of status may set; of the others only an erasure changes one."""
 ACCOUNT_CHANGES: Final = (
     *("slots_in_use", "charged_micros", "refunded_micros", "last_sequence"),
     *("registration_day", "registrations_of_day"),
@@ -51,6 +51,10 @@ _WRITES: Final[Mapping[str, _Write]] = {
     "update_accounts": _picked((*ACCOUNT_KEY, *ACCOUNT_CHANGES), Batch.changed_accounts),
     "insert_timers": _Write(TIMER, lambda batch: map(_timer, batch.created.values())),
     "delete_timers": _Write(TIMER, lambda batch: map(_timer, batch.timers_done)),
+    "erase_references": _picked(
+        (*PASS_KEY, "applicant_reference"), lambda batch: batch.erased.values()
+    ),
+    "erase_receipts": _picked(PASS_KEY, lambda batch: batch.erased.values()),
 }
 COLUMNS: Final[Mapping[str, Columns]] = {name: write.columns for name, write in _WRITES.items()}
 """The columns of each kind of write, in the order of its rows' values."""

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from idpass.client import IdPassClient
     from idpass.errors import (
         Aborted,
+        AccountDisabled,
         AlreadyCancelled,
         Complete,
         DailyQuotaExhausted,
@@ -44,10 +45,12 @@ if TYPE_CHECKING:
         RefundNotAvailable,
         RequestIdReused,
         ResourceExhausted,
+        TooManyWebhooks,
         TransitionNotAllowed,
         Unauthenticated,
         Unavailable,
         Violation,
+        WebhooksDisabled,
     )
 
 __version__ = "0.1.0"
@@ -58,6 +61,7 @@ _HOMES = ("_words", "_records", "errors", "client", "aio")
 __all__ = [
     "Aborted",
     "Account",
+    "AccountDisabled",
     "AdvanceReceipt",
     "AlreadyCancelled",
     "AsyncIdPassClient",
@@ -90,10 +94,12 @@ __all__ = [
     "RequestIdReused",
     "ResourceExhausted",
     "Status",
+    "TooManyWebhooks",
     "TransitionNotAllowed",
     "Unauthenticated",
     "Unavailable",
     "Violation",
+    "WebhooksDisabled",
 ]
 
 

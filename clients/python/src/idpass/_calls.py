@@ -59,22 +59,22 @@ def cancel(
     validate_only: bool,
     request_id: str | None,
 ) -> Call[Receipt]:
-    text_id = _text_id(pass_id)
+    sent_pass_id = text_id(pass_id)
     if not validate_only:
         request_id = request_id or new_request_id()
     request = service_pb.CancelRequest(
-        id=text_id,
+        id=sent_pass_id,
         request_id=request_id or "",
         reason=_reason_number(reason),
         note=note,
-        expected_status=_status_number("expected_status", expected_status),
+        expected_status=status_number("expected_status", expected_status),
         require_refund=require_refund,
         validate_only=validate_only,
     )
     return Call(
         "CancelIdPass",
         request,
-        lambda answer: _read.receipt(answer, text_id, request_id or ""),
+        lambda answer: _read.receipt(answer, sent_pass_id, request_id or ""),
         changes=not validate_only,
         request_id=request_id,
     )
@@ -87,7 +87,7 @@ def register(
     request_id: str | None,
 ) -> Call[RegisterReceipt]:
     sent_id = request_id or new_request_id()
-    prior = _text_id(supersedes, "supersedes") if supersedes else ""
+    prior = text_id(supersedes, "supersedes") if supersedes else ""
     request = service_pb.RegisterRequest(
         request_id=sent_id,
         link_validity_days=link_validity_days,
@@ -114,10 +114,10 @@ def advance(
 ) -> Call[AdvanceReceipt]:
     sent_id = request_id or new_request_id()
     request = service_pb.AdvanceRequest(
-        id=_text_id(pass_id),
-        to_status=_pb_status(_number(Status, "to_status", to_status)),
+        id=text_id(pass_id),
+        to_status=_pb_status(number(Status, "to_status", to_status)),
         request_id=sent_id,
-        expected_status=_status_number("expected_status", expected_status),
+        expected_status=status_number("expected_status", expected_status),
     )
 
     def read(answer: service_pb.AdvanceResponse) -> AdvanceReceipt:
@@ -129,7 +129,7 @@ def advance(
 
 
 def get(pass_id: Id) -> Call[IdPass]:
-    request = service_pb.GetRequest(id=_text_id(pass_id))
+    request = service_pb.GetRequest(id=text_id(pass_id))
     return Call("GetIdPass", request, lambda answer: _read.id_pass(answer.id_pass))
 
 
@@ -150,14 +150,14 @@ class Listing:
         idle_before: datetime | None,
         idle_for: timedelta | None,
     ) -> None:
-        _several("statuses", statuses)
+        several("statuses", statuses)
         if idle_for is not None:
             if idle_before is not None:
                 raise ValueError("give idle_before or idle_for, not both")
             # Once for all pages: a page token is valid for the same moment only.
             idle_before = datetime.now(timezone.utc) - idle_for
         self._request = service_pb.ListRequest(
-            page_size=PAGE_SIZE, statuses=[_status_number("statuses", each) for each in statuses]
+            page_size=PAGE_SIZE, statuses=[status_number("statuses", each) for each in statuses]
         )
         if idle_before is not None:
             if idle_before.tzinfo is None:
@@ -179,7 +179,7 @@ class Watching:
 
     def __init__(self, pass_id: Id | None, after_sequence: int) -> None:
         self._request = service_pb.WatchRequest(
-            after_sequence=after_sequence, id=_text_id(pass_id) if pass_id else ""
+            after_sequence=after_sequence, id=text_id(pass_id) if pass_id else ""
         )
 
     def next_stream(self) -> Call[Event]:
@@ -247,12 +247,12 @@ class Batches:
         self._template = service_pb.CancelRequest(
             reason=_reason_number(reason),
             note=note,
-            expected_status=_status_number("expected_status", expected_status),
+            expected_status=status_number("expected_status", expected_status),
             require_refund=require_refund,
         )
 
     def of(self, ids: Iterable[Id]) -> Iterator[Batch]:
-        _several("ids", ids)
+        several("ids", ids)
         return self._of(ids)
 
     def _of(self, ids: Iterable[Id]) -> Iterator[Batch]:
@@ -265,14 +265,14 @@ class Batches:
         for pass_id in ids:
             request = service_pb.CancelRequest()
             request.CopyFrom(self._template)
-            request.id = _text_id(pass_id)
+            request.id = text_id(pass_id)
             request.request_id = new_request_id()
             requests.append(request)
         return Batch(requests)
 
 
-def _status_number(name: str, status: AnyStatus | None) -> pb.IdPassStatus.ValueType:
-    return _pb_status(0 if status is None else _number(Status, name, status))
+def status_number(name: str, status: AnyStatus | None) -> pb.IdPassStatus.ValueType:
+    return _pb_status(0 if status is None else number(Status, name, status))
 
 
 def _pb_status(number: int) -> pb.IdPassStatus.ValueType:
@@ -280,10 +280,10 @@ def _pb_status(number: int) -> pb.IdPassStatus.ValueType:
 
 
 def _reason_number(reason: AnyReason) -> pb.CancelReason.ValueType:
-    return cast("pb.CancelReason.ValueType", _number(CancelReason, "reason", reason))
+    return cast("pb.CancelReason.ValueType", number(CancelReason, "reason", reason))
 
 
-def _number(kind: type[Word], name: str, word: object) -> int:
+def number(kind: type[Word], name: str, word: object) -> int:
     if isinstance(word, kind):
         return word.number
     known = ", ".join(map(str, kind))
@@ -294,13 +294,13 @@ def _number(kind: type[Word], name: str, word: object) -> int:
     return kind(word).number
 
 
-def _text_id(pass_id: object, name: str = "id") -> str:
-    if not isinstance(pass_id, (str, uuid.UUID)):
-        raise TypeError(f"{name} is {pass_id!r}; pass the UUID of a pass, as text or uuid.UUID")
-    return str(pass_id)
+def text_id(value: object, name: str = "id", *, of: str = "a pass") -> str:
+    if not isinstance(value, (str, uuid.UUID)):
+        raise TypeError(f"{name} is {value!r}; pass the UUID of {of}, as text or uuid.UUID")
+    return str(value)
 
 
-def _several(name: str, values: object) -> None:
+def several(name: str, values: object) -> None:
     """Refuses a string: as a sequence of characters it is never what is meant."""
     if isinstance(values, str):
         raise TypeError(f"{name} is the text {values!r}; pass a list, such as [{values!r}]")

@@ -1,9 +1,10 @@
 """What the commands of `cli` share: output, exit codes, durations."""
 
+import functools
 import io
 import re
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -40,6 +41,40 @@ class Duration(click.ParamType[timedelta]):
         if not match:
             self.fail(f"{value!r} is not a duration such as 30m, 12h, 7d or 2w", param, ctx)
         return timedelta(**{_UNITS[match[2]]: int(match[1])})
+
+
+def command_of(group: click.Group) -> Callable[[Command], Command]:
+    """Makes a function a command of a group: it is given a Cli and may return an exit code."""
+
+    def make(function: Command) -> Command:
+        @group.command(function.__name__.rstrip("_"))
+        @click.option("--json", is_flag=True, help="For scripts: one JSON object per line.")
+        @click.pass_obj
+        @functools.wraps(function)
+        def run(connect: Callable[[], IdPassClient], /, json: bool, **arguments: Any) -> None:
+            try:
+                client = connect()
+            except (ValueError, OSError) as error:
+                raise click.UsageError(str(error)) from error
+            with client:
+                sys.exit(_run(function, Cli(client, json=json), arguments))
+
+        return run
+
+    return make
+
+
+def _run(function: Command, cli: "Cli", arguments: Mapping[str, Any]) -> int:
+    try:
+        return function(cli, **arguments) or 0
+    except IdPassError as error:
+        return cli.complain(error)
+    except _stdio.CannotWrite as failure:
+        return cli.not_told(failure)
+    except UnicodeEncodeError as error:
+        raise click.UsageError(f"{error.object!r} is not in UTF-8") from error
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
 
 
 class Cli:

@@ -26,14 +26,14 @@ _STATUSES: Mapping[int, Status] = {word.number: word for word in Status}
 _REASONS: Mapping[int, CancelReason] = {word.number: word for word in CancelReason}
 
 
-def _unrecognized(words: type[AnyWord], number: int) -> AnyWord:
-    word = str.__new__(words, number)
-    word._name_, word._value_, word.number = f"UNRECOGNIZED_{number}", str(number), number
+def _unrecognized(words: type[AnyWord], text: str, number: int) -> AnyWord:
+    word = str.__new__(words, text)
+    word._name_, word._value_, word.number = f"UNRECOGNIZED_{text.upper()}", text, number
     return word
 
 
 def status(number: int) -> Status:
-    return _STATUSES.get(number) or _unrecognized(Status, number)
+    return _STATUSES.get(number) or _unrecognized(Status, str(number), number)
 
 
 def status_or_none(number: int) -> Status | None:
@@ -41,7 +41,20 @@ def status_or_none(number: int) -> Status | None:
 
 
 def reason(number: int) -> CancelReason:
-    return _REASONS.get(number) or _unrecognized(CancelReason, number)
+    return _REASONS.get(number) or _unrecognized(CancelReason, str(number), number)
+
+
+def word(words: type[AnyWord], number: int) -> AnyWord:
+    by_number = {each.number: each for each in words}
+    return by_number.get(number) or _unrecognized(words, str(number), number)
+
+
+def spelled(words: type[AnyWord], text: str) -> AnyWord:
+    """The member that JSON spells so; its number is -1 if this version does not know it."""
+    try:
+        return words(text)
+    except ValueError:
+        return _unrecognized(words, text, -1)
 
 
 def time(timestamp: Timestamp) -> datetime:
@@ -99,7 +112,7 @@ def id_pass(message: pb.IdPass) -> IdPass:
 
 
 def event(message: pb.IdPassEvent) -> Event:
-    cancelled = message.to_status == pb.ID_PASS_STATUS_CANCELLED
+    cancelled = message.to_status == pb.ID_PASS_STATUS_CANCELLED and not message.erased
     return Event(
         message.sequence,
         message.id_pass_id,
@@ -110,6 +123,7 @@ def event(message: pb.IdPassEvent) -> Event:
         message.request_id,
         money(message.refund) if message.HasField("refund") else None,
         reason(message.reason) if cancelled else None,
+        message.erased,
     )
 
 

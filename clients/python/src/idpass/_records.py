@@ -159,17 +159,20 @@ class AdvanceReceipt:
 
 @dataclass(frozen=True)
 class Event:
-    """The durable record of one change of status.
+    """The durable record of one change of status, or of an erasure.
 
     Attributes:
         sequence: 1, 2, 3, … within the account, in commit order, without gaps.
         id: UUID of the pass.
         from_status: None if the pass was registered.
         event_time: when the change was decided, in UTC.
-        caller: who made the change; `sweeper` if the service itself expired the pass.
+        caller: who made the change; `sweeper` if the service itself expired or erased the pass,
+            `operator` if its operator erased it.
         request_id: what the call that made the change was sent with, or "".
         refund: the amount refunded, or None.
         reason: why the pass was cancelled; None for any other change.
+        erased: True if the operator erased the pass's `applicant_reference` and note; its status
+            is the same before and after.
     """
 
     sequence: int
@@ -181,6 +184,7 @@ class Event:
     request_id: str
     refund: Money | None
     reason: CancelReason | None
+    erased: bool = False
 
 
 @dataclass(frozen=True)

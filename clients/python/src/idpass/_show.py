@@ -46,7 +46,7 @@ def _plain(value: Any) -> Any:
         return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
     if isinstance(value, dict):
         return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list):
+    if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
     if isinstance(value, datetime):
         return value.isoformat().replace("+00:00", "Z")
@@ -118,6 +118,16 @@ def _print_table(console: Console, passes: list[IdPass], *, header: bool) -> Non
     console.print(table, crop=False)
 
 
+def table(console: Console, names: Iterable[str], cells: Iterable[Iterable[Shown]]) -> None:
+    """A table with a header."""
+    shown = Table(box=None, pad_edge=False)
+    for name in names:
+        shown.add_column(name, no_wrap=True, overflow="ignore")
+    for row in cells:
+        shown.add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in row))
+    console.print(shown, crop=False)
+
+
 def rows(console: Console, pairs: Iterable[Row]) -> None:
     """Names and values, one pair a line; empty values are left out."""
     table = Table(box=None, show_header=False, pad_edge=False)
@@ -161,13 +171,15 @@ def event_line(event: Event) -> Text:
     line = Text.assemble(
         (f"{event.sequence:>8}  {when(event.event_time)}", "dim"), f"  {event.id}  "
     )
-    if event.from_status:
+    if event.from_status and not event.erased:
         line.append_text(styled(event.from_status)).append(" → ")
     line.append_text(styled(event.to_status))
     if event.refund:
         line.append(f", {event.refund} refunded")
     if event.reason:
         line.append(f", {event.reason}")
+    if event.erased:
+        line.append(", applicant reference and note erased")
     return line.append(f"  {harmless(event.caller)}", "dim")
 
 

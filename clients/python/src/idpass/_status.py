@@ -9,6 +9,7 @@ from google.rpc import error_details_pb2, status_pb2
 
 from idpass.errors import (
     Aborted,
+    AccountDisabled,
     AlreadyCancelled,
     Complete,
     DailyQuotaExhausted,
@@ -27,10 +28,12 @@ from idpass.errors import (
     RefundNotAvailable,
     RequestIdReused,
     ResourceExhausted,
+    TooManyWebhooks,
     TransitionNotAllowed,
     Unauthenticated,
     Unavailable,
     Violation,
+    WebhooksDisabled,
 )
 
 DOMAIN = "idpass.v1"
@@ -40,6 +43,7 @@ _BY_REASON: "Mapping[str, type[IdPassError]]" = {
     "REQUEST_ID_REUSED": RequestIdReused,
     "UNAUTHENTICATED_CALLER": Unauthenticated,
     "METHOD_NOT_PERMITTED": PermissionDenied,
+    "ACCOUNT_DISABLED": AccountDisabled,
     "PASS_NOT_FOUND": NotFound,
     "PASS_ALREADY_CANCELLED": AlreadyCancelled,
     "PASS_COMPLETE": Complete,
@@ -50,6 +54,9 @@ _BY_REASON: "Mapping[str, type[IdPassError]]" = {
     "PASS_CHANGED": PassChanged,
     "NO_FREE_SLOT": NoFreeSlot,
     "DAILY_QUOTA_EXHAUSTED": DailyQuotaExhausted,
+    "WEBHOOKS_DISABLED": WebhooksDisabled,
+    "WEBHOOK_NOT_FOUND": NotFound,
+    "TOO_MANY_WEBHOOKS": TooManyWebhooks,
     "OVERLOADED": Overloaded,
     "STORE_UNAVAILABLE": Unavailable,
     "INTERNAL": Internal,

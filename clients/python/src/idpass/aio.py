@@ -27,9 +27,10 @@ from idpass._records import (
     RegisterReceipt,
 )
 from idpass._retry import Attempts, Reconnects, Throttle
+from idpass._stubs import Stubs
+from idpass._webhook_methods import AsyncWebhooks
 from idpass._words import AnyReason, AnyStatus, CancelReason
 from idpass.errors import IdPassError
-from idpass.v1.id_pass_service_pb2_grpc import IdPassServiceStub
 
 T = TypeVar("T")
 
@@ -67,8 +68,8 @@ class AsyncIdPassClient:
         self._throttle = Throttle()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._open: set[Any] = set()
-        self._channel: LazyChannel[aio.Channel, Any] = LazyChannel(
-            lambda: self._endpoint.open(aio), IdPassServiceStub
+        self._channel: LazyChannel[aio.Channel, Stubs] = LazyChannel(
+            lambda: self._endpoint.open(aio), Stubs
         )
 
     async def __aenter__(self) -> "AsyncIdPassClient":  # noqa: PYI034 as in IdPassClient
@@ -94,6 +95,11 @@ class AsyncIdPassClient:
             for call in list(self._open):
                 call.cancel()
             await channel.close()
+
+    @property
+    def webhooks(self) -> AsyncWebhooks:
+        """As IdPassClient.webhooks."""
+        return AsyncWebhooks(self._run)
 
     async def cancel(
         self,

@@ -20,9 +20,18 @@ except ImportError:
         "pip install click rich"
     )
 
-from idpass import __version__, _show, _stdio
+from idpass import __version__, _show
 from idpass._cleanup import IN_FLIGHT, Cleanup
-from idpass._cli import EXIT_INTERRUPTED, EXIT_REFUSED, Cli, Command, Duration
+from idpass._cli import (
+    EXIT_INTERRUPTED,
+    EXIT_REFUSED,
+    Cli,
+    Command,
+    Duration,
+    command_of,
+)
+from idpass._listen_cli import listen
+from idpass._webhook_cli import webhook
 from idpass._words import CancelReason, Status
 from idpass.client import IdPassClient
 from idpass.errors import IdPassError
@@ -101,33 +110,7 @@ def main(
     )
 
 
-def _command(function: Command) -> Command:
-    """Makes a function a command of `main`: it is given a Cli and may return an exit code."""
-
-    @main.command(function.__name__.rstrip("_"))
-    @click.option("--json", is_flag=True, help="For scripts: one JSON object per line.")
-    @click.pass_obj
-    @functools.wraps(function)
-    def run(connect: Callable[[], IdPassClient], /, json: bool, **arguments: Any) -> None:
-        try:
-            client = connect()
-        except (ValueError, OSError) as error:
-            raise click.UsageError(str(error)) from error
-        with client:
-            cli = Cli(client, json=json)
-            try:
-                code = function(cli, **arguments)
-            except IdPassError as error:
-                code = cli.complain(error)
-            except _stdio.CannotWrite as failure:
-                code = cli.not_told(failure)
-            except UnicodeEncodeError as error:
-                raise click.UsageError(f"{error.object!r} is not in UTF-8") from error
-            except KeyboardInterrupt:
-                code = EXIT_INTERRUPTED
-        sys.exit(code or 0)
-
-    return run
+_command = command_of(main)
 
 
 def _status_option(choices: Iterable[Status]) -> Callable[[Command], Command]:
@@ -304,6 +287,10 @@ def cleanup(
     if work.stopping:
         return EXIT_INTERRUPTED
     return EXIT_REFUSED if work.refused else 0
+
+
+main.add_command(webhook)
+_command(listen)
 
 
 if __name__ == "__main__":

@@ -29,9 +29,10 @@ from idpass._records import (
 )
 from idpass._retry import Attempts, Reconnects, Throttle
 from idpass._stream import Stream
+from idpass._stubs import Stubs
+from idpass._webhook_methods import Webhooks
 from idpass._words import AnyReason, AnyStatus, CancelReason
 from idpass.errors import IdPassError
-from idpass.v1.id_pass_service_pb2_grpc import IdPassServiceStub
 
 T = TypeVar("T")
 
@@ -92,8 +93,8 @@ class IdPassClient:
         )
         self._timeout_s = timeout
         self._throttle = Throttle()
-        self._channel: LazyChannel[grpc.Channel, IdPassServiceStub] = LazyChannel(
-            lambda: self._endpoint.open(grpc), IdPassServiceStub
+        self._channel: LazyChannel[grpc.Channel, Stubs] = LazyChannel(
+            lambda: self._endpoint.open(grpc), Stubs
         )
 
     def __enter__(self) -> "IdPassClient":  # noqa: PYI034 typing has no Self before 3.11
@@ -113,6 +114,11 @@ class IdPassClient:
         channel = self._channel.take()
         if channel is not None:
             channel.close()
+
+    @property
+    def webhooks(self) -> Webhooks:
+        """The methods for webhooks."""
+        return Webhooks(self._run)
 
     def cancel(
         self,

@@ -5,20 +5,23 @@
     │   └── RequestIdReused       the request_id was used with different content
     ├── Unauthenticated           missing or unknown credentials
     ├── PermissionDenied          the credentials do not permit this
-    ├── NotFound                  the account has no such pass
-    ├── FailedPrecondition        the pass's status does not allow it
+    │   └── AccountDisabled       nothing of the account can be changed
+    ├── NotFound                  the account has no such pass or webhook
+    ├── FailedPrecondition        the state of the pass or the server does not allow it
     │   ├── PassEnded             its status can no longer change
     │   │   ├── AlreadyCancelled  with the outcome of the cancellation
     │   │   ├── Complete
     │   │   ├── Expired
     │   │   └── Failed
     │   ├── TransitionNotAllowed  its status does not lead to the requested one
-    │   └── RefundNotAvailable    require_refund was set and no refund is due
+    │   ├── RefundNotAvailable    require_refund was set and no refund is due
+    │   └── WebhooksDisabled      the server sends no webhooks
     ├── Aborted                   something changed meanwhile
     │   └── PassChanged           the pass is not in expected_status
     ├── ResourceExhausted         a limit is reached
     │   ├── NoFreeSlot            the account's slots are all in use
     │   ├── DailyQuotaExhausted   the account has registered as many passes today as it may
+    │   ├── TooManyWebhooks       the account has as many webhooks as it may
     │   └── Overloaded            the server is too busy, or the caller too fast; nothing changed
     ├── Unavailable               no server answered; nothing was changed
     ├── DeadlineExceeded          a call that changes nothing ran out of time
@@ -124,12 +127,16 @@ class PermissionDenied(IdPassError):
         return self.metadata.get("permission")
 
 
+class AccountDisabled(PermissionDenied):
+    """The service's operator has disabled the account: it can be read, not changed."""
+
+
 class NotFound(IdPassError):
-    """The caller's account has no such pass."""
+    """The caller's account has no such pass, or no such webhook."""
 
 
 class FailedPrecondition(IdPassError):
-    """The status of the pass does not allow it."""
+    """The state of the pass, or of the server, does not allow it."""
 
 
 class PassEnded(FailedPrecondition):
@@ -194,6 +201,10 @@ class RefundNotAvailable(FailedPrecondition):
     """`require_refund` was set and no fee would be refunded. Nothing was changed."""
 
 
+class WebhooksDisabled(FailedPrecondition):
+    """The server sends no webhooks: it has no key to sign them with."""
+
+
 class Aborted(IdPassError):
     """Something changed meanwhile; read and decide again."""
 
@@ -229,6 +240,16 @@ class DailyQuotaExhausted(ResourceExhausted):
     def reset_time(self) -> datetime | None:
         """When the next day begins, in UTC."""
         return _time(self.metadata.get("resetTime"))
+
+
+class TooManyWebhooks(ResourceExhausted):
+    """The account has as many webhooks as it may."""
+
+    @property
+    def webhook_limit(self) -> int | None:
+        """How many it may have."""
+        limit = self.metadata.get("webhookLimit", "")
+        return int(limit) if limit.isdecimal() else None
 
 
 class Overloaded(ResourceExhausted):

@@ -59,7 +59,7 @@ export class Lifecycle {
 
   /** Highlights the path of a pass, from its events, oldest first. */
   show(pass, events) {
-    const way = events.map(({ to_status }) => to_status);
+    const way = events.filter(({ erased }) => !erased).map(({ to_status }) => to_status);
     for (const [status, node] of Object.entries(this.nodes)) {
       node.classList.toggle("lit", way.includes(status));
     }

@@ -69,6 +69,12 @@ export class Passes {
     }
     // The list may have been newer than the event.
     if (Date.parse(event.event_time) < Date.parse(pass.update_time)) return;
+    if (event.erased) {
+      pass.applicant_reference = "";
+      if (pass.cancellation) pass.cancellation.note = "";
+      this.changed();
+      return;
+    }
     pass.status = event.to_status;
     pass.update_time = event.event_time;
     if (event.refund) pass.fee_refunded = true;

@@ -103,6 +103,24 @@ MIGRATIONS: Final[Mapping[str, str]] = {
             ADD COLUMN registrations_of_day bigint NOT NULL DEFAULT 0
                 CHECK (registrations_of_day >= 0);
         """,
+    "admin_log": """
+        CREATE TABLE admin_log (
+            id      uuid   NOT NULL PRIMARY KEY,
+            time_us bigint NOT NULL,
+            who     text   NOT NULL,
+            what    text   NOT NULL,
+            account text COLLATE "C",
+            before  text,
+            after   text
+        );
+        """,
+    # A program that does not know it goes on, and lets a disabled account change its passes.
+    "accounts_disabled": """
+        ALTER TABLE accounts
+            ADD COLUMN disabled integer NOT NULL DEFAULT 0 CHECK (disabled IN (0, 1));
+        """,
+    # A program that does not know them goes on: such an event leaves the status as it is.
+    "erasures": "ALTER TABLE events ADD COLUMN erased integer NOT NULL DEFAULT 0",
 }
 
 

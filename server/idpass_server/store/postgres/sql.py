@@ -7,6 +7,7 @@ text ever contains a caller's input.
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
+from idpass_server.rules.erasure import ERASED
 from idpass_server.rules.records import Account, Event, Pass
 from idpass_server.store.rows import (
     ACCOUNT_CHANGES,
@@ -21,6 +22,7 @@ from idpass_server.store.rows import (
 )
 
 _UUIDS: Final = {"id", "id_pass_id", "supersedes", "superseded_by", "reference"}
+_FLAGS: Final = {"fee_refunded", "erased"}
 _COUNTS: Final = {"slots_in_use", "registration_day", "registrations_of_day"}
 
 
@@ -29,7 +31,7 @@ def _typed(names: Iterable[str]) -> str:
         if name in _UUIDS:
             return "uuid"
         number = name.endswith(("_us", "_micros", "sequence")) or name in _COUNTS
-        return "bigint" if number else "integer" if name == "fee_refunded" else "text"
+        return "bigint" if number else "integer" if name in _FLAGS else "text"
 
     return ", ".join(f"{name} {type_of(name)}" for name in names)
 
@@ -53,6 +55,7 @@ LOCK: Final = (
     "FROM accounts WHERE name = ANY(%s) ORDER BY name FOR UPDATE"
 )
 LOCK_FREE: Final = f"{LOCK} SKIP LOCKED"
+KNOWN: Final = "SELECT name FROM accounts WHERE name = ANY(%s)"
 # Locking a row writes to the WAL, so COMMIT does everything that it does for a change. No other
 # lock that this service takes blocks this one.
 PROVE: Final = (
@@ -93,19 +96,24 @@ SAVE: Final[Mapping[str, str]] = {
     "insert_timers": _insert("timers", TIMER),
     "delete_timers": f"DELETE FROM timers USING {_rows(TIMER)} "
     f"WHERE {' AND '.join(f'timers.{name} = new.{name}' for name in TIMER)}",
+    "erase_references": _update("passes", PASS_KEY, COLUMNS["erase_references"][len(PASS_KEY) :]),
+    # Of a pass's receipts only those of its registration and its cancellation tell of anyone.
+    "erase_receipts": f"""
+        WITH RECURSIVE chain (account, sequence) AS (
+            SELECT passes.account, passes.event_sequence FROM {_rows(PASS_KEY)}
+            JOIN passes ON passes.account = new.account AND passes.id = new.id
+            UNION ALL
+            SELECT events.account, events.previous_sequence FROM chain
+            JOIN events ON events.account = chain.account AND events.sequence = chain.sequence
+            WHERE events.previous_sequence IS NOT NULL
+        )
+        UPDATE events SET request_digest = '{ERASED}' FROM chain
+        WHERE events.account = chain.account AND events.sequence = chain.sequence
+            AND events.request_digest IS NOT NULL
+            AND (events.from_status IS NULL OR events.to_status = 'cancelled')""",
 }
 """The statement for each kind of write in `rows`."""
 
-INSERT_ACCOUNT: Final = (
-    f"INSERT INTO accounts ({columns(Account)}) "
-    f"VALUES ({', '.join(['%s'] * len(Account._fields))}) ON CONFLICT DO NOTHING"
-)
-SET_ACCOUNT: Final = """
-    UPDATE accounts SET slot_limit = coalesce(%(slot_limit)s::bigint, slot_limit),
-        currency = coalesce(%(currency)s, currency),
-        fee_micros = coalesce(%(fee_micros)s::bigint, fee_micros),
-        registrations_per_day = coalesce(%(registrations_per_day)s::bigint, registrations_per_day)
-    WHERE name = %(name)s AND (last_sequence = 0 OR currency = coalesce(%(currency)s, currency))"""
 SELECT_ACCOUNT: Final = f"SELECT {columns(Account)} FROM accounts WHERE name = %s"
 SELECT_PASS: Final = f"SELECT {columns(Pass)} FROM passes WHERE account = %s AND id = %s"
 SELECT_EVENTS: Final = (

@@ -15,7 +15,18 @@ import psycopg
 from idpass_server.ids import new_uuid
 from idpass_server.rules.commands import Command
 from idpass_server.rules.records import Account, Event, Money, Pass
-from idpass_server.store import LIST_SCAN_ROWS, CannotOpen, Committed, ListQuery, Page, Tell
+from idpass_server.store import (
+    LIST_SCAN_ROWS,
+    PROGRAM,
+    CannotOpen,
+    Committed,
+    ListQuery,
+    Page,
+    Tell,
+    accounts,
+    either,
+    retention,
+)
 from idpass_server.store.postgres import schema as postgres_schema
 from idpass_server.store.postgres import sql
 from idpass_server.store.postgres.errors import cannot_connect
@@ -24,6 +35,7 @@ from idpass_server.store.postgres.link import Connection, Database, Link
 from idpass_server.store.postgres.news import Announcer, Listener
 from idpass_server.store.postgres.session import OPERATING
 from idpass_server.store.postgres.writer import LOCK_WAIT_S, Writer
+from idpass_server.store.retention import Found, Wanted
 from idpass_server.store.schema import Plan, plan
 from idpass_server.urls import shown_url
 
@@ -96,31 +108,33 @@ class PostgresStore:
 
     # -- accounts, for the operator
 
-    def create_account(self, account: Account) -> bool:
-        return self._changed(sql.INSERT_ACCOUNT, account)
+    def create_account(self, account: Account, *, who: str = PROGRAM) -> bool:
+        return self._operate(accounts.create, account, who)
 
     def set_account(
         self,
         name: str,
         *,
-        slot_limit: int | None,
-        fee: Money | None,
+        slot_limit: int | None = None,
+        fee: Money | None = None,
         registrations_per_day: int | None = None,
+        disabled: bool | None = None,
+        who: str = PROGRAM,
     ) -> bool:
-        currency, fee_micros = fee or (None, None)
-        return self._changed(
-            sql.SET_ACCOUNT,
-            {
-                "name": name,
-                "slot_limit": slot_limit,
-                "currency": currency,
-                "fee_micros": fee_micros,
-                "registrations_per_day": registrations_per_day,
-            },
-        )
+        settings = accounts.Settings(slot_limit, fee, registrations_per_day, disabled)
+        return self._operate(accounts.change, name, settings, who)
 
-    def _changed(self, statement: str, parameters: Parameters) -> bool:
-        return self._reader.run(lambda it: bool(it.execute(statement, parameters).rowcount))
+    def delete_account(self, name: str, *, who: str = PROGRAM) -> bool:
+        return self._operate(accounts.delete, name, who)
+
+    def _operate(self, work: Callable[..., bool], *args: Any) -> bool:
+        """Does an operator's work in one transaction."""
+
+        def run(connection: Connection) -> bool:
+            with either.transaction(connection):
+                return work(connection, *args)
+
+        return self._reader.run(run)
 
     # -- reading
 
@@ -162,6 +176,12 @@ class PostgresStore:
         rows = self._all(sql.DUE if account is None else sql.DUE_OF_ACCOUNT, values)
         return list(map(Pass._make, rows))
 
+    def find_passes(self, wanted: Wanted, after_id: str | None, limit: int) -> Found:
+        return self._reader.run(lambda it: retention.find(it, wanted, after_id, limit))
+
+    def account_names(self) -> list[str]:
+        return self._reader.run(retention.account_names)
+
     def claim_sweep(self, now_us: int) -> bool:
         if now_us < self._lease_until_us - SWEEP_LEASE_US // 2:
             return True
@@ -172,7 +192,7 @@ class PostgresStore:
             "now_us": now_us,
             "too_far_us": until_us + CLOCKS_APART_US,
         }
-        claimed = self._changed(sql.LEASE, values)
+        claimed = self._reader.run(lambda it: bool(it.execute(sql.LEASE, values).rowcount))
         self._lease_until_us = until_us if claimed else 0
         return claimed
 

@@ -26,7 +26,8 @@ def lock_free(connection: Connection, names: set[str]) -> frozenset[str]:
     # Only a table can still block: a migration locks it for a moment.
     connection.execute(f"SET LOCAL lock_timeout = '{TABLE_WAIT_S}s'")
     free = connection.execute(sql.LOCK_FREE, (sorted(names),))
-    return frozenset(names - {account for _, _, account, *_ in free})
+    known = connection.execute(sql.KNOWN, (sorted(names),))  # a deleted account is locked by nobody
+    return frozenset({name for (name,) in known} - {account for _, _, account, *_ in free})
 
 
 def load(connection: Connection, commands: Sequence[Command], due_us: int) -> Batch:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from idpass_server.store import CannotOpen
 from idpass_server.store.sqlite.file import DAMAGED, cannot_open, connect, sqlite3
@@ -107,12 +107,15 @@ class Damaged(Exception):
 
 
 @contextmanager
-def reading(path: Path, *, quick: bool = False) -> Iterator[Any]:
-    """Opens a read transaction on a file, and checks that the file is not damaged.
+def reading(
+    path: Path, *, check: Literal["integrity_check", "quick_check"] | None = None
+) -> Iterator[Any]:
+    """Opens a read transaction on a file.
 
     Args:
         path: of the file.
-        quick: leave out comparing indexes with tables.
+        check: SQLite's check for damage that comes first, which reads all of the file; the quick
+            one leaves out comparing indexes with tables. None for no check.
 
     Raises:
         CannotOpen: the file does not exist or cannot be used.
@@ -125,10 +128,10 @@ def reading(path: Path, *, quick: bool = False) -> Iterator[Any]:
     try:
         connection.execute("BEGIN")
         check_schema(connection, path)
-        pragma = "quick_check" if quick else "integrity_check"
-        damage = [row[0] for row in connection.execute(f"PRAGMA {pragma}(5)")]
-        if damage != ["ok"]:
-            raise Damaged([f"the file is damaged: {line}" for line in damage])
+        if check is not None:
+            damage = [row[0] for row in connection.execute(f"PRAGMA {check}(5)")]
+            if damage != ["ok"]:
+                raise Damaged([f"the file is damaged: {line}" for line in damage])
         yield connection
     except sqlite3.Error as error:
         if getattr(error, "sqlite_errorname", "").startswith(DAMAGED):

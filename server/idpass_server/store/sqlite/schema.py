@@ -142,6 +142,38 @@ def registrations_per_day(db: Database) -> None:
         )
 
 
+@migrations()
+def admin_log(db: Database) -> None:
+    db.execute(
+        """
+        CREATE TABLE admin_log (
+            id      TEXT    NOT NULL PRIMARY KEY,
+            time_us INTEGER NOT NULL,
+            who     TEXT    NOT NULL,
+            what    TEXT    NOT NULL,
+            account TEXT,
+            before  TEXT,
+            after   TEXT
+        ) STRICT, WITHOUT ROWID
+        """
+    )
+
+
+@migrations()
+def accounts_disabled(db: Database) -> None:
+    # A program that does not know it goes on, and lets a disabled account change its passes.
+    db.execute(
+        "ALTER TABLE accounts ADD COLUMN disabled INTEGER NOT NULL DEFAULT 0 "
+        "CHECK (disabled IN (0, 1))"
+    )
+
+
+@migrations()
+def erasures(db: Database) -> None:
+    # A program that does not know them goes on: such an event leaves the status as it is.
+    db.execute("ALTER TABLE events ADD COLUMN erased INTEGER NOT NULL DEFAULT 0")
+
+
 SCHEMA: Final = schema.Schema(tuple(each.name for each in migrations._migrations), OLDEST)  # noqa: SLF001 no accessor
 
 

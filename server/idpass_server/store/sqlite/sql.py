@@ -11,6 +11,7 @@ Columns are named: a newer program may have added some, and this one still works
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+from idpass_server.rules.erasure import ERASED
 from idpass_server.rules.records import Account, Event, Pass
 from idpass_server.store.rows import (
     ACCOUNT_CHANGES,
@@ -65,17 +66,24 @@ SAVE: Final[Mapping[str, str]] = {
     "insert_timers": _insert("timers", TIMER),
     "delete_timers": f"DELETE FROM timers WHERE ({', '.join(TIMER)}) IN ("
     f"SELECT {_values(TIMER)} FROM jsonb_each(?))",
+    "erase_references": _update("passes", PASS_KEY, COLUMNS["erase_references"][len(PASS_KEY) :]),
+    # Of a pass's receipts only those of its registration and its cancellation tell of anyone.
+    "erase_receipts": f"""
+        WITH RECURSIVE chain (account, sequence) AS (
+            SELECT passes.account, passes.event_sequence FROM jsonb_each(?) AS key
+            CROSS JOIN passes ON passes.account = key.value ->> 0 AND passes.id = key.value ->> 1
+            UNION ALL
+            SELECT events.account, events.previous_sequence FROM chain
+            CROSS JOIN events
+                ON events.account = chain.account AND events.sequence = chain.sequence
+            WHERE events.previous_sequence IS NOT NULL
+        )
+        UPDATE events SET request_digest = '{ERASED}' FROM chain
+        WHERE events.account = chain.account AND events.sequence = chain.sequence
+            AND events.request_digest IS NOT NULL
+            AND (events.from_status IS NULL OR events.to_status = 'cancelled')""",
 }
 """The statement for each kind of write in `rows`."""
-
-INSERT_ACCOUNT: Final = f"""
-    INSERT INTO accounts ({columns(Account)})
-    VALUES ({", ".join("?" * len(Account._fields))}) ON CONFLICT DO NOTHING"""
-SET_ACCOUNT: Final = """
-    UPDATE accounts SET slot_limit = coalesce(:slot_limit, slot_limit),
-        currency = coalesce(:currency, currency), fee_micros = coalesce(:fee_micros, fee_micros),
-        registrations_per_day = coalesce(:registrations_per_day, registrations_per_day)
-    WHERE name = :name AND (last_sequence = 0 OR currency = coalesce(:currency, currency))"""
 
 SELECT_ACCOUNT: Final = f"SELECT {columns(Account)} FROM accounts WHERE name = ?"
 SELECT_PASS: Final = f"SELECT {columns(Pass)} FROM passes WHERE account = ? AND id = ?"

@@ -21,10 +21,24 @@ from idpass_server.rules.batch import Batch, Needs, Replays, short_of_slots
 from idpass_server.rules.commands import Command
 from idpass_server.rules.records import Account, Event, Money, Pass
 from idpass_server.rules.refusals import StoreUnavailable
-from idpass_server.store import LIST_SCAN_ROWS, Committed, ListQuery, Page, StoreBroken, Tell, rows
+from idpass_server.store import (
+    LIST_SCAN_ROWS,
+    PROGRAM,
+    Committed,
+    ListQuery,
+    Page,
+    StoreBroken,
+    Tell,
+    accounts,
+    either,
+    retention,
+    rows,
+)
+from idpass_server.store.retention import Found, Wanted
 from idpass_server.store.sqlite import sql
 from idpass_server.store.sqlite.checkpoints import Checkpoints
 from idpass_server.store.sqlite.file import BUSY_TIMEOUT_S, connect, own_errors, sqlite3
+from idpass_server.store.sqlite.news import Listener
 from idpass_server.store.sqlite.opening import opened
 
 CHECK_TIMEOUT_S: Final = 0.2
@@ -64,12 +78,15 @@ class SqliteStore:
         self._local = threading.local()
         self._readers: list[Any] = []
         self._readers_lock = threading.Lock()
+        self._listener: Listener | None = None
 
     def close(self) -> None:
         """Closes all connections.
 
         SQLite then folds the WAL into the file, unless the names lead to other files by now.
         """
+        if self._listener is not None:
+            self._listener.close()
         if self._hold is not None and self._identity.changed():
             self._hold.leave_files_alone()
         for reader in self._readers:
@@ -152,7 +169,7 @@ class SqliteStore:
         needs = Needs.of(commands)
         keys = {name: json.dumps(value) for name, value in needs._asdict().items()}
         found = [json.loads(array) for array in self._writer.execute(sql.LOAD, keys).fetchone()]
-        accounts = list(map(Account._make, found[0]))
+        locked = list(map(Account._make, found[0]))
         passes = list(map(Pass._make, found[1]))
         receipts = list(map(Event._make, found[2]))
         replays = Replays.of(receipts)
@@ -160,54 +177,58 @@ class SqliteStore:
         preceding = list(map(Event._make, self._rows(sql.SELECT_EVENT, replays.preceding)))
         overdue = [
             id_pass
-            for account, wanted in short_of_slots(accounts, commands).items()
+            for account, wanted in short_of_slots(locked, commands).items()
             for id_pass in _due(self._writer, due_us, wanted, account, in_flight=True)
         ]
-        return Batch(accounts, passes, receipts, preceding, overdue)
+        return Batch(locked, passes, receipts, preceding, overdue)
 
     def _save(self, batch: Batch) -> None:
+        if batch.erased:
+            # Overwrites what is deleted with zeroes, even where that takes a write of its own.
+            self._writer.execute("PRAGMA secure_delete = true")
         for name, values in rows.written(batch):
             self._writer.execute(sql.SAVE[name], (json.dumps(values),))
+        if batch.erased:
+            self._writer.execute("PRAGMA secure_delete = false")
 
     def _rows(self, statement: str, keys: Sequence[tuple[object, ...]]) -> list[Any]:
         return [row for key in keys for row in self._writer.execute(statement, key)]
 
-    # -- other processes: no other one serves the same file
+    # -- other processes: no other one serves the same file, but operators' commands change it
 
     def claim_sweep(self, now_us: int) -> bool:  # noqa: ARG002
         return True
 
     def listen(self, watched: Callable[[], Collection[str]], tell: Tell) -> None:
-        pass
+        self._listener = Listener(self._path, watched, tell)
 
     # -- accounts, for the operator
 
-    def create_account(self, account: Account) -> bool:
-        return self._changed(sql.INSERT_ACCOUNT, account)
+    def create_account(self, account: Account, *, who: str = PROGRAM) -> bool:
+        return self._operate(accounts.create, account, who)
 
     def set_account(
         self,
         name: str,
         *,
-        slot_limit: int | None,
-        fee: Money | None,
+        slot_limit: int | None = None,
+        fee: Money | None = None,
         registrations_per_day: int | None = None,
+        disabled: bool | None = None,
+        who: str = PROGRAM,
     ) -> bool:
-        currency, fee_micros = fee or (None, None)
-        values = {
-            "name": name,
-            "slot_limit": slot_limit,
-            "currency": currency,
-            "fee_micros": fee_micros,
-            "registrations_per_day": registrations_per_day,
-        }
-        return self._changed(sql.SET_ACCOUNT, values)
+        settings = accounts.Settings(slot_limit, fee, registrations_per_day, disabled)
+        return self._operate(accounts.change, name, settings, who)
 
-    def _changed(self, statement: str, parameters: Any) -> bool:
-        with self._errors():
-            changed = bool(self._writer.execute(statement, parameters).rowcount)
+    def delete_account(self, name: str, *, who: str = PROGRAM) -> bool:
+        return self._operate(accounts.delete, name, who)
+
+    def _operate(self, work: Callable[..., bool], *args: Any) -> bool:
+        """Does an operator's work in one transaction."""
+        with self._errors(), either.transaction(self._writer):
+            done = work(self._writer, *args)
         self._same_file(outcome_unknown=True)
-        return changed
+        return done
 
     # -- reading
 
@@ -260,6 +281,14 @@ class SqliteStore:
     def due(self, due_us: int, limit: int, account: str | None = None) -> list[Pass]:
         with self._errors():
             return _due(self._reader, due_us, limit, account)
+
+    def find_passes(self, wanted: Wanted, after_id: str | None, limit: int) -> Found:
+        with self._errors():
+            return retention.find(self._reader, wanted, after_id, limit)
+
+    def account_names(self) -> list[str]:
+        with self._errors():
+            return retention.account_names(self._reader)
 
     @property
     def _reader(self) -> Any:

@@ -47,6 +47,13 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
         { "reason": "METHOD_NOT_PERMITTED", "domain": "idpass.v1",
           "metadata": { "permission": "cancel" } }
     """
+    ERROR_REASON_ACCOUNT_DISABLED: _ErrorReason.ValueType  # 19
+    """PERMISSION_DENIED. The operator has disabled the caller's account: its
+    passes can be read and watched, and still expire, and nothing else changes.
+
+        { "reason": "ACCOUNT_DISABLED", "domain": "idpass.v1",
+          "metadata": { "account": "acme" } }
+    """
     ERROR_REASON_PASS_NOT_FOUND: _ErrorReason.ValueType  # 5
     """NOT_FOUND. The caller's account has no such pass. A pass of another account
     gets the same answer. A google.rpc.ResourceInfo names the pass.
@@ -124,6 +131,26 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
           "metadata": { "registrationsPerDay": "5000",
                         "resetTime": "2026-11-26T00:00:00Z" } }
     """
+    ERROR_REASON_WEBHOOKS_DISABLED: _ErrorReason.ValueType  # 20
+    """FAILED_PRECONDITION. The server sends no webhooks: it has no key to sign them
+    with.
+
+        { "reason": "WEBHOOKS_DISABLED", "domain": "idpass.v1", "metadata": {} }
+    """
+    ERROR_REASON_WEBHOOK_NOT_FOUND: _ErrorReason.ValueType  # 21
+    """NOT_FOUND. The account has no such webhook. A google.rpc.ResourceInfo names
+    it.
+
+        { "reason": "WEBHOOK_NOT_FOUND", "domain": "idpass.v1",
+          "metadata": { "id": "01932c07-…" } }
+    """
+    ERROR_REASON_TOO_MANY_WEBHOOKS: _ErrorReason.ValueType  # 22
+    """RESOURCE_EXHAUSTED. The account has as many webhooks as it may; delete one. A
+    google.rpc.QuotaFailure says the same for people.
+
+        { "reason": "TOO_MANY_WEBHOOKS", "domain": "idpass.v1",
+          "metadata": { "webhookLimit": "20" } }
+    """
     ERROR_REASON_OVERLOADED: _ErrorReason.ValueType  # 14
     """RESOURCE_EXHAUSTED. The server is overloaded (`cause` is "server") or the
     caller exceeds its rate ("rate"); nothing was changed. Retry after the delay
@@ -182,6 +209,13 @@ ERROR_REASON_METHOD_NOT_PERMITTED: ErrorReason.ValueType  # 4
 
     { "reason": "METHOD_NOT_PERMITTED", "domain": "idpass.v1",
       "metadata": { "permission": "cancel" } }
+"""
+ERROR_REASON_ACCOUNT_DISABLED: ErrorReason.ValueType  # 19
+"""PERMISSION_DENIED. The operator has disabled the caller's account: its
+passes can be read and watched, and still expire, and nothing else changes.
+
+    { "reason": "ACCOUNT_DISABLED", "domain": "idpass.v1",
+      "metadata": { "account": "acme" } }
 """
 ERROR_REASON_PASS_NOT_FOUND: ErrorReason.ValueType  # 5
 """NOT_FOUND. The caller's account has no such pass. A pass of another account
@@ -259,6 +293,26 @@ a day, which begins at 00:00 UTC; nothing was changed. Register again after
     { "reason": "DAILY_QUOTA_EXHAUSTED", "domain": "idpass.v1",
       "metadata": { "registrationsPerDay": "5000",
                     "resetTime": "2026-11-26T00:00:00Z" } }
+"""
+ERROR_REASON_WEBHOOKS_DISABLED: ErrorReason.ValueType  # 20
+"""FAILED_PRECONDITION. The server sends no webhooks: it has no key to sign them
+with.
+
+    { "reason": "WEBHOOKS_DISABLED", "domain": "idpass.v1", "metadata": {} }
+"""
+ERROR_REASON_WEBHOOK_NOT_FOUND: ErrorReason.ValueType  # 21
+"""NOT_FOUND. The account has no such webhook. A google.rpc.ResourceInfo names
+it.
+
+    { "reason": "WEBHOOK_NOT_FOUND", "domain": "idpass.v1",
+      "metadata": { "id": "01932c07-…" } }
+"""
+ERROR_REASON_TOO_MANY_WEBHOOKS: ErrorReason.ValueType  # 22
+"""RESOURCE_EXHAUSTED. The account has as many webhooks as it may; delete one. A
+google.rpc.QuotaFailure says the same for people.
+
+    { "reason": "TOO_MANY_WEBHOOKS", "domain": "idpass.v1",
+      "metadata": { "webhookLimit": "20" } }
 """
 ERROR_REASON_OVERLOADED: ErrorReason.ValueType  # 14
 """RESOURCE_EXHAUSTED. The server is overloaded (`cause` is "server") or the

@@ -140,7 +140,9 @@ class IdPass(_message.Message):
     fee_refunded: _builtins.bool
     """True if and only if the fee was refunded."""
     applicant_reference: _builtins.str
-    """The business's own name for the applicant or application: one line of text, never markup."""
+    """The business's own name for the applicant or application: one line of text, never markup.
+    Empty if there was none, and once it has been erased.
+    """
     supersedes: _builtins.str
     """The pass that this one replaced, or empty."""
     superseded_by: _builtins.str
@@ -217,7 +219,7 @@ class Cancellation(_message.Message):
     reason: Global___CancelReason.ValueType
     """Why."""
     note: _builtins.str
-    """The caller's free text."""
+    """The caller's free text; empty once it has been erased."""
     caller: _builtins.str
     """The name of the caller that cancelled."""
     @_builtins.property
@@ -242,7 +244,7 @@ Global___Cancellation: _TypeAlias = Cancellation  # noqa: Y015
 
 @_typing.final
 class IdPassEvent(_message.Message):
-    """The durable record of one change of status of one pass."""
+    """The durable record of one change of status of one pass, or of an erasure (see `erased`)."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -255,6 +257,7 @@ class IdPassEvent(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     REFUND_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    ERASED_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
     """1, 2, 3, … within the account, in commit order, without gaps."""
     id_pass_id: _builtins.str
@@ -264,11 +267,19 @@ class IdPassEvent(_message.Message):
     to_status: Global___IdPassStatus.ValueType
     """The status after."""
     caller: _builtins.str
-    """The name of the caller; `sweeper` if the service itself expired the pass."""
+    """The name of the caller; `sweeper` if the service itself expired or erased the pass,
+    `operator` if its operator erased it.
+    """
     request_id: _builtins.str
     """The request_id of the call that made the change, or empty."""
     reason: Global___CancelReason.ValueType
     """Why the pass was cancelled; UNSPECIFIED for any other change."""
+    erased: _builtins.bool
+    """True if the service's operator erased what the pass said of its applicant: its
+    `applicant_reference` and the note of its cancellation. Nothing else has changed:
+    `from_status` and `to_status` are both the status of the pass, in flight or terminal. A copy
+    of the pass that was made from earlier answers should be erased as well.
+    """
     @_builtins.property
     def event_time(self) -> _timestamp_pb2.Timestamp:
         """When the change was decided, by the server's clock. Order events by
@@ -291,10 +302,11 @@ class IdPassEvent(_message.Message):
         request_id: _builtins.str = ...,
         refund: _money_pb2.Money | None = ...,
         reason: Global___CancelReason.ValueType = ...,
+        erased: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["event_time", b"event_time", "refund", b"refund"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["caller", b"caller", "event_time", b"event_time", "from_status", b"from_status", "id_pass_id", b"id_pass_id", "reason", b"reason", "refund", b"refund", "request_id", b"request_id", "sequence", b"sequence", "to_status", b"to_status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["caller", b"caller", "erased", b"erased", "event_time", b"event_time", "from_status", b"from_status", "id_pass_id", b"id_pass_id", "reason", b"reason", "refund", b"refund", "request_id", b"request_id", "sequence", b"sequence", "to_status", b"to_status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

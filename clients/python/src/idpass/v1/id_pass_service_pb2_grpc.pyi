@@ -8,9 +8,9 @@ Common to every rpc:
 * The caller's credentials determine the account it acts for; no field does.
   Passes of other accounts do not exist for the caller.
 * Checks are made in this order, and the first that fails decides the answer:
-  authenticated, permitted, valid, found, replay, request_id reuse, terminal,
-  expected_status, require_refund (or the transition, or a free slot),
-  validate_only.
+  authenticated, permitted, valid, found, replay, request_id reuse, account
+  enabled, terminal, expected_status, require_refund (or the transition, or a
+  free slot), validate_only.
 * OK means on disk.
 * `request_id` makes a retry safe. The same id with the same content gets the
   first answer again, with `replayed` set, for as long as the pass exists.
@@ -24,7 +24,8 @@ Common to every rpc:
   BatchCancelIdPasses.
 * Every error carries the details described at ErrorReason. Any rpc can
   answer INVALID_REQUEST, UNAUTHENTICATED_CALLER, METHOD_NOT_PERMITTED,
-  OVERLOADED, STORE_UNAVAILABLE and INTERNAL; the comments below list the rest.
+  OVERLOADED, STORE_UNAVAILABLE and INTERNAL, and any that changes something
+  ACCOUNT_DISABLED; the comments below list the rest.
 * An overloaded server may end a call with CANCELLED and no details, before it
   looks at it; a call that was under way when a server hung up can end in the
   same way. Retry it with the same request_id.

@@ -1,0 +1,103 @@
+"""Erasing what a pass says of its applicant: what goes, what stays, and what a retry is told."""
+
+import pytest
+
+from idpass_server.rules.batch import Batch
+from idpass_server.rules.commands import Cancel, Cancelled, Erase, Erased, Register, Registered
+from idpass_server.rules.domain import DAY_US
+from idpass_server.rules.erasure import ERASED
+from idpass_server.rules.records import Event, Pass, Reason, Status
+from idpass_server.rules.refusals import PassNotFound, RequestIdReused
+from kit.records import NOW_US, a_pass, account
+
+ERASE = Erase("acme", "ref", a_pass(Status.NEW).id)
+
+
+def named(status: Status) -> Pass:
+    note = "Zoe called" if status is Status.CANCELLED else None
+    return a_pass(status)._replace(applicant_reference="zoe-77", cancel_note=note)
+
+
+@pytest.mark.parametrize("status", Status)
+def test_only_the_reference_and_the_note_go_in_any_status(status: Status) -> None:
+    before = named(status)
+    batch = Batch([account()], [before])
+    (outcome,) = batch.run([ERASE], NOW_US)
+    (after,) = batch.changed.values()
+    note = "" if status is Status.CANCELLED else None
+    assert after == before._replace(applicant_reference="", cancel_note=note, event_sequence=42)
+    assert batch.accounts["acme"] == account(last_sequence=42)
+    assert outcome == Erased(
+        Event(
+            *("acme", 42, before.id, status, status, NOW_US, "operator", None, None, "ref"),
+            *("AUD", None, None, "", 41, 1),
+        )
+    )
+    assert list(batch.erased) == [("acme", before.id)]
+
+
+def test_erasing_again_is_a_no_op_without_an_event() -> None:
+    batch = Batch([account()], [named(Status.CANCELLED)])
+    outcomes = batch.run([ERASE, ERASE], NOW_US)
+    assert [isinstance(each, Erased) and each.event is None for each in outcomes] == [False, True]
+    assert len(batch.events) == 1
+
+
+def test_an_overdue_pass_expires_before_it_is_erased() -> None:
+    batch = Batch([account()], [named(Status.OPENED)._replace(expire_time_us=NOW_US - 1)])
+    batch.run([ERASE], NOW_US)
+    assert [(event.to_status, event.erased) for event in batch.events] == [
+        (Status.EXPIRED, 0),
+        (Status.EXPIRED, 1),
+    ]
+
+
+def test_a_pass_that_is_not_there_is_not_found() -> None:
+    (outcome,) = Batch([account()], []).run([ERASE], NOW_US)
+    assert isinstance(outcome, PassNotFound)
+
+
+CANCEL = Cancel("acme", "t", "again", "c", ERASE.id, Reason.OTHER, "Zoe called")
+REGISTER = Register("acme", "t", "again", "r", "new", 3, "zoe-77")
+
+
+def receipt(request_id: str, from_status: str | None, to_status: str, reason: str = "") -> Event:
+    return Event(
+        *("acme", 7, ERASE.id, from_status, to_status, NOW_US, "t", request_id, ERASED, "first"),
+        *("AUD", None, None, reason, None),
+    )
+
+
+@pytest.mark.parametrize(
+    ("command", "replayed"),
+    [
+        (CANCEL, True),
+        (CANCEL._replace(note="another"), True),  # what was erased cannot be compared
+        (CANCEL._replace(reason=Reason.ABANDONED), False),
+        (CANCEL._replace(id="other"), False),
+        (CANCEL._replace(request_id="r"), False),
+        (REGISTER, True),
+        (REGISTER._replace(link_validity_days=4), False),
+        (REGISTER._replace(request_id="c"), False),
+        (REGISTER._replace(supersedes="other"), False),
+    ],
+)
+def test_a_retry_that_meets_an_erased_receipt_is_compared_with_what_is_left(
+    command: Cancel | Register, *, replayed: bool
+) -> None:
+    registered_us = NOW_US - 5 * DAY_US
+    blank = a_pass(Status.CANCELLED)._replace(
+        create_time_us=registered_us, expire_time_us=registered_us + 3 * DAY_US
+    )
+    receipts = [
+        receipt("r", None, Status.NEW),
+        receipt("c", Status.NEW, Status.CANCELLED, Reason.OTHER),
+    ]
+    batch = Batch([account()], [blank, blank._replace(id="other")], receipts)
+    (outcome,) = batch.run([command], NOW_US)
+    if replayed:
+        assert isinstance(outcome, Cancelled | Registered)
+        assert outcome.replayed
+    else:
+        assert isinstance(outcome, RequestIdReused)
+    assert batch.events == []
