@@ -32,6 +32,8 @@ WAIT_S: Final = 90.0
 PROGRAMS: Final = (
     *("ip", "setpriv", "patroni", "patronictl", "etcd", "etcdctl", "haproxy", "pgbouncer"),
 )
+RESTARTED: Final = 'while :; do /usr/sbin/pgbouncer "$0"; sleep 1; done'
+"""As pgbouncer-restart.conf has it."""
 WAYS: Final = ("several hosts", "HAProxy", "PgBouncer")
 """The ways in."""
 
@@ -136,7 +138,7 @@ class Stack:
         elif name == "haproxy":
             command = ["/usr/sbin/haproxy", "-db", "-f", folder / "haproxy.cfg"]
         else:
-            command = ["/usr/sbin/pgbouncer", folder / "pgbouncer.ini"]
+            command = ["/bin/sh", "-c", RESTARTED, folder / "pgbouncer.ini"]
         space = name if name in NODES else HUB
         self._running[name] = self.network.start(space, *command, env=self._env(name))
 
@@ -174,7 +176,10 @@ class Stack:
         return ["etcd", *(f"--{option}={value}" for option, value in options.items())]
 
     def kill(self, name: str) -> None:
-        """Kills what `start` started, and nothing else."""
+        """Kills what `start` started, and nothing else; PgBouncer is then started again."""
+        if name == "pgbouncer":
+            self.network.signal(HUB, name, signal.SIGKILL)
+            return
         process = self._running.pop(name)
         process.kill()
         process.wait()
