@@ -3,8 +3,12 @@ PgBouncer in front, each with the file of server/deploy/postgresql.
 
 The files are used as they stand, but for the network, and for places of a test's own. There is no
 watchdog here: killing Patroni would restart the machine.
+
+PostgreSQL, etcd, the poolers, and what Patroni imports are the system's packages; Patroni itself is
+the one that the tests require, copied to where USER may read it.
 """
 
+import importlib.util
 import json
 import os
 import shutil
@@ -29,9 +33,9 @@ POOLERS: Final = 20
 ETCD: Final = {"etcd1": 21, "etcd2": 22, "etcd3": 23}
 PASSWORD: Final = "secret"
 WAIT_S: Final = 90.0
-PROGRAMS: Final = (
-    *("ip", "setpriv", "patroni", "patronictl", "etcd", "etcdctl", "haproxy", "pgbouncer"),
-)
+PROGRAMS: Final = ("ip", "setpriv", "patroni", "etcd", "haproxy", "pgbouncer")
+PYTHON: Final = "/usr/bin/python3"
+PATRONICTL: Final = "from patroni.ctl import ctl; ctl()"
 RESTARTED: Final = 'while :; do /usr/sbin/pgbouncer "$0"; sleep 1; done'
 """As pgbouncer-restart.conf has it."""
 WAYS: Final = ("several hosts", "HAProxy", "PgBouncer")
@@ -126,13 +130,17 @@ class Stack:
             shutil.chown(sockets, USER)
             text = patroni.replace("/var/run/postgresql", str(sockets))
             (folder / f"{name}.yml").write_text(text)
+        found = importlib.util.find_spec("patroni")
+        assert found is not None
+        (source,) = found.submodule_search_locations or ()
+        shutil.copytree(source, folder / "python/patroni")
         (folder / "userlist.txt").write_text(f'"idpass" "{PASSWORD}"\n')
 
     def start(self, name: str) -> None:
         """Starts a node's Patroni, a member of etcd, or a pooler."""
         folder = self.network.folder
         if name in NODES:
-            command: list[str | Path] = ["patroni", folder / f"{name}.yml"]
+            command: list[str | Path] = [PYTHON, "-m", "patroni", folder / f"{name}.yml"]
         elif name in ETCD:
             command = self._etcd(name)
         elif name == "haproxy":
@@ -147,6 +155,7 @@ class Stack:
             return {}
         address = self.network.address(NODES[name])
         return {
+            "PYTHONPATH": str(self.network.folder / "python"),
             "PATRONI_NAME": name,
             "PATRONI_RESTAPI_LISTEN": f"{address}:8008",
             "PATRONI_RESTAPI_CONNECT_ADDRESS": f"{address}:8008",
@@ -194,8 +203,9 @@ class Stack:
 
     def patronictl(self, *command: str) -> None:
         """Runs patronictl, as an operator would."""
-        words = ("patronictl", "-c", self.network.folder / "patroni.yml", *command)
-        self.network.run(HUB, *words, env={"LC_ALL": "C.UTF-8"})
+        words = (PYTHON, "-c", PATRONICTL, "-c", self.network.folder / "patroni.yml", *command)
+        env = {"LC_ALL": "C.UTF-8", "PYTHONPATH": str(self.network.folder / "python")}
+        self.network.run(HUB, *words, env=env)
 
     def url(self, way: str) -> str:
         """The service's URL of the database, by a way in."""
