@@ -98,12 +98,12 @@ class Network:
             run(
                 *space, "link", "add", "eth0", "type", "veth", "peer", "name", name, "netns", middle
             )
-            run(*space, "address", "add", self.address(number), "dev", "eth0")
-            run(*space, "link", "set", "eth0", "up")
+            run(*inside, "address", "add", self.address(number), "dev", "eth0")
+            run(*inside, "link", "set", "eth0", "up")
             run("ip", "-n", middle, "link", "set", name, "up")
             run("ip", "-n", middle, "route", "add", self.address(number), "dev", name)
-            run(*space, "route", "add", gateway, "dev", "eth0")
-            run(*space, "route", "add", "default", "via", gateway)
+            run(*inside, "route", "add", gateway, "dev", "eth0")
+            run(*inside, "route", "add", "default", "via", gateway)
 
     def address(self, number: int) -> str:
         """An address by its last number."""

@@ -132,8 +132,8 @@ class Stack:
             (folder / f"{name}.yml").write_text(text)
         found = importlib.util.find_spec("patroni")
         assert found is not None
-        (source,) = found.submodule_search_locations or ()
-        shutil.copytree(source, folder / "python/patroni")
+        assert found.origin is not None
+        shutil.copytree(Path(found.origin).parent, folder / "python/patroni")
         (folder / "userlist.txt").write_text(f'"idpass" "{PASSWORD}"\n')
 
     def start(self, name: str) -> None:
@@ -203,7 +203,7 @@ class Stack:
 
     def patronictl(self, *command: str) -> None:
         """Runs patronictl, as an operator would."""
-        words = (PYTHON, "-c", PATRONICTL, "-c", self.network.folder / "patroni.yml", *command)
+        words = (PYTHON, "-c", PATRONICTL, "-c", f"{self.network.folder}/patroni.yml", *command)
         env = {"LC_ALL": "C.UTF-8", "PYTHONPATH": str(self.network.folder / "python")}
         self.network.run(HUB, *words, env=env)
 
@@ -252,7 +252,7 @@ class Stack:
     def standby(self) -> str:
         """A standby, the synchronous one if there is one."""
         members = sorted(self.members().values(), key=lambda each: each["role"] != "sync_standby")
-        return next(each["name"] for each in members if each["role"] != "leader")
+        return next(str(each["name"]) for each in members if each["role"] != "leader")
 
     def wait_until_settled(self) -> None:
         """Waits for one primary that every other node follows."""

@@ -185,11 +185,11 @@ def test_systemd_understands_the_unit(place: Place) -> None:
         pytest.skip("systemd-analyze is not installed")
     file = place.folder / UNIT.name
     file.write_text(UNIT.read_text().replace("/opt/idpass/bin", str(PROGRAMS)))
-    analyze = ("systemd-analyze", "verify", "--man=no", str(file))
+    analyze = ["systemd-analyze", "verify", "--man=no", str(file)]
     done = subprocess.run(analyze, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout + done.stderr) == (0, "")
     threshold = f"--threshold={EXPOSURE * 10:.0f}"
-    analyze = ("systemd-analyze", "security", "--offline=true", "--no-pager", threshold, str(file))
+    analyze = ["systemd-analyze", "security", "--offline=true", threshold, str(file)]
     done = subprocess.run(analyze, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout.splitlines()[-1]
 

@@ -79,7 +79,8 @@ class Drill:
         for way in self.ways:
             self._made += way.witness.take()
         with psycopg.connect(self.stack.url(WAYS[0]), connect_timeout=3) as connection:
-            stored = dict(connection.execute("SELECT request_id, reference::text FROM events"))
+            rows = connection.execute("SELECT request_id, reference::text FROM events").fetchall()
+        stored: dict[str, str] = dict(rows)
         return [
             call
             for call in self._made
@@ -111,7 +112,7 @@ def drilled(*, synchronous: bool = True) -> Iterator[Drill]:
     with ExitStack() as opened:
         stack = opened.enter_context(Stack(synchronous=synchronous))
         migrate_store(stack.url(WAYS[0]))
-        ways = []
+        ways: list[Way] = []
         for number, name in enumerate(WAYS):
             url = stack.url(name)
             server = opened.enter_context(process(url, "--workers", str(WORKERS)))

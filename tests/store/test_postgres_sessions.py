@@ -217,7 +217,7 @@ def test_a_silent_host_is_left_out_while_another_answers(
     monkeypatch.setattr(postgres_hosts, "LOOK_S", 0.05)
 
     def ports(store: PostgresStore) -> list[str]:
-        return conninfo_to_dict(store._database.conninfo)["port"].split(",")
+        return str(conninfo_to_dict(store._database.conninfo)["port"]).split(",")
 
     hung = socket.create_server(("127.0.0.1", 0))  # whose kernel still takes connections
     silent = str(hung.getsockname()[1])
