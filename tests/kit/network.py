@@ -94,9 +94,19 @@ class Network:
         run("ip", "route", "add", gateway, "dev", link)
         run("ip", "route", "add", f"{self.prefix}0/24", "via", gateway)
         for name, number in nodes.items():
-            space = ("ip", "-n", self._spaces[name])
+            inside = ("ip", "-n", self._spaces[name])
             run(
-                *space, "link", "add", "eth0", "type", "veth", "peer", "name", name, "netns", middle
+                *inside,
+                "link",
+                "add",
+                "eth0",
+                "type",
+                "veth",
+                "peer",
+                "name",
+                name,
+                "netns",
+                middle,
             )
             run(*inside, "address", "add", self.address(number), "dev", "eth0")
             run(*inside, "link", "set", "eth0", "up")
