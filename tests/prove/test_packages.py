@@ -27,6 +27,7 @@ SERVER_FILES = {
     "protos/idpass/v1/id_pass_service.proto",
     "server/docs/operating.md",
     "server/requirements.txt",
+    "server/deploy/Containerfile",
     "server/idpass_server/gateway/openapi.json",
     "server/idpass_server/gateway/static/sandbox.html",
 }
