@@ -317,14 +317,6 @@ class Settings:
                 f"--workers {self.workers} needs PostgreSQL: one process serves a SQLite file, "
                 "and two were no faster. Leave --workers out, or give --db postgresql://..."
             )
-        if self.metrics is None:
-            return
-        _, first = addresses.split(self.metrics)
-        if first + self.workers - 1 > addresses.MAX_PORT:
-            raise BadSetting(
-                f"--metrics {self.metrics} leaves no ports for {self.workers} workers: each needs "
-                "the next one"
-            )
 
     def _check_tls(self) -> None:
         if (self.tls_cert is None) != (self.tls_key is None):

@@ -60,6 +60,9 @@ class _Writer:
         file: descriptor to write to.
         folding: its repetitions are written when they are due.
         render: turns an event into a line.
+
+    Attributes:
+        dropped_ever: number of lines that were not written.
     """
 
     def __init__(self, file: int, folding: "_Folding", render: Render) -> None:
@@ -70,6 +73,7 @@ class _Writer:
         self._queue: deque[str] = deque()
         self._characters = 0
         self._dropped = 0
+        self.dropped_ever = 0
         self._torn = False
         self._scheduled = False
         self._closing = False
@@ -81,6 +85,7 @@ class _Writer:
         with self._lock:
             if self._characters + len(line) > MAX_QUEUED_CHARACTERS:
                 self._dropped += 1
+                self.dropped_ever += 1
                 return
             self._characters += len(line)
             self._queue.append(line)
@@ -136,6 +141,7 @@ class _Writer:
         if not self._written(piece):
             with self._lock:
                 self._dropped += lines
+                self.dropped_ever += lines
         elif self._dropped:
             told = self._dropped
             line = self._render("warning", {"event": "log_lines_dropped", "lines": told})
@@ -243,6 +249,14 @@ class _Forwarding(logging.Handler):
         say("library", logger=record.name, message=record.getMessage(), exc_info=record.exc_info)
 
 
+_writers: list[_Writer] = []  # one, where logging has been configured
+
+
+def lines_dropped() -> int:
+    """Number of lines that this process could not write, since it began."""
+    return sum(each.dropped_ever for each in _writers)
+
+
 _encode = json.JSONEncoder(default=repr).encode
 
 
@@ -323,6 +337,7 @@ def configure_lines(level: str = "info", worker: int | None = None) -> None:
     folding = _Folding()
     lines = _Writer(2, folding, render)
     atexit.register(lines.close)
+    _writers.append(lines)
     structlog.configure(
         processors=[folding, *processors],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(level.upper())),

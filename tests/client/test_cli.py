@@ -120,6 +120,9 @@ def test_passes_are_listed(cli: Run, put_pass: PutPass) -> None:
     assert "Listed Person" in first
     (found,) = lines(cli("list", "--json", "--limit", "1"))
     assert found["id"] == pass_id
+    (found,) = lines(cli("list", "--applicant", "Listed Person", "--json"))
+    assert found["id"] == pass_id
+    assert cli("list", "--applicant", "Listed", "--json").stdout == ""
     assert cli("list", "--idle-for", "7d", "--json").stdout == ""
 
 

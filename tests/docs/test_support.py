@@ -5,13 +5,14 @@ import shlex
 
 import pytest
 
-from idpass_server.store import opening
+from idpass_server.store import inquiries, opening
 from kit.commands import Command
 from kit.documents import PAGES, blocks
 from kit.guarded import Guarded, caller
 
+UUID = r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 SHAPES = {
-    r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}": "UUID",
+    UUID: "UUID",
     r"\d{4}-\d\d-\d\dT[\d:.]+Z": "TIME",
     r"alice@\S+": "OPERATOR",
 }
@@ -37,14 +38,22 @@ def url(guarded: Guarded, command: Command) -> str:
     command("account", "set", "acme", "--slots", "100", *db)
     guarded.reload(caller("onboarding", "acme"))
     acme = guarded.with_token("onboarding-token")
-    acme.pass_in("complete")
-    acme.pass_in("cancelled")
+    acme.pass_in("expired")
+    applicant = {"applicant_reference": "case-4711", "request_id": "register-4711"}
+    acme.cancel(
+        acme.register(**applicant).id_pass.id,
+        request_id="cancel-4711",
+        reason="CANCEL_REASON_REQUESTED_BY_APPLICANT",
+        note="asked by phone",
+    )
     return guarded.url
 
 
 @pytest.mark.parametrize("block", blocks("console", PAGES["support.md"]))
 def test_what_is_shown_is_printed(url: str, block: str, command: Command) -> None:
     first, _, shown = block.partition("\n")
-    program, *arguments = shlex.split(first.removeprefix("$ "))
+    with opening.reading_store(url) as connection:
+        (found,) = inquiries.passes_by_applicant(connection, "case-4711")
+    program, *arguments = shlex.split(re.sub(UUID, found.id, first.removeprefix("$ ")))
     assert program == "idpass-server"
     assert shape(command(*arguments, "--db", url).stdout) == shape(shown)

@@ -78,6 +78,13 @@ def test_pages_follow_one_another(server: Http) -> None:
     assert len(seen) == len(set(seen))
 
 
+def test_the_passes_of_an_applicant_are_listed(server: Http) -> None:
+    pass_id = server.register(applicant_reference="someone").id_pass.id
+    server.register(applicant_reference="someone else")
+    (found,) = server.post("list", applicant_reference="someone").json()["id_passes"]
+    assert found["id"] == pass_id
+
+
 def test_a_batch_answers_each_item_by_itself(server: Http) -> None:
     new, complete = server.pass_in("new"), server.pass_in("complete")
     items = [{"id": new}, {"id": complete}, {"id": "x"}]

@@ -79,6 +79,12 @@ ROWS = [
         {"PreconditionFailure"},
     ),
     (
+        refusals.HistoryLost("01932c07-0000-7000-8000-000000000000", 7, 5),
+        ("FAILED_PRECONDITION", 400, "HISTORY_LOST"),
+        {"afterSequence", "oldestSequence", "history"},
+        {"PreconditionFailure"},
+    ),
+    (
         refusals.PassChanged(PASS, Status.OPENED),
         ("ABORTED", 409, "PASS_CHANGED"),
         {"id", "status"},

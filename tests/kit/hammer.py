@@ -30,7 +30,7 @@ def main(url: str, seed: str) -> None:
             request_id = f"instead-of-{pass_id}"
             commands.append(Register(account, "hammer", new_uuid(), request_id, new_uuid()))
         while commands:
-            outcomes, _, busy = store.commit(commands, time.time_ns() // 1_000)
+            outcomes, _, busy, _ = store.commit(commands, time.time_ns() // 1_000)
             for command, outcome in zip(commands, outcomes, strict=True):
                 if isinstance(outcome, Cancelled):
                     cancelled.append(outcome.event.id_pass_id)

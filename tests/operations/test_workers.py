@@ -22,9 +22,10 @@ from idpass_server.config import Settings
 from idpass_server.failures import BadSetting
 from idpass_server.hosting.listening import CannotListen
 from idpass_server.processes.reserving import reserve
-from kit.postgres import PORTS, Postgres
-from kit.probing import VERBOSE, Answer, get
-from kit.support import Calls, Process, cli, problems, process
+from kit.guarded import caller
+from kit.postgres import Postgres
+from kit.probing import VERBOSE, Answer, get, scrape, total
+from kit.support import Calls, Process, cli, eventually, problems, process
 from kit.witness import CHANNEL_OPTIONS, Witness, callers, check
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
@@ -224,23 +225,23 @@ def test_if_no_worker_can_start_the_reason_is_said_once(postgres_url: str, state
     assert several.stderr.startswith("Error: ")
 
 
-def test_if_one_worker_cannot_start_none_serves(database: str) -> None:
+def test_if_the_metrics_cannot_be_shown_no_worker_serves(database: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        options = ("--db", database, "--workers", "3", "--metrics", f"127.0.0.1:{port - 1}")
+        options = ("--db", database, "--workers", "3", "--metrics", f"127.0.0.1:{port}")
         done = cli("serve", "--listen", "127.0.0.1:0", *options)
     assert done.returncode == 1
-    # Of the three ports, another program may have one beside ours as well.
-    told = [f"Error: 127.0.0.1:{each} cannot be listened on" for each in range(port - 1, port + 2)]
-    assert any(each in done.stderr for each in told)
+    assert f"Error: 127.0.0.1:{port} cannot be listened on" in done.stderr
     assert "Traceback" not in done.stderr
     assert '"serving"' not in done.stderr
 
 
-def test_no_worker_serves_before_all_are_ready(database: str) -> None:
+def test_no_worker_serves_before_all_are_ready(database: str, tmp_path: Path) -> None:
+    file = tmp_path / "callers.toml"
+    file.write_text(caller("ann", "demo"))
     with socket.create_server(("127.0.0.1", 0)) as free:
         listen = f"127.0.0.1:{free.getsockname()[1]}"
-    options = ("--listen", listen, "--db", database, "--metrics", "127.0.0.1:0")
+    options = ("--listen", listen, "--db", database, "--callers", str(file))
     with supervisor(*options) as server:
         assert server.stderr
         while len(children := children_of(server.pid)) < 2:
@@ -251,7 +252,7 @@ def test_no_worker_serves_before_all_are_ready(database: str) -> None:
         ):
             time.sleep(0.01)
         os.kill(children[1], signal.SIGSTOP)
-        assert json.loads(server.stderr.readline())["event"] == "metrics"
+        assert json.loads(server.stderr.readline())["event"] == "callers_loaded"
         with grpc.insecure_channel(listen, CHANNEL_OPTIONS) as channel:
             health = health_pb2_grpc.HealthStub(channel)
             with pytest.raises(grpc.RpcError):
@@ -327,24 +328,51 @@ def test_sigusr1_prints_the_stacks_of_all_and_ends_nobody(server: Process) -> No
     assert "worker_died" not in {line["event"] for line in server.log}
 
 
-def test_each_worker_counts_its_calls_on_a_port_of_its_own(database: str) -> None:
-    base = next(port for port in PORTS[::7] if all(map(is_free, range(port, port + WORKERS))))
-    options = ("--workers", str(WORKERS), "--metrics", f"127.0.0.1:{base}")
+def test_all_workers_are_scraped_in_one_place(database: str) -> None:
+    options = ("--workers", str(WORKERS), "--metrics", "127.0.0.1:0", "--http", "127.0.0.1:0")
     with process(database, *options) as server:
+        place = server.wait_for("metrics")["listen"]
         account_by_connections(server.address, 30)
-        listens = {
-            line["worker"]: line["listen"] for line in server.log if line["event"] == "metrics"
-        }
-        assert listens == {n: f"127.0.0.1:{base + n}" for n in range(WORKERS)}
-        counted = 0.0
-        for listen in listens.values():
-            text = urllib.request.urlopen(f"http://{listen}/metrics", timeout=10).read().decode()
-            counted += sum(
-                float(line.split()[-1])
-                for line in text.splitlines()
-                if line.startswith("idpass_calls_total")
-            )
-    assert counted == 30
+
+        def calls() -> float:
+            return total(scrape(place), "grpc_server_call_duration_seconds_count")
+
+        eventually(lambda: calls() == 30)
+        found = scrape(place)
+        assert total(found, "idpass_worker_up") == WORKERS
+        assert total(found, "idpass_store_up") == 1
+        assert found["idpass_account_slot_limit", (("account", "demo"),)] == 1_000
+        own = {dict(labels)["worker"] for name, labels in found if name == "process_open_fds"}
+        assert own == set(map(str, range(WORKERS)))
+
+        # What a worker has counted stays when it ends, whether it could say so or not.
+        for number, how in ((0, signal.SIGKILL), (1, signal.SIGTERM)):
+            os.kill(server.workers()[number], how)
+            server.wait_for("worker_started", count=WORKERS + 1 + number)
+        eventually(lambda: total(scrape(place), "idpass_worker_up") == WORKERS)
+        assert calls() == 30
+        assert total(scrape(place), "idpass_worker_restarts_total") == 1
+
+
+def test_a_worker_that_hangs_keeps_its_counts_and_holds_no_scrape_up(database: str) -> None:
+    options = ("--workers", "2", "--metrics", "127.0.0.1:0")
+    with process(database, *options) as server:
+        place = server.wait_for("metrics")["listen"]
+        account_by_connections(server.address, 20)
+
+        def calls() -> float:
+            return total(scrape(place), "grpc_server_call_duration_seconds_count")
+
+        eventually(lambda: calls() == 20)
+        hung = server.workers()[0]
+        os.kill(hung, signal.SIGSTOP)
+        up = ("idpass_worker_up", (("worker", "0"),))
+        eventually(lambda: scrape(place)[up] == 0)
+        assert calls() == 20
+        assert not any(("worker", "0") in labels for name, labels in scrape(place) if name != up[0])
+        os.kill(hung, signal.SIGCONT)
+        eventually(lambda: scrape(place)[up] == 1)
+        end(server)
 
 
 def test_all_workers_are_probed_in_one_place(database: str) -> None:
@@ -379,11 +407,6 @@ def probed(place: str) -> Answer:
     return get(place, VERBOSE)
 
 
-def is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) != 0
-
-
 def test_http_is_answered_by_all_workers(database: str) -> None:
     with process(database, "--workers", "2", "--http", "127.0.0.1:0") as server:
         place = server.wait_for("gateway")["http"]
@@ -407,7 +430,6 @@ def test_http_is_answered_by_all_workers(database: str) -> None:
             {"db": "postgresql:///x", "sandbox": True, "http": "127.0.0.1:0"},
             "cannot be used with --sandbox",
         ),
-        ({"db": "postgresql:///x", "metrics": "127.0.0.1:65535"}, "leaves no ports"),
     ],
 )
 def test_what_several_processes_cannot_do_is_refused(

@@ -331,6 +331,7 @@ def requests(acme: Known, beta: Known) -> st.SearchStrategy[Message]:
             page_token=tokens,
             statuses=st.lists(statuses, max_size=2),
             idle_before=idle,
+            applicant_reference=st.just("") | st.text(max_size=10),
         ),
         st.just(service_pb.GetAccountRequest()),
         st.builds(service_pb.WatchRequest, after_sequence=sequences),

@@ -19,6 +19,7 @@ from idpass import IdPassClient
 from idpass.v1 import id_pass_service_pb2 as service_pb
 from idpass.v1.id_pass_service_pb2 import CancelRequest, GetAccountRequest, GetRequest
 from idpass_server.api import calls
+from idpass_server.api.call_log import CallRecord
 from idpass_server.config import Settings
 from idpass_server.gateway import errors
 from kit import http2
@@ -106,10 +107,10 @@ def ended_as(server: Guarded) -> "queue.SimpleQueue[grpc.StatusCode]":
     """The codes by which the server counts its calls, as they end."""
     codes: queue.SimpleQueue[grpc.StatusCode] = queue.SimpleQueue()
 
-    def call(method: str, code: grpc.StatusCode) -> None:  # noqa: ARG001 as Metrics.call
-        codes.put(code)
+    def ended(record: CallRecord) -> None:
+        codes.put(record.code)
 
-    server.server._calls._metrics.call = call  # type: ignore[method-assign]
+    server.server.metrics.ended = ended  # type: ignore[method-assign]
     return codes
 
 

@@ -221,9 +221,13 @@ def test_gRPC_parses_nothing_before_the_caller_is_known(service: Service) -> Non
         method = "/idpass.v1.IdPassService/ListIdPasses"
         invocation_metadata = ()
 
-    handler: Any = methods.handlers(wire.ID_PASSES, IdPassServicer, service.server._calls).service(
-        Details()
-    )  # type: ignore[arg-type]
+    handlers = methods.handlers(
+        wire.ID_PASSES,
+        IdPassServicer,
+        service.server._calls,
+        lambda: None,  # type: ignore[arg-type,return-value]
+    )
+    handler: Any = handlers.service(Details())  # type: ignore[arg-type]
     assert handler.request_deserializer is None
 
 

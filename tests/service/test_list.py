@@ -1,11 +1,16 @@
 """ListIdPasses: filters, and pages that stay right while passes change."""
 
+import base64
+import json
+
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from idpass.v1 import id_pass_pb2 as pb
+from idpass_server.store import ListQuery
+from idpass_server.store.postgres import store as postgres
 from idpass_server.store.sqlite import store as sqlite
-from kit.support import STATUS, Service, refused
+from kit.support import STATUS, UNKNOWN_ID, Service, refused
 
 pytestmark = pytest.mark.both_stores
 
@@ -51,6 +56,49 @@ def test_filters_by_status_and_by_idle_time(service: Service) -> None:
     assert ids(statuses=[STATUS["failed"]]) == set()
 
 
+def test_finds_the_passes_of_an_applicant_by_the_whole_reference(service: Service) -> None:
+    ids = [service.register(applicant_reference="Zoë 1").id_pass.id for _ in range(3)]
+    for other in ("Zoë", "Zoë 11", "zoë 1", ""):
+        service.register(applicant_reference=other)
+    service.cancel(ids[1])
+
+    def found(**fields: object) -> list[str]:
+        listed = service.list_all(applicant_reference="Zoë 1", page_size=1, **fields)
+        return [each.id for each in listed]
+
+    assert found() == ids[::-1]
+    assert found(statuses=[STATUS["cancelled"]]) == [ids[1]]
+    assert len(service.list_all()) == 7
+    assert not service.list_all(applicant_reference="nobody")
+
+
+def test_an_applicant_is_found_by_an_index_and_not_by_a_scan(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its plan says so. A page that looks at two passes finds two, whatever lies between."""
+    ids = [service.register(applicant_reference=each).id_pass.id for each in "xyyyx"]
+    for module in (sqlite, postgres):
+        monkeypatch.setattr(module, "LIST_SCAN_ROWS", 2)
+    assert [p.id for p in service.list_all(applicant_reference="x")] == [ids[4], ids[0]]
+    query = ListQuery("demo", 50, UNKNOWN_ID, applicant_reference="x")
+    for statement in ("LIST", "LAST_SCANNED"):
+        assert "passes_applicant_reference" in plan(service, statement, query)
+
+
+def plan(service: Service, statement: str, query: ListQuery) -> str:
+    """How the database would run a statement of a list, with the settings of a server."""
+    store = service.server._store
+    values = query._asdict() | {"scan": 2, "statuses": None}
+    if isinstance(store, sqlite.SqliteStore):
+        text = sqlite.sql.for_query(getattr(sqlite.sql, statement), query)
+        return str(
+            [tuple(row) for row in store._writer.execute(f"EXPLAIN QUERY PLAN {text}", values)]
+        )
+    assert isinstance(store, postgres.PostgresStore)
+    text = postgres.sql.for_query(getattr(postgres.sql, statement), query)
+    return str(store._all(f"EXPLAIN {text}", values))
+
+
 def test_a_pass_that_stays_is_seen_once_however_much_changes(service: Service) -> None:
     stay = {service.register().id_pass.id for _ in range(20)}
     leave = [service.register().id_pass.id for _ in range(20)]
@@ -81,12 +129,26 @@ def test_a_rare_status_is_found_over_bounded_pages(
     assert [p.id for p in service.list_all(statuses=[STATUS["opened"]], page_size=2)] == rare[::-1]
 
 
-@pytest.mark.parametrize("token", ["x", "e30", "WzEsMl0", "bm8", "é", "W1tdLCB7fV0", "A" * 5000])
+@pytest.mark.parametrize(
+    "token",
+    ["x", "e30", "WzEsMl0", "bm8", "é", "W1tdLCB7fV0", "eyJhIjogMSwgImIiOiAiIn0", "A" * 5000],
+)
 def test_a_token_that_is_none_is_refused(service: Service, token: str) -> None:
     error = refused(lambda: service.page(page_token=token))
     assert error.reason == "INVALID_REQUEST"
     (violation,) = error.details["BadRequest"].field_violations  # type: ignore[attr-defined]
     assert violation.field == "page_token"
+
+
+def test_programs_read_the_tokens_of_the_version_before_and_the_one_after(service: Service) -> None:
+    for _ in range(2):
+        service.register()
+    token = service.page(page_size=1).next_page_token
+    # The previous program unpacks two values from JSON.
+    digest, before_id = json.loads(base64.urlsafe_b64decode(token + "=="))
+    assert before_id == service.page(page_size=1).id_passes[0].id
+    former = base64.urlsafe_b64encode(json.dumps([digest, before_id]).encode()).decode().rstrip("=")
+    assert len(service.page(page_token=former).id_passes) == 1
 
 
 def test_a_token_is_good_for_its_own_filter_only(service: Service) -> None:
@@ -95,6 +157,8 @@ def test_a_token_is_good_for_its_own_filter_only(service: Service) -> None:
     token = service.page(page_size=1).next_page_token
     error = refused(lambda: service.page(page_token=token, statuses=[STATUS["new"]]))
     assert error.reason == "INVALID_REQUEST"
+    assert "page_token" in error.message
+    error = refused(lambda: service.page(page_token=token, applicant_reference="x"))
     assert "page_token" in error.message
     assert service.page(page_size=2, page_token=token).id_passes
 
@@ -107,6 +171,8 @@ def test_a_token_is_good_for_its_own_filter_only(service: Service) -> None:
         ({"statuses": [STATUS["new"], pb.ID_PASS_STATUS_UNSPECIFIED]}, "statuses[1]"),
         ({"idle_before": Timestamp(seconds=-(10**15))}, "idle_before"),
         ({"idle_before": Timestamp(seconds=5, nanos=-1)}, "idle_before"),
+        ({"applicant_reference": "a\nb"}, "applicant_reference"),
+        ({"applicant_reference": "x" * 129}, "applicant_reference"),
     ],
 )
 def test_a_malformed_request_names_the_field(

@@ -251,11 +251,13 @@ def test_metrics_count_calls_and_late_results(tmp_path: Path) -> None:
         server.cancel(pass_id)
         refused(lambda: server.advance(pass_id, "complete"))
         listen = server.wait_for("metrics")["listen"]
-        late = 'idpass_calls_total{code="FAILED_PRECONDITION",method="AdvanceIdPass"} 1.0'
+        method = 'grpc_method="idpass.v1.IdPassService/AdvanceIdPass"'
+        ended = "grpc_server_call_duration_seconds_count"
+        late = f'{ended}{{{method},grpc_status="FAILED_PRECONDITION"}} 1.0'
         text = ""
         while late not in text:  # it is counted when it has been answered
             text = urllib.request.urlopen(f"http://{listen}/metrics", timeout=10).read().decode()
-    assert 'idpass_calls_total{code="OK",method="CancelIdPass"} 1.0' in text
+    assert f'{ended}{{{method.replace("Advance", "Cancel")},grpc_status="OK"}} 1.0' in text
     assert "idpass_late_results_total 1.0" in text
     assert "idpass_pending_commands 0.0" in text
     assert "idpass_watchers_lag_events_max 0.0" in text

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from idpass.v1.id_pass_pb2 import IdPassEvent
 from idpass_server.api import watch
 from idpass_server.api.watch import Watchers
-from idpass_server.engine.reads import PassEvents
+from idpass_server.engine.reads import PassEvents, Stretch
 from idpass_server.rules.records import Event, Pass
 
 WAY = ("new", "opened", "cancelled")
@@ -59,12 +59,12 @@ class FakeReads:
             self.stored.append(event(len(self.stored) + 1, pass_id, self.steps[pass_id]))
             self.steps[pass_id] += 1
 
-    async def events(self, account: str, after_sequence: int, limit: int) -> list[Event]:
+    async def events(self, account: str, after_sequence: int, limit: int) -> Stretch:
         assert account == "demo"
         self.reads += 1
         found = self.stored[after_sequence : self.visible][:limit]
         await asyncio.sleep(0)
-        return found
+        return Stretch(found, after_sequence + len(found))
 
     async def pass_events(
         self, account: str, pass_id: str, after_sequence: int, limit: int

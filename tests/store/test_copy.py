@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from idpass_server.store import CannotOpen, copying, opening
-from kit.support import Service, cli, problems, process
+from kit.serving import url_of
+from kit.support import Service, cli, problems, process, refused
 
 
 @pytest.fixture
@@ -95,6 +96,8 @@ def test_what_is_read_back_otherwise_is_not_committed(
             "passes": "DELETE FROM passes WHERE status = 'failed'",
             "timers": "UPDATE timers SET expire_time_us = expire_time_us + 1",
             "events": "UPDATE events SET caller = 'x' WHERE sequence = 3",
+            "history": "UPDATE history SET begin_time_us = 0",
+            "history_gaps": "INSERT INTO history_gaps VALUES ('demo', 1, 2)",
             "admin_log": "UPDATE admin_log SET who = 'x'",
         }
         if args[2].name == table:  # type: ignore[attr-defined]
@@ -143,3 +146,17 @@ def test_a_copy_that_cannot_be_is_said_in_a_line(
     done = cli("copy", "--from", source_url, "--to", target_url, cwd=tmp_path)
     assert (done.returncode, said in done.stderr) == (code, True)
     assert "Traceback" not in done.stderr
+
+
+def test_a_copy_goes_on_with_the_history(source: Path, postgres_db: str) -> None:
+    begun = opening.begin_history(url_of(source))
+    opening.copy_store(url_of(source), postgres_db, lambda _: lambda _: None)
+    service = Service(postgres_db)
+    try:
+        account = service.account()
+        assert (account.history, account.last_sequence) == (begun.id, begun.base_sequence)
+        error = refused(lambda: next(service.watch(after_sequence=begun.base_sequence - 1)))
+        assert error.reason == "HISTORY_LOST"
+    finally:
+        service.stop()
+    assert problems(postgres_db) == []

@@ -42,11 +42,12 @@ class CallRecord:
         overloaded: whether it was refused as OVERLOADED.
         code: how it ended.
         reason: of the error it ended with, or None.
+        unauthenticated: which credentials it was refused for, or None.
     """
 
     __slots__ = (
         *("caller", "code", "ended_s", "method", "over_rate", "overloaded", "reason", "reference"),
-        *("room", "started_s"),
+        *("room", "started_s", "unauthenticated"),
     )
 
     def __init__(self, method: str) -> None:
@@ -60,6 +61,7 @@ class CallRecord:
         # A call that ends without an answer was abandoned by its caller.
         self.code = grpc.StatusCode.CANCELLED
         self.reason: str | None = None
+        self.unauthenticated: str | None = None
 
     @property
     def caller_name(self) -> str | None:

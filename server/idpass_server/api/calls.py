@@ -33,6 +33,9 @@ from idpass_server.rules.refusals import (
 REFERENCE_KEY: Final = "idpass-reference"
 """Metadata key of the call's reference: trailing for unary calls, initial for streams."""
 
+HISTORY_KEY: Final = "idpass-history"
+"""Initial metadata key of the history that a stream's events belong to."""
+
 REFUSING_S: Final = 0.1
 """How long a draining server refuses calls before it looks for a lull, seconds. Callers that retry
 learn in that time that nothing was changed."""
@@ -162,6 +165,7 @@ class Calls:
             TimeoutError: the deadline passed before the call was handed over.
         """
         self._begun += 1
+        self._metrics.started(record.method)
         if self._draining.is_set():
             raise StoreUnavailable("the server is stopping; nothing was changed")
         tokens = 1 + size // BYTES_PER_CALL
@@ -229,7 +233,7 @@ class Calls:
                 return
             caller = self._identity.caller(context)
             if caller.account != call.caller.account:
-                raise Unauthenticated
+                raise Unauthenticated("token")
             if permission not in caller.permissions:
                 raise NotPermitted(permission)
             version = self._identity.version
@@ -253,6 +257,8 @@ class Calls:
             log.error("fault", method=record.method, reference=record.reference, exc_info=exception)
             exception = InternalFault()
         record.overloaded = isinstance(exception, Overloaded)
+        if isinstance(exception, Unauthenticated):
+            record.unauthenticated = exception.kind
         error = errors.tell(exception, record.reference)
         record.code, record.reason = error.code, error.reason
         await context.abort(error.code, error.status.message, error.trailing_metadata)
@@ -283,5 +289,5 @@ class Calls:
             if not room.taken and self._streams.get(caller.account) is room:
                 del self._streams[caller.account]
         record.ended_s = time.monotonic()
-        self._metrics.call(record.method, record.code)
+        self._metrics.ended(record)
         self.log.add(record)

@@ -21,6 +21,7 @@ from idpass_server.rules.records import Pass, Status
 from idpass_server.rules.refusals import (
     AccountDisabled,
     DailyQuotaExhausted,
+    HistoryLost,
     InternalFault,
     InvalidRequest,
     NoFreeSlot,
@@ -197,6 +198,29 @@ def _pass_changed(refusal: PassChanged) -> Told:
     )
 
 
+def _history_lost(refusal: HistoryLost) -> Told:
+    why = "the database was restored from an older backup, or old passes were purged"
+    metadata = {"history": refusal.history}
+    what = "The page token is"
+    if refusal.after_sequence is not None:
+        what = f"Position {refusal.after_sequence} is"
+        metadata |= {
+            "afterSequence": str(refusal.after_sequence),
+            "oldestSequence": str(refusal.oldest_sequence),
+        }
+    reason = "HISTORY_LOST"
+    message = (
+        f"{what} from a history that is no longer there: {why}. Call GetAccount, list the passes "
+        "to learn where they stand, and go on after its last_sequence."
+    )
+    violation = details_pb2.PreconditionFailure.Violation(
+        type=reason, subject=f"histories/{refusal.history}", description=message
+    )
+    return Told(
+        reason, message, metadata, [details_pb2.PreconditionFailure(violations=[violation])]
+    )
+
+
 def _no_free_slot(refusal: NoFreeSlot) -> Told:
     message = (
         f"All {refusal.slot_limit} slots of account {refusal.account} are in use; cancel a pass "
@@ -292,6 +316,7 @@ TABLE: Final[Mapping[type[Refusal], tuple[grpc.StatusCode, Callable[[Any], Told]
     PassEnded: (grpc.StatusCode.FAILED_PRECONDITION, _pass_ended),
     TransitionNotAllowed: (grpc.StatusCode.FAILED_PRECONDITION, _transition_not_allowed),
     RefundNotAvailable: (grpc.StatusCode.FAILED_PRECONDITION, _refund_not_available),
+    HistoryLost: (grpc.StatusCode.FAILED_PRECONDITION, _history_lost),
     PassChanged: (grpc.StatusCode.ABORTED, _pass_changed),
     NoFreeSlot: (grpc.StatusCode.RESOURCE_EXHAUSTED, _no_free_slot),
     DailyQuotaExhausted: (grpc.StatusCode.RESOURCE_EXHAUSTED, _daily_quota_exhausted),

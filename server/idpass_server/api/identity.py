@@ -112,7 +112,7 @@ class KnownCallers:
         values = [value for key, value in context.invocation_metadata() if key == "authorization"]
         found = self._by_token(values) if values else self._by_certificate(context)
         if found is None:
-            raise Unauthenticated
+            raise Unauthenticated("token" if values else _kind_of_stranger(context))
         return found
 
     def _by_certificate(self, context: Any) -> Caller | None:
@@ -137,3 +137,7 @@ class KnownCallers:
             if hmac.compare_digest(digest, presented):
                 found = caller
         return found
+
+
+def _kind_of_stranger(context: Any) -> str:
+    return "certificate" if "x509_pem_cert" in context.auth_context() else "missing"

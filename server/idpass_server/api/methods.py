@@ -13,7 +13,7 @@ from google.protobuf.descriptor import ServiceDescriptor
 
 from idpass_server.api import wire
 from idpass_server.api.call_log import CallRecord
-from idpass_server.api.calls import REFERENCE_KEY, Call, Calls
+from idpass_server.api.calls import HISTORY_KEY, REFERENCE_KEY, Call, Calls
 from idpass_server.api.identity import Permission
 
 Method = TypeVar("Method", bound=Callable[..., Any])
@@ -43,13 +43,22 @@ class _Rpc(NamedTuple):
     read: Callable[[bytes], Any]
 
 
-def handlers(service: ServiceDescriptor, servicer: object, calls: Calls) -> grpc.GenericRpcHandler:
+def handlers(
+    service: ServiceDescriptor,
+    servicer: object,
+    calls: Calls,
+    history: Callable[[], Awaitable[str]],
+) -> grpc.GenericRpcHandler:
     """Makes gRPC's handlers for every rpc of a service.
+
+    Args:
+        service: its descriptor.
 
     Args:
         service: its descriptor.
         servicer: has a method marked with `rpc` for each.
         calls: admits, ends and records every call.
+        history: reads the id of the history that streams tell of.
 
     Raises:
         AttributeError: the servicer lacks a method, or its mark.
@@ -62,7 +71,7 @@ def handlers(service: ServiceDescriptor, servicer: object, calls: Calls) -> grpc
         behavior: Callable[..., Any] = _unary(each, method, calls)
         if descriptor.server_streaming:
             handle = grpc.unary_stream_rpc_method_handler
-            behavior = _stream(each, method, calls)
+            behavior = _stream(each, method, calls, history)
         by_method[each.name] = handle(behavior, response_serializer=wire.writer(descriptor))
     return grpc.method_handlers_generic_handler(service.full_name, by_method)
 
@@ -89,7 +98,10 @@ def _unary(
 
 
 def _stream(
-    rpc: _Rpc, method: Callable[[Any, Call], AsyncIterator[Any]], calls: Calls
+    rpc: _Rpc,
+    method: Callable[[Any, Call], AsyncIterator[Any]],
+    calls: Calls,
+    history: Callable[[], Awaitable[str]],
 ) -> Callable[[bytes, Any], AsyncIterator[Any]]:
     async def handle(body: bytes, context: Any) -> AsyncIterator[Any]:
         record = CallRecord(rpc.name)
@@ -97,7 +109,8 @@ def _stream(
             call = calls.admit_stream(record, rpc.permission, len(body), context)
             calls.enter_stream(record, call.caller)
             request = rpc.read(body)
-            await context.send_initial_metadata(((REFERENCE_KEY, record.reference),))
+            metadata = ((REFERENCE_KEY, record.reference), (HISTORY_KEY, await history()))
+            await context.send_initial_metadata(metadata)
             async for response in method(request, call):
                 yield response
             record.code = grpc.StatusCode.OK

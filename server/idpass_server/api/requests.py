@@ -7,7 +7,7 @@ InvalidRequest for a request that is not valid.
 import hashlib
 import json
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 from idpass.v1 import id_pass_pb2 as pb
 from idpass.v1 import id_pass_service_pb2 as service_pb
@@ -116,17 +116,32 @@ def pass_id(request: service_pb.GetRequest) -> str:
     return normal
 
 
-def watch(request: service_pb.WatchRequest) -> tuple[int, str | None]:
-    """Reads which sequence to start after, and which pass to watch, if only one."""
+class Watch(NamedTuple):
+    """Where to start watching.
+
+    Attributes:
+        after_sequence: the sequence to start after.
+        pass_id: the only pass to watch; None for all.
+        history: the history that `after_sequence` is from; "" if not told.
+    """
+
+    after_sequence: int
+    pass_id: str | None
+    history: str
+
+
+def watch(request: service_pb.WatchRequest) -> Watch:
+    """Reads where to start watching, and which pass, if only one."""
     fields = Fields()
     fields.not_negative("after_sequence", request.after_sequence)
     normal = fields.uuid("id", request.id) if request.id else None
+    history = fields.uuid("history", request.history) if request.history else ""
     fields.check()
-    return request.after_sequence, normal
+    return Watch(request.after_sequence, normal, history)
 
 
-def list_query(request: service_pb.ListRequest, caller: Caller) -> ListQuery:
-    """Reads which passes to list."""
+def list_query(request: service_pb.ListRequest, caller: Caller) -> tuple[ListQuery, str]:
+    """Reads which passes to list, and the history that the page token is from, or ""."""
     fields = Fields()
     fields.not_negative("page_size", request.page_size)
     statuses = fields.statuses(request.statuses)
@@ -142,31 +157,46 @@ def list_query(request: service_pb.ListRequest, caller: Caller) -> ListQuery:
         limit=min(request.page_size, MAX_PAGE_SIZE) or DEFAULT_PAGE_SIZE,
         statuses=statuses,
         idle_before_us=idle_before_us,
+        applicant_reference=fields.line(
+            "applicant_reference", request.applicant_reference, MAX_APPLICANT_REFERENCE_CHARACTERS
+        ),
     )
+    history = ""
     if request.page_token and not fields.violations:
-        before_id = _read_page_token(request.page_token, query)
-        if before_id is None:
+        before_id, history = _read_page_token(request.page_token, query)
+        if not before_id:
             fields.wrong(
                 "page_token",
-                "is not a next_page_token of this account for the same statuses and idle_before; "
-                "start again without it",
+                "is not a next_page_token of this account for the same statuses, idle_before and "
+                "applicant_reference; start again without it",
             )
         query = query._replace(before_id=before_id)
     fields.check()
-    return query
+    return query, history
 
 
-def page_token(query: ListQuery, before_id: str) -> str:
-    """Makes a page token that is valid for this account and filter only."""
-    return page_tokens.write((_filter_digest(query), before_id))
+def page_token(query: ListQuery, before_id: str, history: str) -> str:
+    """Makes a page token that is valid for this account, filter and history only."""
+    # The keys in their order are what the previous program has as a list, and it reads them so.
+    return page_tokens.write({_filter_digest(query): history, before_id: ""})
 
 
-def _read_page_token(token: str, query: ListQuery) -> str | None:
-    of, before_id = page_tokens.read(token) or (None, None)
-    known = of == _filter_digest(query) and isinstance(before_id, str)
-    return before_id if known and UUID.fullmatch(before_id) else None
+def _read_page_token(token: str, query: ListQuery) -> tuple[str, str]:
+    """The id to go on below, or "" if the token is not valid; and its history, "" for none."""
+    content = page_tokens.read(token)
+    try:
+        digest, before_id = content
+        history = content[digest] if isinstance(content, dict) else ""
+    except (ValueError, TypeError):
+        return "", ""
+    known = digest == _filter_digest(query) and isinstance(history, str)
+    if not known or not isinstance(before_id, str) or not UUID.fullmatch(before_id):
+        return "", ""
+    return before_id, history
 
 
 def _filter_digest(query: ListQuery) -> str:
-    content = json.dumps([1, query.account, query.statuses, query.idle_before_us])
-    return hashlib.blake2b(content.encode(), digest_size=8).hexdigest()
+    content: list[object] = [1, query.account, query.statuses, query.idle_before_us]
+    if query.applicant_reference:  # left out if unset: tokens of earlier versions stay good
+        content.append(query.applicant_reference)
+    return hashlib.blake2b(json.dumps(content).encode(), digest_size=8).hexdigest()

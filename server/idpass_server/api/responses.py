@@ -11,6 +11,7 @@ from google.type import money_pb2
 from idpass.v1 import id_pass_pb2 as pb
 from idpass.v1 import id_pass_service_pb2 as service_pb
 from idpass_server.rules import commands, records
+from idpass_server.rules.positions import Positions, oldest_position
 from idpass_server.rules.records import Reason, Status
 
 _STATUS: Final = {str(s): pb.IdPassStatus.Value(f"ID_PASS_STATUS_{s.name}") for s in Status}
@@ -114,7 +115,7 @@ def event(record: records.Event) -> pb.IdPassEvent:
     return message
 
 
-def account(record: records.Account) -> pb.Account:
+def account(record: records.Account, positions: Positions) -> pb.Account:
     return pb.Account(
         id=record.name,
         slot_limit=record.slot_limit,
@@ -123,6 +124,8 @@ def account(record: records.Account) -> pb.Account:
         fees_charged=money(record.currency, record.charged_micros),
         fees_refunded=money(record.currency, record.refunded_micros),
         last_sequence=record.last_sequence,
+        history=positions.history,
+        oldest_sequence=oldest_position(positions.gaps),
     )
 
 

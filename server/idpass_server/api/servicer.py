@@ -32,9 +32,11 @@ from idpass_server.rules.commands import (
     Outcome,
     Registered,
 )
+from idpass_server.rules.positions import Positions
 from idpass_server.rules.records import Account, Pass, Status
 from idpass_server.rules.refusals import (
     AccountDisabled,
+    HistoryLost,
     InvalidRequest,
     PassEnded,
     PassNotFound,
@@ -57,7 +59,7 @@ class IdPassServicer:
         engine: commits changes.
         reads: reads the store.
         watchers: follow an account's events.
-        metrics: counts late results.
+        metrics: counts late results, and refused items of batches.
     """
 
     def __init__(
@@ -86,7 +88,7 @@ class IdPassServicer:
         decided = iter(await self._engine.submit(commands, call.deadline_s) if commands else ())
         outcomes = [next(decided) if isinstance(each, Cancel) else each for each in asked]
         return responses.batch_cancel_response(
-            [_result(outcome, call.reference) async for outcome in _in_turns(outcomes)]
+            [self._result(outcome, call) async for outcome in _in_turns(outcomes)]
         )
 
     @rpc(Permission.REGISTER)
@@ -112,12 +114,14 @@ class IdPassServicer:
     async def ListIdPasses(
         self, request: service_pb.ListRequest, call: Call
     ) -> service_pb.ListResponse:
-        query = requests.list_query(request, call.caller)
-        page = await self._reads.list_passes(query)
+        query, token_history = requests.list_query(request, call.caller)
+        page, history = await self._reads.list_passes(query)
+        if token_history not in ("", history):
+            raise HistoryLost(history)
         call.count_as(math.ceil(len(page.passes) / PASSES_PER_CALL))
         next_page_token = ""
         if page.next_before_id is not None:
-            next_page_token = requests.page_token(query, page.next_before_id)
+            next_page_token = requests.page_token(query, page.next_before_id, history)
         return service_pb.ListResponse(
             id_passes=map(responses.id_pass, page.passes), next_page_token=next_page_token
         )
@@ -128,20 +132,29 @@ class IdPassServicer:
         request: service_pb.GetAccountRequest,  # noqa: ARG002 it has no fields
         call: Call,
     ) -> pb.Account:
-        return responses.account(await self._account(call))
+        return responses.account(*await self._account(call))
 
     @rpc(Permission.WATCH)
     async def WatchIdPasses(
         self, request: service_pb.WatchRequest, call: Call
     ) -> AsyncIterator[pb.IdPassEvent]:
-        after_sequence, pass_id = requests.watch(request)
-        account = await self._account(call)
-        if pass_id is not None:
-            id_pass = await self._pass(call, pass_id)
-            if id_pass.end_time_us is not None and id_pass.event_sequence <= after_sequence:
-                return
+        asked = requests.watch(request)
+        account, positions = await self._account(call)
+        id_pass = None if asked.pass_id is None else await self._pass(call, asked.pass_id)
+        positions.check(asked.after_sequence, asked.history)
+        if (
+            id_pass is not None
+            and id_pass.end_time_us is not None
+            and id_pass.event_sequence <= asked.after_sequence
+        ):
+            return
         events = self._watchers.follow(
-            account.name, after_sequence, account.last_sequence, pass_id, call.still_admitted
+            account.name,
+            asked.after_sequence,
+            account.last_sequence,
+            asked.pass_id,
+            call.still_admitted,
+            gaps=positions.gaps,
         )
         async with contextlib.aclosing(events):
             async for event in events:
@@ -160,17 +173,25 @@ class IdPassServicer:
             raise outcome
         return outcome
 
+    def _result(self, outcome: Outcome, call: Call) -> Cancelled | status_pb2.Status:
+        """The result of one item of a batch, which is counted where it is a refusal."""
+        if not isinstance(outcome, Refusal):
+            return _expect(Cancelled, outcome)
+        error = errors.tell(outcome, call.reference)
+        self._metrics.refused("BatchCancelIdPasses", call.caller.name, error.reason)
+        return error.status
+
     async def _pass(self, call: Call, pass_id: str) -> Pass:
         id_pass = await self._reads.get_pass(call.caller.account, pass_id)
         if id_pass is None:
             raise PassNotFound(pass_id)
         return id_pass
 
-    async def _account(self, call: Call) -> Account:
-        account = await self._reads.get_account(call.caller.account)
-        if account is None:
+    async def _account(self, call: Call) -> tuple[Account, Positions]:
+        found = await self._reads.get_account(call.caller.account)
+        if found is None:
             raise AccountDisabled(call.caller.account)
-        return account
+        return found
 
 
 async def _in_turns(items: Iterable[Item]) -> AsyncIterator[Item]:
@@ -204,9 +225,3 @@ def _cancel_or_refusal(item: service_pb.CancelRequest, call: Call) -> Cancel | I
         return requests.cancel(item, call.caller, call.reference)
     except InvalidRequest as refusal:
         return refusal
-
-
-def _result(outcome: Outcome, reference: str) -> Cancelled | status_pb2.Status:
-    if isinstance(outcome, Refusal):
-        return errors.tell(outcome, reference).status
-    return _expect(Cancelled, outcome)

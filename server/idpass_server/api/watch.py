@@ -13,13 +13,14 @@ import asyncio
 import functools
 import time
 from collections import Counter, OrderedDict
-from collections.abc import AsyncGenerator, Callable, Mapping
-from typing import Final
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from typing import Final, NamedTuple
 
 from idpass.v1.id_pass_pb2 import IdPassEvent
 from idpass_server.api import responses
 from idpass_server.engine.reads import PassEvents, Reads
 from idpass_server.rules import domain
+from idpass_server.rules.positions import Gap, numbers_between
 from idpass_server.rules.refusals import InvalidRequest, Overloaded, StoreUnavailable, Violation
 
 CHUNK_EVENTS: Final = 64
@@ -34,9 +35,19 @@ IDLE_LOOK_S: Final = 0.01
 LAG_RETRY_S: Final = 0.2
 """Delay before known events that could not be read yet are read again, seconds."""
 
-Chunk = list[IdPassEvent]
-"""The events of one read."""
 IN_FLIGHT: Final = frozenset(responses.status(status) for status in domain.TRANSITIONS)
+
+
+class Chunk(NamedTuple):
+    """What one read found.
+
+    Attributes:
+        events: in order.
+        up_to: the position behind them.
+    """
+
+    events: list[IdPassEvent]
+    up_to: int
 
 
 class _Stream:
@@ -45,13 +56,21 @@ class _Stream:
     Args:
         account: whose events it gets.
         position: the sequence up to which it has every event.
+        gaps: in the account's numbers, which are no lag.
     """
 
-    __slots__ = ("account", "position")
+    __slots__ = ("account", "gaps", "position")
 
-    def __init__(self, account: str, position: int) -> None:
+    def __init__(self, account: str, position: int, gaps: Sequence[Gap]) -> None:
         self.account = account
         self.position = position
+        self.gaps = gaps
+
+    def lag(self, latest: int) -> int:
+        """How many events up to the latest it has yet to get."""
+        if not self.gaps:
+            return latest - self.position
+        return numbers_between(self.position, latest, self.gaps)
 
 
 class Watchers:
@@ -93,7 +112,7 @@ class Watchers:
     def lag_events_max(self) -> int:
         """Number of events that the watcher furthest behind has yet to get."""
         streams = list(self._streams)  # a copy, as the metrics thread may call this
-        return max((self._latest.get(s.account, 0) - s.position for s in streams), default=0)
+        return max((s.lag(self._latest.get(s.account, 0)) for s in streams), default=0)
 
     def accounts(self) -> list[str]:
         """Names of the accounts being watched."""
@@ -127,6 +146,8 @@ class Watchers:
         latest_sequence: int,
         pass_id: str | None,
         still_admitted: Callable[[], None],
+        *,
+        gaps: Sequence[Gap] = (),
     ) -> AsyncGenerator[IdPassEvent]:
         """Yields an account's events after a sequence, without end, or one pass's until its last.
 
@@ -136,13 +157,15 @@ class Watchers:
             latest_sequence: of the account's newest event, as just read from the store.
             pass_id: only events of this pass; None for all.
             still_admitted: raises the error that ends the stream once its caller may not watch.
+            gaps: in the account's numbers.
 
         Raises:
+            HistoryLost: events that the watcher has yet to get were purged.
             InvalidRequest: `after_sequence` is ahead of the account's newest event.
             Overloaded: too many streams are open.
             StoreUnavailable: the server is stopping, or events cannot be read.
         """
-        stream = self._enter(account, after_sequence, latest_sequence)
+        stream = self._enter(account, after_sequence, latest_sequence, gaps)
         try:
             # Other watchers may not have heard of this event, and might not until the next.
             self.notify({account: latest_sequence})
@@ -161,15 +184,16 @@ class Watchers:
                     await asyncio.shield(news)
                     continue
                 chunk = await self._chunk(account, stream.position)
-                if not chunk:
+                if chunk.up_to == stream.position:
                     await asyncio.wait((news,), timeout=LAG_RETRY_S)
-                for event in chunk:
+                for event in chunk.events:
                     if pass_id is None or event.id_pass_id == pass_id:
                         still_admitted()
                         yield event
                         if pass_id is not None and event.to_status not in IN_FLIGHT:
                             return
                     stream.position = event.sequence
+                stream.position = chunk.up_to
         finally:
             self._streams.discard(stream)
             self._open[account] -= 1
@@ -196,7 +220,9 @@ class Watchers:
             news = self._news[account] = asyncio.get_running_loop().create_future()
         return news
 
-    def _enter(self, account: str, after_sequence: int, latest_sequence: int) -> _Stream:
+    def _enter(
+        self, account: str, after_sequence: int, latest_sequence: int, gaps: Sequence[Gap]
+    ) -> _Stream:
         if after_sequence > max(latest_sequence, self._latest.get(account, 0)):
             description = f"{after_sequence} is ahead of the newest event, {latest_sequence}"
             raise InvalidRequest([Violation("after_sequence", description)])
@@ -207,7 +233,7 @@ class Watchers:
                 f"the account has {self._max_per_account} streams open, as many as it may"
             )
         self._open[account] += 1
-        stream = _Stream(account, after_sequence)
+        stream = _Stream(account, after_sequence, gaps)
         self._streams.add(stream)
         return stream
 
@@ -231,14 +257,14 @@ class Watchers:
 
     def _keep(self, key: tuple[str, int], task: asyncio.Task[Chunk]) -> None:
         """Drops a read that failed or found nothing, so that the next watcher reads again."""
-        found = not task.cancelled() and task.exception() is None and task.result()
+        found = not task.cancelled() and task.exception() is None and task.result().events
         if not found and self._chunks.get(key) is task:
             del self._chunks[key]
 
     async def _read_chunk(self, account: str, position: int) -> Chunk:
-        events = await self._reads.events(account, position, CHUNK_EVENTS)
+        events, up_to = await self._reads.events(account, position, CHUNK_EVENTS)
         await self._turn(len(events))
-        return [responses.event(event) for event in events]
+        return Chunk([responses.event(event) for event in events], up_to)
 
     async def _turn(self, events: int) -> None:
         """Delays a read of a number of events to keep the rate, as long as calls are in flight."""

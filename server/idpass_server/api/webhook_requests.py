@@ -98,13 +98,14 @@ def deliveries(request: service_pb.ListWebhookDeliveriesRequest) -> Page:
     normal = _id(fields, request.id)
     before_sequence = None
     if request.page_token and not fields.violations:
-        of, position = page_tokens.read(request.page_token) or (None, None)
-        if of == normal and type(position) is int:
-            before_sequence = position
-        else:
-            fields.wrong(
-                "page_token", "is not a next_page_token of this webhook; start again without it"
-            )
+        match page_tokens.read(request.page_token):
+            case [of, int(position)] if of == normal:
+                before_sequence = position
+            case _:
+                fields.wrong(
+                    "page_token",
+                    "is not a next_page_token of this webhook; start again without it",
+                )
     fields.check()
     limit = min(request.page_size, MAX_PAGE_SIZE) or DEFAULT_PAGE_SIZE
     return Page(normal, limit, before_sequence)

@@ -7,6 +7,7 @@ not know each other.
 from collections.abc import Sequence
 from typing import NoReturn, Protocol
 
+from idpass.v1 import webhook_pb2 as pb
 from idpass.v1 import webhook_service_pb2 as service_pb
 from idpass_server.api import webhook_requests as requests
 from idpass_server.api import webhook_responses as responses
@@ -175,7 +176,7 @@ class WebhookServicer:
         )
         return service_pb.RedeliverWebhookEventsResponse(webhook=self._shown(found))
 
-    def _shown(self, webhook: Webhook) -> "responses.pb.Webhook":
+    def _shown(self, webhook: Webhook) -> pb.Webhook:
         return responses.webhook(webhook, self._clock.now().us)
 
 

@@ -7,7 +7,28 @@ Exit codes: 0 done; 1 not done, or a check found something wrong; 2 wrong comman
 from the server; 5 done, but the output could not be written; 74 the store broke while serving.
 """
 
-from idpass_server.cli import accounts, admin_log, credentials, databases, health, serving
+from idpass_server.cli import (
+    accounts,
+    admin_log,
+    callers,
+    credentials,
+    databases,
+    health,
+    passes,
+    reports,
+    serving,
+)
 from idpass_server.cli.base import main
 
-__all__ = ["accounts", "admin_log", "credentials", "databases", "health", "main", "serving"]
+__all__ = [
+    "accounts",
+    "admin_log",
+    "callers",
+    "credentials",
+    "databases",
+    "health",
+    "main",
+    "passes",
+    "reports",
+    "serving",
+]

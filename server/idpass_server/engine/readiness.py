@@ -72,6 +72,12 @@ class Readiness:
         return all(check.problem is None for check in self.checks().values())
 
     @property
+    def stores(self) -> bool:
+        """Whether a change could be stored when that was last tried, drained or not."""
+        store = self._checks.get("store")
+        return store is not None and store.problem is None
+
+    @property
     def draining(self) -> bool:
         """Whether the server is stopping."""
         return self._checks.get(DRAINING, Check()).problem is not None

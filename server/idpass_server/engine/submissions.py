@@ -15,11 +15,13 @@ class Submission(NamedTuple):
     Attributes:
         commands: at least one, all of one account.
         deadline_s: of the call, on time.monotonic().
+        submitted_s: when it was, on time.monotonic().
         answer: gets one outcome for each command.
     """
 
     commands: Sequence[Command]
     deadline_s: float
+    submitted_s: float
     answer: "asyncio.Future[list[Outcome]]"
 
     @property

@@ -21,6 +21,7 @@ import structlog
 
 from idpass_server.engine.busy import PAUSE_S, BusyAccounts
 from idpass_server.engine.clock import Clock
+from idpass_server.engine.observing import NOBODY, EngineObserver
 from idpass_server.engine.submissions import Check, Submission, by_submission, count
 from idpass_server.rules.commands import Command, Outcome
 from idpass_server.rules.refusals import InternalFault, Overloaded, Refusal, StoreUnavailable
@@ -46,6 +47,7 @@ class Engine:
         on_commit: called on the event loop with the newest sequence of each account that has new
             events.
         on_broken: called on the event loop, once, when the store can no longer be trusted.
+        observer: is told of batches and failures.
     """
 
     def __init__(
@@ -56,12 +58,14 @@ class Engine:
         max_pending: int,
         on_commit: Callable[[Mapping[str, int]], None],
         on_broken: Callable[[StoreBroken], None],
+        observer: EngineObserver = NOBODY,
     ) -> None:
         self._store = store
         self._clock = clock
         self._max_pending = max_pending
         self._on_commit = on_commit
         self._on_broken = on_broken
+        self._observer = observer
         self._pending = 0
         self._broken: StoreBroken | None = None
         self._loop = asyncio.get_running_loop()
@@ -103,7 +107,7 @@ class Engine:
         answer: asyncio.Future[list[Outcome]] = self._loop.create_future()
         if not self._gathered:
             self._loop.call_soon(self._hand_over)
-        self._gathered.append(Submission(commands, deadline_s, answer))
+        self._gathered.append(Submission(commands, deadline_s, time.monotonic(), answer))
         return answer
 
     async def check(self, timeout_s: float) -> None:
@@ -183,8 +187,10 @@ class Engine:
         except StoreBroken as error:
             refusal = self._break(error)
         except StoreUnavailable as error:
+            self._observer.failed("unavailable")
             refusal = error
         except Exception as error:
+            self._observer.failed("fault")
             log.exception("check_failed")
             refusal = StoreUnavailable("the check has failed")
             refusal.__cause__ = error
@@ -209,11 +215,13 @@ class Engine:
         commands = [command for submission in submissions for command in submission.commands]
         sequences: Mapping[str, int] = {}
         outcomes: list[Outcome]
+        waited_s = time.monotonic() - submissions[0].submitted_s
         try:
             if self._broken is not None:
                 raise StoreUnavailable("the store has failed; nothing was changed")
             now = self._clock.now()
-            outcomes, sequences, busy = self._store.commit(commands, now.us, now.due_us)
+            outcomes, sequences, busy, events = self._store.commit(commands, now.us, now.due_us)
+            self._observer.batch(waited_s, len(commands), events)
             if sequences:
                 self._stored_s = time.monotonic()
                 self._clock.keep(now.us)
@@ -223,6 +231,8 @@ class Engine:
         except StoreBroken as error:
             outcomes = [self._break(error)] * len(commands)
         except Refusal as refusal:
+            unknown = isinstance(refusal, StoreUnavailable) and refusal.outcome_unknown
+            self._observer.failed("outcome_unknown" if unknown else "unavailable")
             log.error("store_unavailable", error=str(refusal), cause=cause_of(refusal))
             outcomes = [refusal] * len(commands)
         except Exception:
@@ -231,6 +241,7 @@ class Engine:
                 for submission in submissions:
                     self._commit([submission])
                 return
+            self._observer.failed("fault")
             log.exception("commit_failed")
             outcomes = [InternalFault()] * len(commands)
         self._loop.call_soon_threadsafe(self._deliver, submissions, outcomes, sequences)
@@ -262,6 +273,7 @@ class Engine:
 
     def _break(self, error: StoreBroken) -> StoreUnavailable:
         self._broken = error
+        self._observer.failed("outcome_unknown" if error.outcome_unknown else "broken")
         log.critical("store_broken", error=str(error), outcome_unknown=error.outcome_unknown)
         self._loop.call_soon_threadsafe(self._on_broken, error)
         if error.outcome_unknown:

@@ -1,7 +1,8 @@
 """The ASGI application: the routes of the contract, its OpenAPI document and its pages."""
 
 import re
-from collections.abc import Awaitable, Callable
+import time
+from collections.abc import Awaitable, Callable, MutableMapping
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -37,6 +38,13 @@ PAGE_HEADERS: Final = {
 log = structlog.get_logger()
 
 Reset = Callable[[], Awaitable[None]]
+Observe = Callable[[str, str, float], None]
+"""Receives a request's route, the status of its answer, and its duration in seconds."""
+
+OTHER: Final = "other"
+"""Route of requests for a path that has none here: strangers must not make up new ones."""
+NO_ANSWER: Final = "none"
+"""Status of a request whose client left before the answer began."""
 
 
 class App:
@@ -46,11 +54,17 @@ class App:
         channel: to the service.
         grpc_address: of the service, for the commands that the sandbox page shows.
         reset: replaces the sandbox's mock data; None without a sandbox.
+        observe: is told of each request that has ended; None if nobody asks.
     """
 
     def __init__(
-        self, channel: grpc.aio.Channel, grpc_address: str, reset: Reset | None = None
+        self,
+        channel: grpc.aio.Channel,
+        grpc_address: str,
+        reset: Reset | None = None,
+        observe: Observe | None = None,
     ) -> None:
+        self._observe = observe
         self._channel = channel
         self._events = Events(channel)
         self._grpc_address = grpc_address
@@ -78,6 +92,26 @@ class App:
         self._app.router.redirect_slashes = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._observe is None:
+            await self._answer(scope, receive, send)
+            return
+        begun_s = time.monotonic()
+        status = NO_ANSWER
+
+        async def told(message: MutableMapping[str, Any]) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = str(message["status"])
+            await send(message)
+
+        try:
+            await self._answer(scope, receive, told)
+        finally:
+            path = scope["path"]
+            route = path if path in _PATHS or path in _OWN_PATHS else OTHER
+            self._observe(route, status, time.monotonic() - begun_s)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             _check(scope)
         except HttpError as error:
@@ -161,6 +195,7 @@ def _no_such(scope: Scope) -> HttpError:
     return errors.unreadable(f"there is no {what} here{there}; see /docs", http_status=404)
 
 
+_OWN_PATHS: Final = {"/", "/docs", "/openapi.json", "/sandbox", "/sandbox/reset"}
 _PATHS: Final = {EVENTS_PATH, *(route.path for route in routes())}
 
 

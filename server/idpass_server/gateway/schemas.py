@@ -64,6 +64,7 @@ LIMITS: Final[dict[str, Json]] = {
     "RedeliverWebhookEventsRequest.from_sequence": {"minimum": 0},
     "WatchRequest.after_sequence": {"minimum": 0},
     "WatchRequest.id": UUID_OR_EMPTY,
+    "WatchRequest.history": UUID_OR_EMPTY,
 }
 KNOWN: Final[dict[str, Json]] = {
     messages.TIMESTAMP: MOMENT,

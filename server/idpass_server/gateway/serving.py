@@ -14,7 +14,7 @@ import structlog
 import uvicorn
 
 from idpass_server import addresses
-from idpass_server.gateway.app import App, Reset
+from idpass_server.gateway.app import App, Observe, Reset
 from idpass_server.gateway.connections import Connection, Limits
 
 LIMITS: Final = Limits()
@@ -63,17 +63,25 @@ class Gateway:
         self.address = addresses.join(host, bound)
         self._task: asyncio.Task[None] | None = None
 
-    def start(self, target: str, *, reset: Reset | None = None, drain_s: float) -> None:
+    def start(
+        self,
+        target: str,
+        *,
+        reset: Reset | None = None,
+        drain_s: float,
+        observe: Observe | None = None,
+    ) -> None:
         """Begins to answer.
 
         Args:
             target: HOST:PORT or unix:PATH of the gRPC service.
             reset: replaces the sandbox's mock data; None turns the sandbox off.
             drain_s: drain time of `stop`, seconds.
+            observe: is told of each request that has ended; None if nobody asks.
         """
         self._drain_s = drain_s
         self._channel = grpc.aio.insecure_channel(target, CHANNEL_OPTIONS)
-        self._app = App(self._channel, target, reset)
+        self._app = App(self._channel, target, reset, observe)
         config = uvicorn.Config(
             self._app,
             http=cast("Any", functools.partial(Connection, limits=self._limits)),

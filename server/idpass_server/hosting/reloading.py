@@ -27,9 +27,14 @@ Stamp = tuple[tuple[int, int, int] | None, ...]
 
 
 class Reloading:
-    """Watches files. Call `watch` before reading them first, so that no change is missed."""
+    """Watches files. Call `watch` before reading them first, so that no change is missed.
+
+    Attributes:
+        rejected: whether what was read last could not be used, by what it is; for metrics.
+    """
 
     def __init__(self) -> None:
+        self.rejected: dict[str, bool] = {}
         self._watched: list[_Watched] = []
         self._one_at_a_time = asyncio.Lock()
 

@@ -16,6 +16,7 @@ import grpc
 import structlog
 
 from idpass_server import addresses
+from idpass_server.api.metrics import Metrics
 from idpass_server.config import Settings
 from idpass_server.engine.clock import Clock
 from idpass_server.engine.eraser import Eraser
@@ -24,7 +25,8 @@ from idpass_server.engine.reads import Reads
 from idpass_server.engine.sweeper import Sweeper
 from idpass_server.engine.writes import Engine
 from idpass_server.failures import OperatorError
-from idpass_server.hosting import pages, trust, unix_sockets, wiring
+from idpass_server.hosting import observing, pages, trust, unix_sockets, wiring
+from idpass_server.hosting.figures import Figures, measure_lag
 from idpass_server.hosting.health import check_store
 from idpass_server.hosting.listening import bind, serve_pages
 from idpass_server.hosting.reloading import Reloading
@@ -37,7 +39,7 @@ HANG_UP_S: Final = 0.5
 CLOSE_S: Final = 5.0
 """Time for the store to finish what was submitted and to close, seconds."""
 
-Ready = Callable[[Readiness], Awaitable[None]]
+Ready = Callable[[Readiness, Metrics], Awaitable[None]]
 log = structlog.get_logger()
 
 
@@ -54,6 +56,7 @@ class Server:
 
     Attributes:
         readiness: where each part reports whether changes can be stored.
+        metrics: of all its parts.
         address: HOST:PORT or unix:PATH that calls are answered at, once it has started.
         listens: HOST:PORT of "metrics" and "probe", where they are asked for.
 
@@ -72,6 +75,7 @@ class Server:
         self._also_on = also_on
         self._clock = clock or Clock()
         self.readiness = Readiness()
+        self.metrics = Metrics()
         self._stopping = asyncio.Event()
         self._broken = False
         self._failed: str | None = None
@@ -89,14 +93,15 @@ class Server:
         Returns:
             the address, with the port that was taken.
         """
-        credentials = trust.credentials(self._settings, self._reloading)
+        certificates = trust.certificates(self._settings, self._reloading)
         await self._open_store()
         try:
             await self._begin_clock()
             await self._wire()
-            await self._listen(credentials)
+            observing.show_files(self.metrics, self._reloading, certificates)
+            await self._listen(certificates.credentials() if certificates else None)
             if ready is not None:
-                await ready(self.readiness)
+                await ready(self.readiness, self.metrics)
         except BaseException:
             self._pages.close()
             await self._close_store()
@@ -108,13 +113,17 @@ class Server:
 
     async def _open_store(self) -> None:
         settings = self._settings
-        self._store = await asyncio.to_thread(open_store, settings.db, create=settings.creates)
+        store_observer, self._observer = observing.of(settings, self.metrics)
+        self._store = await asyncio.to_thread(
+            open_store, settings.db, create=settings.creates, observer=store_observer
+        )
         self._engine = Engine(
             self._store,
             self._clock,
             max_pending=settings.max_pending,
             on_commit=self._notify,
             on_broken=self._break,
+            observer=self._observer,
         )
         self._reads = Reads(
             self._store,
@@ -122,6 +131,7 @@ class Server:
             self._clock,
             threads=settings.readers,
             on_broken=self._break,
+            observer=self._observer,
         )
 
     async def _begin_clock(self) -> None:
@@ -137,8 +147,8 @@ class Server:
             on_change=self._recheck,
         )
         behind = wiring.Behind(self._store, self._engine, self._reads, self.readiness, self._clock)
-        service = wiring.service(self._settings, identity, behind)
-        self._grpc, self._calls, self._watchers, self._health, self._metrics = service
+        service = wiring.service(self._settings, identity, behind, self.metrics)
+        self._grpc, self._calls, self._watchers, self._health = service
 
     async def _listen(self, credentials: grpc.ServerCredentials | None) -> None:
         """Opens every address. Calls wait there until gRPC starts."""
@@ -153,8 +163,10 @@ class Server:
             self.address = f"unix:{path}"
         if self._also_on is not None:
             bind(self._grpc, self._also_on)
+        # The metrics of several workers are put together by their supervisor, which shows them.
+        own = settings.metrics if settings.workers == 1 else None
         for name, listen, answers in (
-            ("metrics", settings.metrics, pages.metrics(self._metrics.registry)),
+            ("metrics", own, pages.metrics(self.metrics.registry)),
             ("probe", settings.probe, pages.probe(self.readiness.checks)),
         ):
             if listen is not None:
@@ -179,6 +191,11 @@ class Server:
         if (age_s := self._settings.erase_after_s) is not None:
             eraser = Eraser(self._store, self._reads, self._engine, self._clock, age_s=age_s)
             self._run("eraser", eraser.run())
+        if self._settings.metrics is not None:
+            figures = Figures(self._store, self._reads, self._clock, self.metrics, self._observer)
+            self._run("figures of the disk", figures.read_disk())
+            self._run("figures of the store", figures.read_store())
+            self._run("measuring of the event loop", measure_lag(self.metrics))
 
     def _run(self, part: str, work: Coroutine[Any, Any, None]) -> None:
         """Runs a part beside the calls; if it ends, the server stops."""

@@ -57,19 +57,30 @@ class Certificates:
         self._mutual = client_ca is not None
         self._in_force = self._given = self._load()
 
+    @property
+    def not_after(self) -> datetime:
+        """When the server's certificate that is in force ends."""
+        return self._in_force.not_after
+
     def credentials(self) -> grpc.ServerCredentials:
         """gRPC's credentials, for opening a port."""
         return grpc.dynamic_ssl_server_credentials(
             self._in_force.configuration, self._fetch, require_client_authentication=self._mutual
         )
 
-    def reload(self) -> None:
-        """Rereads the files and puts them in force if they can be used; logs which it was."""
+    def reload(self) -> bool:
+        """Rereads the files and puts them in force if they can be used; logs which it was.
+
+        Returns:
+            whether they can be used.
+        """
         try:
             self._in_force = self._load()
         except BadCertificates as error:
             not_after = self._in_force.not_after.isoformat()
             log.error("certificates_rejected", reason=str(error), in_force_not_after=not_after)
+            return False
+        return True
 
     def _fetch(self) -> Any:
         """Called by gRPC at each handshake, never twice at once: what is new, or None."""

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from pathlib import Path
 
-import grpc
 import structlog
 
 from idpass_server.api.identity import Callers, EveryoneIsDemo, Identity, KnownCallers
@@ -18,7 +17,7 @@ from idpass_server.store import Store
 log = structlog.get_logger()
 
 
-def credentials(settings: Settings, reloading: Reloading) -> grpc.ServerCredentials | None:
+def certificates(settings: Settings, reloading: Reloading) -> Certificates | None:
     """TLS as the settings ask for it.
 
     Args:
@@ -26,7 +25,7 @@ def credentials(settings: Settings, reloading: Reloading) -> grpc.ServerCredenti
         reloading: watches them from now on.
 
     Returns:
-        what to open a port with; None where TLS is off.
+        those in force; None where TLS is off.
 
     Raises:
         BadCertificates: TLS cannot be spoken with the files.
@@ -37,11 +36,12 @@ def credentials(settings: Settings, reloading: Reloading) -> grpc.ServerCredenti
         return None
 
     async def reload() -> None:
-        await apart(certificates.reload)
+        reloading.rejected["certificates"] = not await apart(in_force.reload)
 
     reloading.watch(paths, reload)
-    certificates = Certificates(*paths)
-    return certificates.credentials()
+    in_force = Certificates(*paths)
+    reloading.rejected["certificates"] = False
+    return in_force
 
 
 async def identify(
@@ -72,8 +72,10 @@ async def identify(
         try:
             identity.replace(await _read_callers(path, store, reads))
         except (callers.BadCallers, StoreUnavailable) as error:
+            reloading.rejected["callers"] = True
             log.error("callers_rejected", in_force="the former", reasons=str(error).split("\n"))
         else:
+            reloading.rejected["callers"] = False
             on_change()
 
     reloading.watch([path], reload)
@@ -81,6 +83,7 @@ async def identify(
         await _read_callers(path, store, reads),
         client_certificates=settings.tls_client_ca is not None,
     )
+    reloading.rejected["callers"] = False
     return identity
 
 

@@ -50,18 +50,17 @@ class Service(NamedTuple):
     calls: Calls
     watchers: Watchers
     health: Health
-    metrics: Metrics
 
 
-def service(settings: Settings, identity: Identity, behind: Behind) -> Service:
+def service(settings: Settings, identity: Identity, behind: Behind, metrics: Metrics) -> Service:
     """Makes a service.
 
     Args:
         settings: its limits.
         identity: how callers are known.
         behind: what it stands on.
+        metrics: count what it does.
     """
-    metrics = Metrics()
     calls = Calls(
         identity,
         metrics,
@@ -82,10 +81,22 @@ def service(settings: Settings, identity: Identity, behind: Behind) -> Service:
     health = Health(behind.readiness)
     _show(metrics, calls, watchers, behind)
     handlers = (
-        methods.handlers(wire.ID_PASSES, servicer, calls),
-        methods.handlers(wire.WEBHOOKS, webhook_servicer, calls),
+        methods.handlers(wire.ID_PASSES, servicer, calls, behind.reads.history),
+        methods.handlers(wire.WEBHOOKS, webhook_servicer, calls, behind.reads.history),
     )
-    return Service(_server(settings, handlers, health), calls, watchers, health, metrics)
+    server = _server(settings, handlers, health)
+    server.add_generic_rpc_handlers((_Others(metrics),))
+    return Service(server, calls, watchers, health)
+
+
+class _Others(grpc.GenericRpcHandler):
+    """Counts calls of methods that no other handler has. Args: metrics: where it does."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> None:
+        self._metrics.started(handler_call_details.method)
 
 
 def _show(metrics: Metrics, calls: Calls, watchers: Watchers, behind: Behind) -> None:
@@ -101,8 +112,15 @@ def _show(metrics: Metrics, calls: Calls, watchers: Watchers, behind: Behind) ->
         "watchers_lag_events_max",
         "Lag of the watcher furthest behind, in events",
         lambda: watchers.lag_events_max,
+        over_workers="max",
     )
     metrics.gauge("pending_commands", "Changes waiting to be stored", lambda: behind.engine.pending)
+    metrics.gauge(
+        "store_up",
+        "Whether a change could be stored: 0 or 1",
+        lambda: behind.readiness.stores,
+        over_workers="min",
+    )
 
 
 def _server(

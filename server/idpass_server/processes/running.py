@@ -111,7 +111,8 @@ async def _serve(settings: Settings, way_in: str | None, ready: Ready | None) ->
     try:
         if gateway is not None:
             reset = server.reset if isinstance(server, Sandbox) else None
-            gateway.start(way_in or address, reset=reset, drain_s=settings.drain_s)
+            observe = server.metrics.requested if isinstance(server, Server) else None
+            gateway.start(way_in or address, reset=reset, drain_s=settings.drain_s, observe=observe)
             http = asyncio.create_task(gateway.ended())
         started.set()
         systemd.ready(serving_at)

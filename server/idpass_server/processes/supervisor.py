@@ -22,17 +22,24 @@ from typing import Final
 
 import structlog
 
-from idpass_server import addresses
 from idpass_server.config import Settings
 from idpass_server.engine.readiness import DRAINING, Check
 from idpass_server.failures import OperatorError
 from idpass_server.hosting.listening import serve_pages
-from idpass_server.hosting.pages import probe
+from idpass_server.hosting.pages import metrics, probe
+from idpass_server.processes.gathering import MAX_REPORT_BYTES, SILENT_S, Gathering
 from idpass_server.processes.reserving import reserve
 from idpass_server.processes.running import EXIT_S, STOP, WAY_OUT_S
 from idpass_server.processes.systemd import Systemd
 from idpass_server.processes.terminal import Terminal
-from idpass_server.processes.worker import CHECKS, EXIT_MAY_NOT_SERVE, GO, READY, Start
+from idpass_server.processes.worker import (
+    CHECKS,
+    EXIT_MAY_NOT_SERVE,
+    GO,
+    METRICS,
+    READY,
+    Start,
+)
 
 SETTLED_S: Final = 1.0
 """Time that a worker must serve for its replacement to start without backoff, seconds."""
@@ -40,8 +47,6 @@ BACKOFF_S: Final = (0.0, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 """Backoff before the first, second and further replacements in a row, seconds."""
 TRIES: Final = 5
 """Workers in a row that may not serve the database's schema before the service stops."""
-SILENT_S: Final = 5.0
-"""Time without a report from a worker after which it counts as hung, seconds."""
 KILL_S: Final = WAY_OUT_S + EXIT_S
 """Time beyond the drain time after which a worker that has not ended is killed, seconds."""
 
@@ -72,6 +77,9 @@ async def serve(settings: Settings) -> bool:
             http=reserve("--http", settings.http, reserved) if settings.http else None,
         )
         supervisor = _Supervisor(settings)
+        if settings.metrics is not None:
+            shown = reserved.enter_context(metrics(supervisor.gathering.registry))
+            await serve_pages("metrics", settings.metrics, shown)
         if settings.probe is not None:
             pages = reserved.enter_context(probe(supervisor.checks))
             await serve_pages("probe", settings.probe, pages)
@@ -103,6 +111,7 @@ class _Supervisor:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self.gathering = Gathering(settings.workers)
         self._workers: dict[int, _Worker] = {}
         self._serving = False
         self._draining = asyncio.Event()
@@ -146,7 +155,7 @@ class _Supervisor:
         loop = asyncio.get_running_loop()
         ours, theirs = socket.socketpair()
         with theirs:
-            reader, link = await asyncio.open_connection(sock=ours)
+            reader, link = await asyncio.open_connection(sock=ours, limit=MAX_REPORT_BYTES)
             try:
                 process = await asyncio.create_subprocess_exec(
                     *(sys.executable, "-P", "-m", "idpass_server.processes.worker"),
@@ -157,7 +166,7 @@ class _Supervisor:
                 link.close()
                 raise
         worker = self._workers[number] = _Worker(number, process, link)
-        link.write(Start(number, self._settings_of(number)).line())
+        link.write(Start(number, dataclasses.replace(self._settings, probe=None)).line())
         if self._draining.is_set():  # while the process was being made
             self._end(worker)
         said = b""
@@ -171,6 +180,7 @@ class _Supervisor:
         await process.wait()
         link.close()
         del self._workers[number]
+        self.gathering.end(process.pid)
         lived_s = 0.0 if worker.ready_s is None else loop.time() - worker.ready_s
         self._tell_of_end(worker, said.decode().strip())
         return lived_s
@@ -183,6 +193,9 @@ class _Supervisor:
                 reports = json.loads(line.removeprefix(CHECKS))
                 worker.checks = {name: Check(*report) for name, report in reports.items()}
                 worker.heard_s = asyncio.get_running_loop().time()
+            elif line.startswith(METRICS):
+                report = line.removeprefix(METRICS)
+                self.gathering.take(worker.process.pid, worker.number, report)
             else:
                 said += line
         return said
@@ -209,15 +222,6 @@ class _Supervisor:
             name: Check("; ".join(found) or None, "; ".join(warnings.get(name, [])) or None)
             for name, found in problems.items()
         }
-
-    def _settings_of(self, number: int) -> Settings:
-        """A worker's own settings: it counts its own calls, and shows them at a port of its own."""
-        settings = dataclasses.replace(self._settings, probe=None)
-        if settings.metrics is None:
-            return settings
-        host, port = addresses.split(settings.metrics)
-        metrics = addresses.join(host, port + number if port else 0)
-        return dataclasses.replace(settings, metrics=metrics)
 
     def _admit(self, worker: _Worker) -> None:
         if self._serving:
@@ -256,6 +260,7 @@ class _Supervisor:
             return
         if self._serving:
             told = {"error": said} if said else {}
+            self.gathering.restarts.inc()
             log.error("worker_died", worker=worker.number, pid=worker.process.pid, **how, **told)
         if self._serving and self._may_not_serve < TRIES:
             return

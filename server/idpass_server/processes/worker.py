@@ -16,15 +16,17 @@ import sys
 from typing import Final, NamedTuple, Self
 
 from idpass_server import logs
+from idpass_server.api.metrics import Metrics
 from idpass_server.config import Settings
 from idpass_server.engine.readiness import Readiness
 from idpass_server.failures import OperatorError
-from idpass_server.processes import running
+from idpass_server.processes import gathering, running
 from idpass_server.store.schema import SchemaOutdated, SchemaTooNew
 
 READY: Final = b"ready\n"
 GO: Final = b"go\n"
 CHECKS: Final = b"checks "
+METRICS: Final = b"metrics "
 REPORT_S: Final = 1.0
 """Longest time between reports to the supervisor, seconds."""
 EXIT_MAY_NOT_SERVE: Final = 78
@@ -68,13 +70,18 @@ async def _work() -> int:
             await reader.read()
         signal.raise_signal(signal.SIGTERM)
 
+    counted: list[Metrics] = []
+
     async def report(readiness: Readiness) -> None:
         while not writer.is_closing():
             changed = readiness.changed()
             writer.write(CHECKS + json.dumps(readiness.checks()).encode() + b"\n")
+            _report_metrics(writer, counted)
             await asyncio.wait([changed], timeout=REPORT_S)
 
-    async def ready(readiness: Readiness) -> None:
+    async def ready(readiness: Readiness, metrics: Metrics) -> None:
+        if start.settings.metrics is not None:
+            counted.append(metrics)
         writer.write(READY)
         if await reader.readline() != GO:
             raise _Unwanted
@@ -90,7 +97,14 @@ async def _work() -> int:
         writer.close()
         await writer.wait_closed()
         return EXIT_MAY_NOT_SERVE if isinstance(error, MAY_NOT_SERVE) else 1
+    finally:
+        _report_metrics(writer, counted)  # or what the last second counted would be lost
     return 0 if healthy else running.EXIT_STORE_BROKEN
+
+
+def _report_metrics(writer: asyncio.StreamWriter, counted: list[Metrics]) -> None:
+    for metrics in counted:
+        writer.write(METRICS + gathering.report(metrics) + b"\n")
 
 
 def main() -> None:

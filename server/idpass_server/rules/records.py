@@ -56,7 +56,8 @@ class Account(NamedTuple):
         fee_micros: what registering a pass costs now.
         charged_micros: sum of all fees ever charged.
         refunded_micros: sum of all fees ever given back.
-        last_sequence: sequence number of its newest event; 0 without events.
+        last_sequence: sequence number of its newest event, or where its events begin: 0, or more
+            in the history of a restored backup.
         registrations_per_day: quota of registrations in a UTC day; 0 for none.
         registration_day: UTC day of its newest registration, in days since the epoch.
         registrations_of_day: number of passes registered in that day.
@@ -132,7 +133,8 @@ class Event(NamedTuple):
 
     Attributes:
         account: name of the account that owns the pass.
-        sequence: 1, 2, 3, … within the account, without gaps, in commit order.
+        sequence: 1, 2, 3, … within the account, in commit order, without gaps but those of
+            `positions`.
         id_pass_id: UUID of the pass.
         from_status: None when the pass was registered.
         to_status: the status entered.

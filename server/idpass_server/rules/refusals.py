@@ -10,6 +10,7 @@
     ├── PassEnded              the pass is terminal
     ├── TransitionNotAllowed   in flight, but the lifecycle has no such transition
     ├── RefundNotAvailable     a refund was required and none is due
+    ├── HistoryLost            a position or page token is not of this history
     ├── PassChanged            the pass is not in the expected status
     ├── NoFreeSlot             the account's slots are all in use
     ├── DailyQuotaExhausted    the account has registered as many passes today as it may
@@ -71,7 +72,15 @@ class RequestIdReused(Refusal):
 
 
 class Unauthenticated(Refusal):
-    """The call has no credentials, or unknown ones."""
+    """The call has no credentials, or unknown ones.
+
+    Args:
+        kind: `missing` without any, or what was not known: `token` or `certificate`.
+    """
+
+    def __init__(self, kind: str = "missing") -> None:
+        super().__init__(kind)
+        self.kind = kind
 
 
 class NotPermitted(Refusal):
@@ -125,6 +134,24 @@ class TransitionNotAllowed(_AboutPass):
         super().__init__(id_pass)
         self.to_status = to_status
         self.allowed = tuple(allowed)
+
+
+class HistoryLost(Refusal):
+    """A position, or a page token, is from a history that is no longer there.
+
+    Args:
+        history: id of the one that is.
+        after_sequence: the position; None for a page token.
+        oldest_sequence: the oldest position that can be resumed from; None for a page token.
+    """
+
+    def __init__(
+        self, history: str, after_sequence: int | None = None, oldest_sequence: int | None = None
+    ) -> None:
+        super().__init__(history, after_sequence)
+        self.history = history
+        self.after_sequence = after_sequence
+        self.oldest_sequence = oldest_sequence
 
 
 class PassChanged(_AboutPass):

@@ -13,7 +13,9 @@ from typing import Final, NamedTuple, Protocol
 from idpass_server.failures import OperatorError
 from idpass_server.rules.batch import Batch
 from idpass_server.rules.commands import Command, Outcome
+from idpass_server.rules.positions import Gap
 from idpass_server.rules.records import Account, Event, Money, Pass
+from idpass_server.store.observing import Disk
 from idpass_server.store.retention import Found, Wanted
 
 LIST_SCAN_ROWS: Final = 20_000
@@ -33,11 +35,13 @@ class Committed(NamedTuple):
         last_sequences: sequence of the newest event, for each account with new events.
         busy: accounts that another process keeps locked. None of their commands was run; their
             outcomes are refusals, for calls that are not worth another try.
+        events: the new events, in order.
     """
 
     outcomes: list[Outcome]
     last_sequences: Mapping[str, int]
     busy: Collection[str] = frozenset()
+    events: Sequence[Event] = ()
 
     @classmethod
     def of(
@@ -45,7 +49,7 @@ class Committed(NamedTuple):
     ) -> "Committed":
         """Reports on a batch that has run."""
         last_sequences = {each.name: each.last_sequence for each in batch.changed_accounts()}
-        return cls(outcomes, last_sequences, busy)
+        return cls(outcomes, last_sequences, busy, batch.events)
 
 
 class ListQuery(NamedTuple):
@@ -58,6 +62,7 @@ class ListQuery(NamedTuple):
         statuses: only these; empty for all.
         idle_before_us: only passes whose status last changed before this, microseconds since the
             epoch; None for all.
+        applicant_reference: only passes with exactly this one; "" for all.
     """
 
     account: str
@@ -65,6 +70,7 @@ class ListQuery(NamedTuple):
     before_id: str | None = None
     statuses: tuple[str, ...] = ()
     idle_before_us: int | None = None
+    applicant_reference: str = ""
 
 
 class Page(NamedTuple):
@@ -112,6 +118,13 @@ class Store(Protocol):
     def failed_checkpoints(self) -> int:
         """Number of checkpoints that failed; 0 where the database takes care of them itself."""
 
+    def disk(self) -> Disk | None:
+        """What the database's files take; None if it has none here.
+
+        Raises:
+            OSError: they cannot be looked at.
+        """
+
     def commit(
         self, commands: Sequence[Command], now_us: int, due_us: int | None = None
     ) -> Committed:
@@ -144,6 +157,9 @@ class Store(Protocol):
     def get_account(self, name: str) -> Account | None:
         """An account; None if there is none of that name."""
 
+    def fullest_accounts(self, limit: int) -> list[Account]:
+        """Accounts that use the largest share of their slots, the fullest first."""
+
     def list_passes(self, query: ListQuery) -> Page:
         """One page of an account's passes."""
 
@@ -158,6 +174,12 @@ class Store(Protocol):
             limit: largest number of events.
             pass_id: only events of this pass; None for all.
         """
+
+    def history(self) -> str:
+        """Id of the history that the events belong to, a UUID; see `rules.positions`."""
+
+    def gaps(self, account: str) -> list[Gap]:
+        """The gaps in the numbers of an account's events, in order."""
 
     def newest_event_time_us(self) -> int | None:
         """Time of the newest event, microseconds since the epoch; None without events."""
@@ -195,7 +217,11 @@ class Store(Protocol):
     # What operators change, each with its entry in the admin log. `who` is the operator.
 
     def create_account(self, account: Account, *, who: str = PROGRAM) -> bool:
-        """Creates an account; false if the name is taken."""
+        """Creates an account; false if the name is taken.
+
+        Its events begin where those of this history do: the former one may have had an account of
+        the same name.
+        """
 
     def set_account(
         self,

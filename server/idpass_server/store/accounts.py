@@ -7,8 +7,9 @@ admin log.
 from typing import Any, Final, NamedTuple
 
 from idpass_server.rules.money import show_money
+from idpass_server.rules.positions import PURGED
 from idpass_server.rules.records import Account, Money
-from idpass_server.store import admin_log, either
+from idpass_server.store import admin_log, either, history
 from idpass_server.store.rows import columns
 
 _SELECT: Final = f"SELECT {columns(Account)} FROM accounts"
@@ -21,6 +22,11 @@ _UPDATE: Final = (
     f"UPDATE accounts SET {', '.join(f'{name} = :{name}' for name in _SET)} WHERE name = :name"
 )
 _DELETE: Final = "DELETE FROM accounts WHERE name = :name"
+_BEGIN: Final = "INSERT INTO history_gaps VALUES (:name, 0, :base)"
+_FORGET: Final = "DELETE FROM history_gaps WHERE account = :name"
+_USED: Final = f"""
+    SELECT EXISTS (SELECT 1 FROM events WHERE account = :name) OR EXISTS (
+        SELECT 1 FROM history_gaps WHERE account = :name AND after_sequence = {PURGED})"""
 
 
 class Settings(NamedTuple):
@@ -60,8 +66,11 @@ def every(connection: Any) -> list[Account]:
 
 def create(connection: Any, account: Account, who: str) -> bool:
     """Creates an account; false if the name is taken."""
+    account = account._replace(last_sequence=history.base_sequence(connection))
     if not either.run(connection, _INSERT, **account._asdict()).rowcount:
         return False
+    if account.last_sequence:
+        either.run(connection, _BEGIN, name=account.name, base=account.last_sequence)
     admin_log.record(
         connection, who, "account create", account.name, before=None, after=_shown(account)
     )
@@ -74,7 +83,7 @@ def change(connection: Any, name: str, settings: Settings, who: str) -> bool:
     if before is None:
         return False
     after = settings.put(before)
-    if before.last_sequence and after.currency != before.currency:
+    if after.currency != before.currency and _was_used(connection, name):
         return False
     if after != before:
         values = {field: getattr(after, field) for field in ("name", *_SET)}
@@ -96,8 +105,9 @@ def change(connection: Any, name: str, settings: Settings, who: str) -> bool:
 def delete(connection: Any, name: str, who: str) -> bool:
     """Deletes an account that was never used; arguments and result as Store.delete_account."""
     before = _locked(connection, name)
-    if before is None or before.last_sequence:
+    if before is None or _was_used(connection, name):
         return False
+    either.run(connection, _FORGET, name=name)
     either.run(connection, _DELETE, name=name)
     admin_log.record(connection, who, "account delete", name, before=_shown(before), after=None)
     return True
@@ -107,6 +117,12 @@ def _locked(connection: Any, name: str) -> Account | None:
     statement = f"{_SELECT} WHERE name = :name{either.for_update(connection)}"
     row = either.run(connection, statement, name=name).fetchone()
     return Account._make(row) if row else None
+
+
+def _was_used(connection: Any, name: str) -> bool:
+    """Whether an account has events, or had some before a purge."""
+    (used,) = either.run(connection, _USED, name=name).fetchone()
+    return bool(used)
 
 
 def _shown(account: Account) -> dict[str, object]:

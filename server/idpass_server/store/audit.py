@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
 from idpass_server.rules.domain import DAY_US, IN_FLIGHT, TRANSITIONS, Fee
+from idpass_server.rules.positions import PURGED
 
 SHOWN_PER_CHECK: Final = 5
 """Number of findings shown per check."""
@@ -91,13 +92,39 @@ CHECKS: Final = (
         quick=True,
     ),
     Check(
+        # Above what was purged, and without the numbers that restores left out.
         "event sequence has gaps",
-        _of_events(
-            "last_sequence, oldest, newest, events",
-            "min(sequence) AS oldest, max(sequence) AS newest, count(*) AS events",
-            "coalesce(newest, 0) <> last_sequence OR coalesce(events, 0) <> last_sequence "
-            "OR oldest <> 1",
-        ),
+        f"""WITH purged AS (
+                SELECT account AS of_account, before_sequence AS up_to FROM history_gaps
+                WHERE after_sequence = {PURGED}),
+            skipped AS (
+                SELECT account, sum(before_sequence - CASE WHEN up_to > after_sequence
+                    THEN up_to ELSE after_sequence END) AS numbers
+                FROM history_gaps LEFT JOIN purged ON of_account = account
+                WHERE after_sequence <> {PURGED} AND before_sequence > coalesce(up_to, 0)
+                GROUP BY account),
+            kept AS (
+                SELECT account, min(sequence) AS oldest, max(sequence) AS newest, count(*) AS n
+                FROM events LEFT JOIN purged ON of_account = account
+                WHERE sequence > coalesce(up_to, 0) GROUP BY account)
+            SELECT name, last_sequence, oldest, newest, n FROM accounts
+            LEFT JOIN purged ON of_account = name LEFT JOIN skipped ON skipped.account = name
+            LEFT JOIN kept ON kept.account = name
+            WHERE coalesce(n, 0) <> last_sequence - coalesce(up_to, 0) - coalesce(numbers, 0)
+                OR newest > last_sequence OR up_to > last_sequence""",
+        quick=True,
+    ),
+    Check(
+        "event has a number that was skipped when a backup was restored",
+        f"""SELECT e.account, e.sequence FROM history_gaps g JOIN events e
+            ON e.account = g.account AND e.sequence > g.after_sequence
+                AND e.sequence <= g.before_sequence
+            WHERE g.after_sequence <> {PURGED}""",
+        quick=True,
+    ),
+    Check(
+        "the database has not exactly one history",
+        "SELECT count(*) FROM history HAVING count(*) <> 1",
         quick=True,
     ),
     Check(

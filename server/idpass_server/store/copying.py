@@ -10,6 +10,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from idpass_server.rules.positions import Gap
 from idpass_server.rules.records import Account, Event, Pass
 from idpass_server.store import CannotOpen
 from idpass_server.store.admin_log import Entry
@@ -37,6 +38,9 @@ TABLES: Final = (
     _Table("passes", Pass._fields, "account, id"),
     _Table("timers", TIMER, ", ".join(TIMER)),
     _Table("events", Event._fields, "account, sequence"),
+    # The copy goes on with the same history.
+    _Table("history", ("id", "begin_time_us", "base_sequence"), "id"),
+    _Table("history_gaps", ("account", *Gap._fields), "account, after_sequence"),
     _Table("admin_log", Entry._fields, "id"),
 )
 
@@ -101,6 +105,7 @@ def _take(connection: Connection) -> None:
             "createdb NAME && idpass-server migrate --db postgresql://…/NAME"
         )
     connection.execute("DELETE FROM accounts")
+    connection.execute("DELETE FROM history")
 
 
 def _write(

@@ -2,14 +2,16 @@
 
 import importlib
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from types import ModuleType
 from typing import Any, Final
 
 from idpass_server import extras
 from idpass_server.failures import BadSetting
-from idpass_server.store import CannotOpen, Store
+from idpass_server.store import PROGRAM, CannotOpen, Store
 from idpass_server.store.audit import Audit, audit
+from idpass_server.store.history import NewHistory
+from idpass_server.store.observing import NOBODY, StoreObserver
 from idpass_server.store.schema import Plan
 from idpass_server.store.sqlite.migrating import planned
 from idpass_server.store.sqlite.opening import Damaged, reading
@@ -20,13 +22,20 @@ WAL_TOLD_BYTES: Final = 64 * 2**20
 """Growth of the WAL during an audit from which the audit warns of it, bytes."""
 
 
-def open_store(url: str, *, exclusive: bool = True, create: bool = False) -> Store:
+def open_store(
+    url: str,
+    *,
+    exclusive: bool = True,
+    create: bool = False,
+    observer: StoreObserver = NOBODY,
+) -> Store:
     """Opens a database for changes.
 
     Args:
         url: of the database, as in Settings.
         exclusive: open it to serve it; false for one short change, beside a server or not.
         create: create a SQLite file that does not exist.
+        observer: is told what the store does.
 
     Raises:
         BadSetting: the URL cannot be used.
@@ -34,8 +43,10 @@ def open_store(url: str, *, exclusive: bool = True, create: bool = False) -> Sto
     """
     path = sqlite_path(url)
     if path is not None:
-        return SqliteStore(path, exclusive=exclusive, migrates=exclusive, create=create)
-    store: Store = _postgres().PostgresStore(url)
+        return SqliteStore(
+            path, exclusive=exclusive, migrates=exclusive, create=create, observer=observer
+        )
+    store: Store = _postgres().PostgresStore(url, observer)
     return store
 
 
@@ -81,6 +92,25 @@ def migrate_store(url: str) -> list[str]:
     store = SqliteStore(path, exclusive=False, create=False)
     store.close()
     return store.migrated
+
+
+def begin_history(url: str, who: str = PROGRAM) -> NewHistory:
+    """Begins a new history of a database that was brought back to an older state.
+
+    Args:
+        url: of the database, which no server uses.
+        who: the operator, for the admin log.
+
+    Raises:
+        BadSetting: the URL cannot be used.
+        CannotOpen: the database cannot be used.
+    """
+    path = sqlite_path(url)
+    if path is None:
+        begun: NewHistory = _postgres().begin_history(url, who)
+        return begun
+    with closing(SqliteStore(path, migrates=False, create=False)) as store:
+        return store.begin_history(who)
 
 
 def plan_store(url: str) -> Plan:

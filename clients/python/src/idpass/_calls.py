@@ -149,6 +149,7 @@ class Listing:
         statuses: Iterable[AnyStatus],
         idle_before: datetime | None,
         idle_for: timedelta | None,
+        applicant_reference: str,
     ) -> None:
         several("statuses", statuses)
         if idle_for is not None:
@@ -157,7 +158,9 @@ class Listing:
             # Once for all pages: a page token is valid for the same moment only.
             idle_before = datetime.now(timezone.utc) - idle_for
         self._request = service_pb.ListRequest(
-            page_size=PAGE_SIZE, statuses=[status_number("statuses", each) for each in statuses]
+            page_size=PAGE_SIZE,
+            statuses=[status_number("statuses", each) for each in statuses],
+            applicant_reference=applicant_reference,
         )
         if idle_before is not None:
             if idle_before.tzinfo is None:
@@ -177,10 +180,22 @@ class Listing:
 class Watching:
     """The position of an iteration over events: after the newest that was read."""
 
-    def __init__(self, pass_id: Id | None, after_sequence: int) -> None:
+    def __init__(self, pass_id: Id | None, after_sequence: int, history: str | None) -> None:
         self._request = service_pb.WatchRequest(
-            after_sequence=after_sequence, id=text_id(pass_id) if pass_id else ""
+            after_sequence=after_sequence,
+            id=text_id(pass_id) if pass_id else "",
+            history=history or "",
         )
+
+    def opened(self, metadata: Iterable[tuple[str, Any]] | None) -> None:
+        """Takes note of the history that the events are from.
+
+        Args:
+            metadata: what the stream began with.
+        """
+        for key, value in metadata or ():
+            if key == "idpass-history":
+                self._request.history = value
 
     def next_stream(self) -> Call[Event]:
         return Call("WatchIdPasses", self._request, self._read)

@@ -139,8 +139,9 @@ def _send(url: str, secret: str, history: str, event: Event, id_pass: IdPass | N
     data: dict[str, Any] = {"history": history, "event": _http_json.event(event)}
     if id_pass is not None:
         data["id_pass"] = _http_json.id_pass(id_pass)
+    type_ = f"id_pass.{kind}"
     payload = {
-        "type": f"id_pass.{kind}",
+        "type": type_,
         "timestamp": _http_json.show_time(event.event_time),
         "data": data,
     }
@@ -150,7 +151,7 @@ def _send(url: str, secret: str, history: str, event: Event, id_pass: IdPass | N
     began_s = time.monotonic()
     status_code, error, answer = _post(url, body, message_id, secret)
     duration_ms = round((time.monotonic() - began_s) * 1_000)
-    return Forwarded(event, payload["type"], message_id, status_code, error, duration_ms, answer)
+    return Forwarded(event, type_, message_id, status_code, error, duration_ms, answer)
 
 
 def _kind(event: Event) -> str:

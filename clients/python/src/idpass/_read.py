@@ -136,4 +136,6 @@ def account(message: pb.Account) -> Account:
         money(message.fees_charged),
         money(message.fees_refunded),
         message.last_sequence,
+        message.history,
+        message.oldest_sequence,
     )

@@ -162,7 +162,8 @@ class Event:
     """The durable record of one change of status, or of an erasure.
 
     Attributes:
-        sequence: 1, 2, 3, … within the account, in commit order, without gaps.
+        sequence: 1, 2, 3, … within the account, in commit order, without gaps. After a backup was
+            restored it goes on with a larger number.
         id: UUID of the pass.
         from_status: None if the pass was registered.
         event_time: when the change was decided, in UTC.
@@ -199,6 +200,10 @@ class Account:
         fees_refunded: the sum of all fees refunded.
         last_sequence: sequence of the newest event; `watch(after_sequence=...)` with it yields
             only what happens from now on.
+        history: id of the history that the events belong to; restoring the database from a backup
+            begins another.
+        oldest_sequence: the smallest position after which no event is missing; 0 unless old passes
+            were purged.
     """
 
     id: str
@@ -208,3 +213,5 @@ class Account:
     fees_charged: Money
     fees_refunded: Money
     last_sequence: int
+    history: str = ""
+    oldest_sequence: int = 0

@@ -164,6 +164,8 @@ def account_rows(account: Account) -> list[Row]:
         ("fees charged", str(account.fees_charged)),
         ("fees refunded", str(account.fees_refunded)),
         ("last event", str(account.last_sequence)),
+        ("oldest position", str(account.oldest_sequence or "")),
+        ("history", account.history),
     ]
 
 

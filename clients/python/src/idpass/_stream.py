@@ -20,12 +20,14 @@ class Stream:
 
     Attributes:
         gave_up: whether `opened` cancelled the stream, for want of an answer.
+        metadata: what the server began its answer with, once it has; None if that is not told.
     """
 
     def __init__(self, call: Any) -> None:
         self._call = call
         self._whole = hasattr(call, "initial_metadata")
         self.gave_up = False
+        self.metadata: Any = None
         self._made_s = time.monotonic()
 
     def opened(self, patience_s: float | None) -> bool:
@@ -40,7 +42,8 @@ class Stream:
         if patience_s is not None:
             give_up.start()
         try:
-            self._call.initial_metadata()  # comes at once, however long there are no events
+            # Comes at once, however long there are no events.
+            self.metadata = self._call.initial_metadata()
         finally:
             give_up.cancel()
         return bool(self._call.is_active())

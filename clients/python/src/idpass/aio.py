@@ -230,10 +230,12 @@ class AsyncIdPassClient:
         statuses: Iterable[AnyStatus] = (),
         idle_before: datetime | None = None,
         idle_for: timedelta | None = None,
+        applicant_reference: str = "",
         timeout: float | None = None,
     ) -> AsyncIterator[IdPass]:
         """As IdPassClient.list."""
-        return self._pages(_calls.Listing(statuses, idle_before, idle_for), timeout)
+        listing = _calls.Listing(statuses, idle_before, idle_for, applicant_reference)
+        return self._pages(listing, timeout)
 
     async def _pages(
         self,
@@ -249,10 +251,11 @@ class AsyncIdPassClient:
         id: Id | None = None,  # noqa: A002 the contract's name
         *,
         after_sequence: int = 0,
+        history: str | None = None,
         reconnect_for: float = 60.0,
     ) -> AsyncIterator[Event]:
         """As IdPassClient.watch."""
-        return self._events(_calls.Watching(id, after_sequence), reconnect_for)
+        return self._events(_calls.Watching(id, after_sequence, history), reconnect_for)
 
     async def _events(
         self, watching: _calls.Watching, reconnect_for_s: float
@@ -265,9 +268,11 @@ class AsyncIdPassClient:
             )
             self._open.add(stream)
             try:
-                await stream.initial_metadata()  # comes at once, however long there are no events
+                # Comes at once, however long there are no events.
+                metadata = await stream.initial_metadata()
                 if not stream.done():
                     reconnects.connected()
+                    watching.opened(metadata)
                 async for message in stream:
                     yield call.read(message)
                 return  # noqa: TRY300 the stream has ended by itself

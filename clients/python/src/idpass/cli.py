@@ -184,12 +184,21 @@ def get(cli: Cli, id: str) -> None:  # noqa: A002 the argument's name
 @click.option(
     "--idle-for", type=Duration(), help="Only passes unchanged for this long, such as 7d."
 )
+@click.option("--applicant", default="", help="Only passes with this name for the applicant.")
 @click.option("--limit", type=click.IntRange(min=1), help="Maximum number of passes.")
 def list_(
-    cli: Cli, statuses: tuple[str, ...], idle_for: timedelta | None, limit: int | None
+    cli: Cli,
+    *,
+    statuses: tuple[str, ...],
+    idle_for: timedelta | None,
+    applicant: str,
+    limit: int | None,
 ) -> None:
     """List passes, newest first."""
-    passes = islice(cli.client.list(statuses=map(Status, statuses), idle_for=idle_for), limit)
+    found = cli.client.list(
+        statuses=map(Status, statuses), idle_for=idle_for, applicant_reference=applicant
+    )
+    passes = islice(found, limit)
     if not cli.json:
         _show.pass_table(cli.out, passes)
         return

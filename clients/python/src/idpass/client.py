@@ -340,6 +340,7 @@ class IdPassClient:
         statuses: Iterable[AnyStatus] = (),
         idle_before: datetime | None = None,
         idle_for: timedelta | None = None,
+        applicant_reference: str = "",
         timeout: float | None = None,
     ) -> Iterator[IdPass]:
         """Passes, newest first; further pages are requested as they are needed.
@@ -350,6 +351,7 @@ class IdPassClient:
             statuses: only passes in one of these statuses, up to 50 entries; empty means any.
             idle_before: only passes whose status has not changed since; with a time zone.
             idle_for: the same, counted back from now.
+            applicant_reference: only passes with exactly this one; empty means any.
             timeout: time limit of a page, seconds, restarted after each delay that an overloaded
                 server asks for; the client's if None.
 
@@ -357,7 +359,8 @@ class IdPassClient:
             ValueError: both idle_before and idle_for are given, or idle_before has no time zone.
             IdPassError: see idpass.errors.
         """
-        return self._pages(_calls.Listing(statuses, idle_before, idle_for), timeout)
+        listing = _calls.Listing(statuses, idle_before, idle_for, applicant_reference)
+        return self._pages(listing, timeout)
 
     def _pages(self, listing: _calls.Listing, timeout: float | None) -> Iterator[IdPass]:
         while not listing.done:
@@ -368,6 +371,7 @@ class IdPassClient:
         id: Id | None = None,  # noqa: A002 the contract's name
         *,
         after_sequence: int = 0,
+        history: str | None = None,
         reconnect_for: float = 60.0,
     ) -> Iterator[Event]:
         """The account's events in commit order: past ones first, then each as it happens.
@@ -380,17 +384,21 @@ class IdPassClient:
             id: only this pass's events, ending after the one that made it terminal.
             after_sequence: sequence of the last event already seen; 0 means from the beginning,
                 and `account().last_sequence` means from now on.
+            history: `account().history` when that event was seen. A position without it is checked
+                as well, unless it is from another database.
             reconnect_for: how long the service may be out of reach or overloaded before an error
                 is raised, seconds.
 
         Raises:
             NotFound: the account has no such pass.
+            HistoryLost: the database was restored from an older backup, or events that were yet to
+                come were purged.
             Unavailable: the service was out of reach for longer than `reconnect_for`.
             Overloaded: the server has no room for the stream: at its start, or for longer than
                 `reconnect_for`.
             IdPassError: anything else; see idpass.errors.
         """
-        return self._events(_calls.Watching(id, after_sequence), reconnect_for)
+        return self._events(_calls.Watching(id, after_sequence, history), reconnect_for)
 
     def _events(self, watching: _calls.Watching, reconnect_for_s: float) -> Iterator[Event]:
         reconnects = Reconnects(reconnect_for_s, time.monotonic(), self._endpoint.unreached)
@@ -405,6 +413,7 @@ class IdPassClient:
             try:
                 if stream.opened(patience_s):
                     reconnects.connected()
+                    watching.opened(stream.metadata)
                 for message in stream:
                     reconnects.connected()
                     yield call.read(message)

@@ -7,7 +7,7 @@
     ├── PermissionDenied          the credentials do not permit this
     │   └── AccountDisabled       nothing of the account can be changed
     ├── NotFound                  the account has no such pass or webhook
-    ├── FailedPrecondition        the state of the pass or the server does not allow it
+    ├── FailedPrecondition        the state of the pass, the server or the history does not allow it
     │   ├── PassEnded             its status can no longer change
     │   │   ├── AlreadyCancelled  with the outcome of the cancellation
     │   │   ├── Complete
@@ -15,6 +15,7 @@
     │   │   └── Failed
     │   ├── TransitionNotAllowed  its status does not lead to the requested one
     │   ├── RefundNotAvailable    require_refund was set and no refund is due
+    │   ├── HistoryLost           the database was restored or purged: events may be missing
     │   └── WebhooksDisabled      the server sends no webhooks
     ├── Aborted                   something changed meanwhile
     │   └── PassChanged           the pass is not in expected_status
@@ -136,7 +137,7 @@ class NotFound(IdPassError):
 
 
 class FailedPrecondition(IdPassError):
-    """The state of the pass, or of the server, does not allow it."""
+    """The state of the pass, of the server, or of the database's history does not allow it."""
 
 
 class PassEnded(FailedPrecondition):
@@ -201,6 +202,30 @@ class RefundNotAvailable(FailedPrecondition):
     """`require_refund` was set and no fee would be refunded. Nothing was changed."""
 
 
+class HistoryLost(FailedPrecondition):
+    """A watch's position, or a list's page, is from a history that is no longer there.
+
+    The database was restored from an older backup, or old passes were purged. Events may be
+    missing, and events that were seen may be undone. Call `account()`, then `list()` to learn where
+    the passes stand, and watch on after that account's `last_sequence`.
+    """
+
+    @property
+    def history(self) -> str | None:
+        """Id of the history that is there."""
+        return self.metadata.get("history")
+
+    @property
+    def after_sequence(self) -> int | None:
+        """The position that was asked for; None for a page of a list."""
+        return _integer(self.metadata.get("afterSequence", ""))
+
+    @property
+    def oldest_sequence(self) -> int | None:
+        """The smallest position after which no event is missing; None for a page of a list."""
+        return _integer(self.metadata.get("oldestSequence", ""))
+
+
 class WebhooksDisabled(FailedPrecondition):
     """The server sends no webhooks: it has no key to sign them with."""
 
@@ -223,8 +248,7 @@ class NoFreeSlot(ResourceExhausted):
     @property
     def slot_limit(self) -> int | None:
         """How many slots the account has."""
-        limit = self.metadata.get("slotLimit", "")
-        return int(limit) if limit.isdecimal() else None
+        return _integer(self.metadata.get("slotLimit", ""))
 
 
 class DailyQuotaExhausted(ResourceExhausted):
@@ -233,8 +257,7 @@ class DailyQuotaExhausted(ResourceExhausted):
     @property
     def registrations_per_day(self) -> int | None:
         """How many it may."""
-        quota = self.metadata.get("registrationsPerDay", "")
-        return int(quota) if quota.isdecimal() else None
+        return _integer(self.metadata.get("registrationsPerDay", ""))
 
     @property
     def reset_time(self) -> datetime | None:
@@ -284,6 +307,10 @@ def _status(word: str) -> Status | None:
         return Status(word)
     except ValueError:
         return None
+
+
+def _integer(text: str) -> int | None:
+    return int(text) if text.isdecimal() else None
 
 
 def _time(text: str | None) -> datetime | None:

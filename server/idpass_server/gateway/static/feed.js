@@ -34,6 +34,8 @@ export class Feed {
       this.live("reconnecting", false);
       // The browser reconnects by itself, unless the stream was refused.
       if (source.readyState !== EventSource.CLOSED) return;
+      // There may be no events as far back as that: numbers skip ahead where a backup was restored.
+      if (!opened && before !== after && source === this.source) return this.start(after, after);
       setTimeout(() => source === this.source && this.lost(), 1000);
     });
   }

@@ -15,6 +15,7 @@ import structlog
 from psycopg.pq import TransactionStatus
 from psycopg.types.string import TextLoader
 
+from idpass_server.store.observing import NOBODY, StoreObserver
 from idpass_server.store.postgres.errors import ELSEWHERE, NoAnswer, refused, said
 from idpass_server.store.postgres.session import SERVING, conninfo, prepare
 
@@ -93,6 +94,7 @@ class Database:
     Args:
         url: as libpq takes it.
         read_only: accept a server that does not accept changes.
+        observer: is told of connections that were replaced.
 
     Attributes:
         conninfo: what connections are made with.
@@ -102,8 +104,11 @@ class Database:
         CannotOpen: the URL cannot be used.
     """
 
-    def __init__(self, url: str, *, read_only: bool = False) -> None:
+    def __init__(
+        self, url: str, *, read_only: bool = False, observer: StoreObserver = NOBODY
+    ) -> None:
         self.url = url
+        self.observer = observer
         self.conninfo = conninfo(url, read_only=read_only)
         self._lock = threading.Lock()
         self._lost = False
@@ -213,6 +218,8 @@ class Link:
                 self._database.lost(error)
                 raise
             connection.add_notice_handler(self._noticed)
+            if self._turn:
+                self._database.observer.reconnected()
             self._turn = self._database.found(self._connection)
         return self._connection
 

@@ -121,6 +121,27 @@ MIGRATIONS: Final[Mapping[str, str]] = {
         """,
     # A program that does not know them goes on: such an event leaves the status as it is.
     "erasures": "ALTER TABLE events ADD COLUMN erased integer NOT NULL DEFAULT 0",
+    # A program that does not know it goes on: it finds the next sequence in its account.
+    "history": """
+        CREATE TABLE history (
+            id            uuid   PRIMARY KEY,
+            begin_time_us bigint NOT NULL,
+            base_sequence bigint NOT NULL
+        );
+        CREATE TABLE history_gaps (
+            account         text COLLATE "C" NOT NULL,
+            after_sequence  bigint NOT NULL,
+            before_sequence bigint NOT NULL CHECK (before_sequence > after_sequence),
+            PRIMARY KEY (account, after_sequence)
+        );
+        INSERT INTO history
+            VALUES (gen_random_uuid(), (extract(epoch FROM now()) * 1000000)::bigint, 0);
+        """,
+    # No change of status sets an applicant_reference, so that only a registration pays for it.
+    "passes_applicant_reference": """
+        CREATE INDEX passes_applicant_reference ON passes (account, applicant_reference, id)
+            WHERE applicant_reference <> '';
+        """,
 }
 
 

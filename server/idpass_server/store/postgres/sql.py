@@ -9,6 +9,7 @@ from typing import Final
 
 from idpass_server.rules.erasure import ERASED
 from idpass_server.rules.records import Account, Event, Pass
+from idpass_server.store import ListQuery
 from idpass_server.store.rows import (
     ACCOUNT_CHANGES,
     ACCOUNT_KEY,
@@ -115,6 +116,9 @@ SAVE: Final[Mapping[str, str]] = {
 """The statement for each kind of write in `rows`."""
 
 SELECT_ACCOUNT: Final = f"SELECT {columns(Account)} FROM accounts WHERE name = %s"
+FULLEST_ACCOUNTS: Final = f"""
+    SELECT {columns(Account)} FROM accounts
+    ORDER BY slots_in_use::float / greatest(slot_limit, 1) DESC, slots_in_use DESC LIMIT %s"""
 SELECT_PASS: Final = f"SELECT {columns(Pass)} FROM passes WHERE account = %s AND id = %s"
 SELECT_EVENTS: Final = (
     f"SELECT {columns(Event)} FROM events WHERE account = %s AND sequence > %s "
@@ -138,10 +142,19 @@ LIST: Final = f"""
     WHERE (%(statuses)s::text[] IS NULL OR status = ANY(%(statuses)s::text[]))
         AND (%(idle_before_us)s::bigint IS NULL OR update_time_us < %(idle_before_us)s::bigint)
     ORDER BY id DESC LIMIT %(limit)s::bigint + 1"""
+_BEFORE_ID: Final = "AND id < %(before_id)s"
+# The second condition is the index's own, and says that the index will do.
+_OF_APPLICANT: Final = """
+    AND applicant_reference = %(applicant_reference)s AND applicant_reference <> ''"""
 LAST_SCANNED: Final = f"SELECT id {_CANDIDATES} LIMIT 1 OFFSET %(scan)s::bigint - 1"
 NEWEST_EVENT_TIME: Final = """
-    SELECT max(event_time_us) FROM accounts JOIN events
-    ON events.account = accounts.name AND events.sequence = accounts.last_sequence"""
+    SELECT max(newest.event_time_us) FROM accounts CROSS JOIN LATERAL (
+        SELECT event_time_us FROM events WHERE account = name ORDER BY sequence DESC LIMIT 1
+    ) AS newest"""
+HISTORY: Final = "SELECT id FROM history"
+GAPS: Final = """
+    SELECT after_sequence, before_sequence FROM history_gaps WHERE account = %s
+    ORDER BY after_sequence"""
 DUE: Final = f"""
     SELECT {columns(Pass, "passes")} FROM accounts
     CROSS JOIN LATERAL (
@@ -161,3 +174,9 @@ OVERDUE: Final = _DUE.format(which="AND passes.end_time_us IS NULL")
 LEASE: Final = """
     UPDATE sweep_lease SET holder = %(holder)s, until_us = %(until_us)s
     WHERE holder = %(holder)s OR until_us < %(now_us)s OR until_us > %(too_far_us)s"""
+
+
+def for_query(statement: str, query: ListQuery) -> str:
+    """LIST or LAST_SCANNED, with the conditions that an index serves."""
+    start = _BEFORE_ID if query.before_id else ""
+    return statement.format(start=start + (_OF_APPLICANT if query.applicant_reference else ""))

@@ -6,14 +6,16 @@
 
 import math
 import threading
+import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import psycopg
 
 from idpass_server.ids import new_uuid
 from idpass_server.rules.commands import Command
+from idpass_server.rules.positions import Gap
 from idpass_server.rules.records import Account, Event, Money, Pass
 from idpass_server.store import (
     LIST_SCAN_ROWS,
@@ -25,8 +27,11 @@ from idpass_server.store import (
     Tell,
     accounts,
     either,
+    history,
     retention,
 )
+from idpass_server.store.history import NewHistory
+from idpass_server.store.observing import NOBODY, StoreObserver
 from idpass_server.store.postgres import schema as postgres_schema
 from idpass_server.store.postgres import sql
 from idpass_server.store.postgres.errors import cannot_connect
@@ -49,6 +54,7 @@ CLOCKS_APART_US: Final = 60_000_000
 """Largest clock difference between hosts, microseconds; a lease further ahead is ignored, as its
 holder's clock is wrong."""
 
+T = TypeVar("T")
 Parameters = Sequence[object] | Mapping[str, object]
 
 
@@ -58,6 +64,7 @@ class PostgresStore:
     Args:
         url: postgresql://… as libpq takes it; of several hosts, the one that accepts changes is
             used.
+        observer: is told what the store does.
 
     Raises:
         CannotOpen: the database cannot be reached, or this program may not serve its schema.
@@ -65,10 +72,10 @@ class PostgresStore:
 
     failed_checkpoints = 0
 
-    def __init__(self, url: str) -> None:
-        self._database = Database(url)
+    def __init__(self, url: str, observer: StoreObserver = NOBODY) -> None:
+        self._database = Database(url, observer=observer)
         self._link = self._database.link(lock_timeout=f"{LOCK_WAIT_S}s")
-        self._writer = Writer(self._link)
+        self._writer = Writer(self._link, observer)
         self._local = threading.local()
         self._readers: list[Link] = []
         self._readers_lock = threading.Lock()
@@ -106,6 +113,9 @@ class PostgresStore:
     def check(self) -> None:
         self._writer.check()
 
+    def disk(self) -> None:
+        return None
+
     # -- accounts, for the operator
 
     def create_account(self, account: Account, *, who: str = PROGRAM) -> bool:
@@ -127,10 +137,10 @@ class PostgresStore:
     def delete_account(self, name: str, *, who: str = PROGRAM) -> bool:
         return self._operate(accounts.delete, name, who)
 
-    def _operate(self, work: Callable[..., bool], *args: Any) -> bool:
+    def _operate(self, work: Callable[..., T], *args: Any) -> T:
         """Does an operator's work in one transaction."""
 
-        def run(connection: Connection) -> bool:
+        def run(connection: Connection) -> T:
             with either.transaction(connection):
                 return work(connection, *args)
 
@@ -146,15 +156,17 @@ class PostgresStore:
         row = self._one(sql.SELECT_ACCOUNT, (name,))
         return Account._make(row) if row else None
 
+    def fullest_accounts(self, limit: int) -> list[Account]:
+        return list(map(Account._make, self._all(sql.FULLEST_ACCOUNTS, (limit,))))
+
     def list_passes(self, query: ListQuery) -> Page:
         parameters = query._asdict() | {"scan": LIST_SCAN_ROWS}
         parameters["statuses"] = list(query.statuses) or None
-        start = "AND id < %(before_id)s" if query.before_id else ""
-        passes = [Pass._make(row) for row in self._all(sql.LIST.format(start=start), parameters)]
+        passes = [Pass._make(row) for row in self._all(sql.for_query(sql.LIST, query), parameters)]
         if len(passes) > query.limit:
             del passes[query.limit :]
             return Page(passes, passes[-1].id)
-        last_scanned = self._one(sql.LAST_SCANNED.format(start=start), parameters)
+        last_scanned = self._one(sql.for_query(sql.LAST_SCANNED, query), parameters)
         return Page(passes, last_scanned[0] if last_scanned else None)
 
     def events(
@@ -166,6 +178,13 @@ class PostgresStore:
             values = {"account": account, "after_sequence": after_sequence, "limit": limit}
             rows = self._all(sql.PASS_EVENTS, values | {"id": pass_id})
         return list(map(Event._make, rows))
+
+    def history(self) -> str:
+        found: str = self._one(sql.HISTORY, ())[0]
+        return found
+
+    def gaps(self, account: str) -> list[Gap]:
+        return list(map(Gap._make, self._all(sql.GAPS, (account,))))
 
     def newest_event_time_us(self) -> int | None:
         newest: int | None = self._one(sql.NEWEST_EVENT_TIME, ())[0]
@@ -245,6 +264,22 @@ def planned(url: str) -> Plan:
     """
     with _operating(Database(url, read_only=True)) as connection:
         return plan(postgres_schema.schema(), postgres_schema.found(connection))
+
+
+def begin_history(url: str, who: str) -> NewHistory:
+    """Begins a new history; see `history.begin`.
+
+    Args:
+        url: of the database.
+        who: the operator, for the admin log.
+
+    Raises:
+        CannotOpen: it cannot be reached, or has another schema.
+    """
+    with connected(url) as connection, connection.transaction():
+        # No batch holds an account's row while it waits for the table.
+        connection.execute("LOCK TABLE accounts IN EXCLUSIVE MODE")
+        return history.begin(connection, who, time.time_ns() // 1_000)
 
 
 @contextmanager

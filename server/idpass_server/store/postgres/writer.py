@@ -30,6 +30,7 @@ from idpass_server.rules.commands import Command
 from idpass_server.rules.records import Event
 from idpass_server.rules.refusals import StoreUnavailable
 from idpass_server.store import Committed
+from idpass_server.store.observing import NOBODY, Steps, StoreObserver
 from idpass_server.store.postgres import sql, transaction
 from idpass_server.store.postgres.errors import (
     CONFLICT,
@@ -92,10 +93,12 @@ class Writer:
 
     Args:
         link: the connection, used by nobody else.
+        observer: is told of commits.
     """
 
-    def __init__(self, link: Link) -> None:
+    def __init__(self, link: Link, observer: StoreObserver = NOBODY) -> None:
         self._link = link
+        self._observer = observer
         self._busy: set[str] = set()
         self._disk_full = False
 
@@ -129,12 +132,16 @@ class Writer:
         for attempt in itertools.count(1):
             cause: Exception = unknown.cause
             try:
-                return self._attempt(asked, unknown.unsettled)
+                committed = self._attempt(asked, unknown.unsettled)
+                stored = committed is unknown.unsettled.committed
+                self._observer.settled("stored" if stored else "run_again")
+                return committed  # noqa: TRY300 beside what it says of the attempt
             except _OutcomeUnknown as again:
                 unknown = again
             except (psycopg.Error, StoreUnavailable) as error:
                 cause = error
             if time.monotonic() >= give_up_s:
+                self._observer.settled("unknown")
                 raise StoreUnavailable(
                     "the connection to the database was lost; whether the change was stored is "
                     "not known",
@@ -175,6 +182,8 @@ class Writer:
     ) -> Committed:
         connection = self._link.connection()
         committing = unsettled
+        begun_s = time.perf_counter()
+        steps: Steps | None = None
         try:
             connection.patience_s = LOAD_S
             with connection.pipeline():
@@ -186,6 +195,7 @@ class Writer:
                     busy = transaction.lock_free(connection, _accounts(asked.commands))
                 free = [each for each in asked.commands if each.account not in busy]
                 batch = transaction.load(connection, free, asked.due_us)
+                loaded_s = time.perf_counter()
                 if unsettled is not None and transaction.is_stored(connection, unsettled.written):
                     committed = unsettled.committed
                 else:
@@ -195,7 +205,10 @@ class Writer:
                     ]
                     committed = Committed.of(batch, outcomes, busy)
                     committing = _Unsettled(committed, batch.events[0]) if batch.events else None
+                    decided_s = time.perf_counter()
                     transaction.save(connection, batch)
+                    saved_s = time.perf_counter()
+                    steps = Steps(loaded_s - begun_s, decided_s - loaded_s, saved_s - decided_s, 0)
                 self._link.warnings.clear()
                 connection.patience_s = PATIENCE_S
                 connection.execute("COMMIT")
@@ -208,6 +221,9 @@ class Writer:
                 if said_nothing or isinstance(error, NotConfirmed):
                     raise _OutcomeUnknown(committing, error) from error
             raise
+        if steps is not None and committed.events:
+            commit_s = time.perf_counter() - begun_s - sum(steps)
+            self._observer.committed(steps._replace(commit=commit_s))
         return committed
 
 

@@ -9,10 +9,12 @@ index: a cancellation among a million passes touches one random page of them.
 Statements name their columns, so that a program still works where a newer one has added some.
 """
 
+import time
 from typing import Any, Final
 
 from sqlite_utils import Database, Migrations
 
+from idpass_server.ids import new_uuid
 from idpass_server.store import schema
 
 APPLICATION_ID: Final = 0x49445053
@@ -172,6 +174,43 @@ def accounts_disabled(db: Database) -> None:
 def erasures(db: Database) -> None:
     # A program that does not know them goes on: such an event leaves the status as it is.
     db.execute("ALTER TABLE events ADD COLUMN erased INTEGER NOT NULL DEFAULT 0")
+
+
+@migrations()
+def history(db: Database) -> None:
+    # A program that does not know it goes on: it finds the next sequence in its account.
+    db.execute(
+        """
+        CREATE TABLE history (
+            id            TEXT    NOT NULL PRIMARY KEY,
+            begin_time_us INTEGER NOT NULL,
+            base_sequence INTEGER NOT NULL
+        ) STRICT, WITHOUT ROWID
+        """
+    )
+    db.execute(
+        """
+        CREATE TABLE history_gaps (
+            account         TEXT    NOT NULL,
+            after_sequence  INTEGER NOT NULL,
+            before_sequence INTEGER NOT NULL CHECK (before_sequence > after_sequence),
+            PRIMARY KEY (account, after_sequence)
+        ) STRICT, WITHOUT ROWID
+        """
+    )
+    now_us = time.time_ns() // 1_000
+    db.execute("INSERT INTO history VALUES (?, ?, 0)", (new_uuid(), now_us))
+
+
+@migrations()
+def passes_applicant_reference(db: Database) -> None:
+    # No change of status sets an applicant_reference, so that only a registration pays for it.
+    db.execute(
+        """
+        CREATE INDEX passes_applicant_reference ON passes (account, applicant_reference, id)
+        WHERE applicant_reference <> ''
+        """
+    )
 
 
 SCHEMA: Final = schema.Schema(tuple(each.name for each in migrations._migrations), OLDEST)  # noqa: SLF001 no accessor

@@ -13,6 +13,7 @@ from typing import Final
 
 from idpass_server.rules.erasure import ERASED
 from idpass_server.rules.records import Account, Event, Pass
+from idpass_server.store import ListQuery
 from idpass_server.store.rows import (
     ACCOUNT_CHANGES,
     ACCOUNT_KEY,
@@ -86,6 +87,9 @@ SAVE: Final[Mapping[str, str]] = {
 """The statement for each kind of write in `rows`."""
 
 SELECT_ACCOUNT: Final = f"SELECT {columns(Account)} FROM accounts WHERE name = ?"
+FULLEST_ACCOUNTS: Final = f"""
+    SELECT {columns(Account)} FROM accounts
+    ORDER BY slots_in_use * 1.0 / max(slot_limit, 1) DESC, slots_in_use DESC LIMIT ?"""
 SELECT_PASS: Final = f"SELECT {columns(Pass)} FROM passes WHERE account = ? AND id = ?"
 SELECT_EVENT: Final = f"SELECT {columns(Event)} FROM events WHERE account = ? AND sequence = ?"
 SELECT_EVENTS: Final = f"""
@@ -105,15 +109,24 @@ PASS_EVENTS: Final = f"""
     ORDER BY events.sequence LIMIT :limit"""
 # An account's times follow its sequence.
 NEWEST_EVENT_TIME: Final = """
-    SELECT max(event_time_us) FROM accounts
-    CROSS JOIN events ON events.account = accounts.name
-        AND events.sequence = accounts.last_sequence"""
-_CANDIDATES: Final = "FROM passes WHERE account = :account {start} ORDER BY id DESC"
+    SELECT max((SELECT event_time_us FROM events WHERE account = name
+        ORDER BY sequence DESC LIMIT 1)) FROM accounts"""
+HISTORY: Final = "SELECT id FROM history"
+GAPS: Final = """
+    SELECT after_sequence, before_sequence FROM history_gaps WHERE account = ?
+    ORDER BY after_sequence"""
+_CANDIDATES: Final = "FROM passes {index} WHERE account = :account {start} ORDER BY id DESC"
 LIST: Final = f"""
     SELECT {columns(Pass)} FROM (SELECT * {_CANDIDATES} LIMIT :scan)
     WHERE (:statuses IS NULL OR status IN (SELECT value FROM json_each(:statuses)))
         AND (:idle_before_us IS NULL OR update_time_us < :idle_before_us)
     LIMIT :limit + 1"""
+_BEFORE_ID: Final = "AND id < :before_id"
+# The planner would rather go by the key, which has the order too. The second condition is the
+# index's own, and says that the index will do.
+_APPLICANTS: Final = "INDEXED BY passes_applicant_reference"
+_OF_APPLICANT: Final = """
+    AND applicant_reference = :applicant_reference AND applicant_reference <> ''"""
 LAST_SCANNED: Final = f"SELECT id {_CANDIDATES} LIMIT 1 OFFSET :scan - 1"
 DUE: Final = f"""
     SELECT {columns(Pass, "passes")} FROM accounts
@@ -122,3 +135,11 @@ DUE: Final = f"""
     WHERE (:account IS NULL OR accounts.name = :account)
         AND (NOT :in_flight OR passes.end_time_us IS NULL)
     LIMIT :limit"""
+
+
+def for_query(statement: str, query: ListQuery) -> str:
+    """LIST or LAST_SCANNED, with the conditions that an index serves."""
+    start = _BEFORE_ID if query.before_id else ""
+    if not query.applicant_reference:
+        return statement.format(index="", start=start)
+    return statement.format(index=_APPLICANTS, start=start + _OF_APPLICANT)

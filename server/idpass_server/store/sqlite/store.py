@@ -11,14 +11,17 @@ because its answers would be about data that nobody will find again.
 """
 
 import json
+import os
 import threading
+import time
 from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from idpass_server.rules.batch import Batch, Needs, Replays, short_of_slots
 from idpass_server.rules.commands import Command
+from idpass_server.rules.positions import Gap
 from idpass_server.rules.records import Account, Event, Money, Pass
 from idpass_server.rules.refusals import StoreUnavailable
 from idpass_server.store import (
@@ -31,15 +34,20 @@ from idpass_server.store import (
     Tell,
     accounts,
     either,
+    history,
     retention,
     rows,
 )
+from idpass_server.store.history import NewHistory
+from idpass_server.store.observing import NOBODY, Disk, Steps, StoreObserver
 from idpass_server.store.retention import Found, Wanted
 from idpass_server.store.sqlite import sql
 from idpass_server.store.sqlite.checkpoints import Checkpoints
 from idpass_server.store.sqlite.file import BUSY_TIMEOUT_S, connect, own_errors, sqlite3
 from idpass_server.store.sqlite.news import Listener
 from idpass_server.store.sqlite.opening import opened
+
+T = TypeVar("T")
 
 CHECK_TIMEOUT_S: Final = 0.2
 """Timeout of a check for another process's lock, seconds."""
@@ -54,6 +62,7 @@ class SqliteStore:
             commands that make one short change, beside a server or not.
         migrates: bring the schema up to date instead of only checking it.
         create: create the file if it does not exist.
+        observer: is told what the store does.
 
     Attributes:
         migrated: names of the migrations that opening the file applied.
@@ -69,12 +78,14 @@ class SqliteStore:
         exclusive: bool = True,
         migrates: bool = True,
         create: bool = True,
+        observer: StoreObserver = NOBODY,
     ) -> None:
         self._path = path
+        self._observer = observer
         self._hold, self._identity, self._writer, self.migrated = opened(
             path, exclusive=exclusive, migrates=migrates, create=create
         )
-        self._checkpoints = Checkpoints(self._writer)
+        self._checkpoints = Checkpoints(self._writer, observer)
         self._local = threading.local()
         self._readers: list[Any] = []
         self._readers_lock = threading.Lock()
@@ -101,6 +112,12 @@ class SqliteStore:
     def failed_checkpoints(self) -> int:
         """Number of checkpoints that failed."""
         return self._checkpoints.failed
+
+    def disk(self) -> Disk:
+        """What the files take; see Store.disk."""
+        room = os.statvfs(self._path)
+        wal = self._path.with_name(f"{self._path.name}-wal")
+        return Disk(self._path.stat().st_size, wal.stat().st_size, room.f_bavail * room.f_frsize)
 
     def check(self) -> None:
         """Proves that a change could be stored now; for the thread that commits.
@@ -138,17 +155,27 @@ class SqliteStore:
     ) -> Committed:
         with self._errors():
             self._checkpoints.check()
+            begun_s = time.perf_counter()
             self._writer.execute("BEGIN IMMEDIATE")
             try:
                 batch = self._load(commands, now_us if due_us is None else due_us)
+                loaded_s = time.perf_counter()
                 outcomes = batch.run(commands, now_us, due_us)
+                decided_s = time.perf_counter()
                 self._save(batch)
                 self._same_file()
             except BaseException:
                 self._rollback()
                 raise
+        saved_s = time.perf_counter()
         self._commit()
+        commit_s = time.perf_counter() - saved_s
         self._same_file(outcome_unknown=True)
+        self._checkpoints.committed(commit_s)
+        if batch.events:
+            self._observer.committed(
+                Steps(loaded_s - begun_s, decided_s - loaded_s, saved_s - decided_s, commit_s)
+            )
         return Committed.of(batch, outcomes)
 
     def _commit(self) -> None:
@@ -220,10 +247,14 @@ class SqliteStore:
         settings = accounts.Settings(slot_limit, fee, registrations_per_day, disabled)
         return self._operate(accounts.change, name, settings, who)
 
+    def begin_history(self, who: str, *, beyond: int = 0) -> NewHistory:
+        """Begins a new history; see `history.begin`."""
+        return self._operate(history.begin, who, time.time_ns() // 1_000, beyond)
+
     def delete_account(self, name: str, *, who: str = PROGRAM) -> bool:
         return self._operate(accounts.delete, name, who)
 
-    def _operate(self, work: Callable[..., bool], *args: Any) -> bool:
+    def _operate(self, work: Callable[..., T], *args: Any) -> T:
         """Does an operator's work in one transaction."""
         with self._errors(), either.transaction(self._writer):
             done = work(self._writer, *args)
@@ -242,23 +273,20 @@ class SqliteStore:
             row = self._reader.execute(sql.SELECT_ACCOUNT, (name,)).fetchone()
         return Account._make(row) if row else None
 
-    def list_passes(self, query: ListQuery) -> Page:
-        start = "AND id < :before_id" if query.before_id else ""
-        parameters = {
-            "account": query.account,
-            "before_id": query.before_id,
-            "statuses": json.dumps(query.statuses) if query.statuses else None,
-            "idle_before_us": query.idle_before_us,
-            "limit": query.limit,
-            "scan": LIST_SCAN_ROWS,
-        }
+    def fullest_accounts(self, limit: int) -> list[Account]:
         with self._errors():
-            found = self._reader.execute(sql.LIST.format(start=start), parameters)
+            return list(map(Account._make, self._reader.execute(sql.FULLEST_ACCOUNTS, (limit,))))
+
+    def list_passes(self, query: ListQuery) -> Page:
+        parameters = query._asdict() | {"scan": LIST_SCAN_ROWS}
+        parameters["statuses"] = json.dumps(query.statuses) if query.statuses else None
+        with self._errors():
+            found = self._reader.execute(sql.for_query(sql.LIST, query), parameters)
             passes = list(map(Pass._make, found))
             if len(passes) > query.limit:
                 del passes[query.limit :]
                 return Page(passes, passes[-1].id)
-            statement = sql.LAST_SCANNED.format(start=start)
+            statement = sql.for_query(sql.LAST_SCANNED, query)
             last_scanned = self._reader.execute(statement, parameters).fetchone()
         return Page(passes, last_scanned[0] if last_scanned else None)
 
@@ -272,6 +300,15 @@ class SqliteStore:
                 values = {"account": account, "after_sequence": after_sequence, "limit": limit}
                 found = self._reader.execute(sql.PASS_EVENTS, values | {"id": pass_id})
             return list(map(Event._make, found))
+
+    def history(self) -> str:
+        with self._errors():
+            found: str = self._reader.execute(sql.HISTORY).fetchone()[0]
+        return found
+
+    def gaps(self, account: str) -> list[Gap]:
+        with self._errors():
+            return list(map(Gap._make, self._reader.execute(sql.GAPS, (account,))))
 
     def newest_event_time_us(self) -> int | None:
         with self._errors():

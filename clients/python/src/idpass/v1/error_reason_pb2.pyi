@@ -109,6 +109,18 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
         { "reason": "REFUND_NOT_AVAILABLE", "domain": "idpass.v1",
           "metadata": { "id": "01932c07-…", "status": "in_progress" } }
     """
+    ERROR_REASON_HISTORY_LOST: _ErrorReason.ValueType  # 18
+    """FAILED_PRECONDITION. The position (`afterSequence`) or the page token is from a
+    history that is no longer there: the database was restored from an older
+    backup, or the events up to `oldestSequence` were purged. Events may be
+    missing, and events that were seen may be undone. List the passes again to
+    learn where they stand, and watch on after the `last_sequence` that GetAccount
+    gave before. `afterSequence` and `oldestSequence` are absent for a page token.
+
+        { "reason": "HISTORY_LOST", "domain": "idpass.v1",
+          "metadata": { "afterSequence": "1804", "oldestSequence": "0",
+                        "history": "01932c07-…" } }
+    """
     ERROR_REASON_PASS_CHANGED: _ErrorReason.ValueType  # 12
     """ABORTED. The pass is not in `expected_status`. Read it and decide again.
 
@@ -271,6 +283,18 @@ verification has begun. Nothing was changed.
 
     { "reason": "REFUND_NOT_AVAILABLE", "domain": "idpass.v1",
       "metadata": { "id": "01932c07-…", "status": "in_progress" } }
+"""
+ERROR_REASON_HISTORY_LOST: ErrorReason.ValueType  # 18
+"""FAILED_PRECONDITION. The position (`afterSequence`) or the page token is from a
+history that is no longer there: the database was restored from an older
+backup, or the events up to `oldestSequence` were purged. Events may be
+missing, and events that were seen may be undone. List the passes again to
+learn where they stand, and watch on after the `last_sequence` that GetAccount
+gave before. `afterSequence` and `oldestSequence` are absent for a page token.
+
+    { "reason": "HISTORY_LOST", "domain": "idpass.v1",
+      "metadata": { "afterSequence": "1804", "oldestSequence": "0",
+                    "history": "01932c07-…" } }
 """
 ERROR_REASON_PASS_CHANGED: ErrorReason.ValueType  # 12
 """ABORTED. The pass is not in `expected_status`. Read it and decide again.

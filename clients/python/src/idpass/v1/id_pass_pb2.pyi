@@ -325,6 +325,8 @@ class Account(_message.Message):
     FEES_CHARGED_FIELD_NUMBER: _builtins.int
     FEES_REFUNDED_FIELD_NUMBER: _builtins.int
     LAST_SEQUENCE_FIELD_NUMBER: _builtins.int
+    HISTORY_FIELD_NUMBER: _builtins.int
+    OLDEST_SEQUENCE_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """The account's name."""
     slot_limit: _builtins.int
@@ -334,6 +336,14 @@ class Account(_message.Message):
     last_sequence: _builtins.int
     """The sequence of the account's newest event. As `after_sequence` of
     WatchIdPasses it selects only what happens from now on.
+    """
+    history: _builtins.str
+    """UUID of the history that the events belong to. Restoring the database from a
+    backup begins another, and sequences skip ahead: see HISTORY_LOST.
+    """
+    oldest_sequence: _builtins.int
+    """The smallest `after_sequence` after which no event is missing; 0 unless old
+    passes were purged.
     """
     @_builtins.property
     def fee(self) -> _money_pb2.Money:
@@ -357,10 +367,12 @@ class Account(_message.Message):
         fees_charged: _money_pb2.Money | None = ...,
         fees_refunded: _money_pb2.Money | None = ...,
         last_sequence: _builtins.int = ...,
+        history: _builtins.str = ...,
+        oldest_sequence: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["fee", b"fee", "fees_charged", b"fees_charged", "fees_refunded", b"fees_refunded"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["fee", b"fee", "fees_charged", b"fees_charged", "fees_refunded", b"fees_refunded", "id", b"id", "last_sequence", b"last_sequence", "slot_limit", b"slot_limit", "slots_in_use", b"slots_in_use"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fee", b"fee", "fees_charged", b"fees_charged", "fees_refunded", b"fees_refunded", "history", b"history", "id", b"id", "last_sequence", b"last_sequence", "oldest_sequence", b"oldest_sequence", "slot_limit", b"slot_limit", "slots_in_use", b"slots_in_use"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

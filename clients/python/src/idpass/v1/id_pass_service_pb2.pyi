@@ -445,10 +445,13 @@ class ListRequest(_message.Message):
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     STATUSES_FIELD_NUMBER: _builtins.int
     IDLE_BEFORE_FIELD_NUMBER: _builtins.int
+    APPLICANT_REFERENCE_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """Maximum number of passes on the page. 0 means 50; more than 1,000 means 1,000."""
     page_token: _builtins.str
     """`next_page_token` of the previous page; the other fields must be unchanged."""
+    applicant_reference: _builtins.str
+    """Only passes with exactly this applicant reference; empty means any."""
     @_builtins.property
     def statuses(self) -> _containers.RepeatedScalarFieldContainer[_id_pass_pb2.IdPassStatus.ValueType]:
         """Only passes in one of these statuses; empty means any. Up to 50 entries."""
@@ -464,10 +467,11 @@ class ListRequest(_message.Message):
         page_token: _builtins.str = ...,
         statuses: _abc.Iterable[_id_pass_pb2.IdPassStatus.ValueType] | None = ...,
         idle_before: _timestamp_pb2.Timestamp | None = ...,
+        applicant_reference: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["idle_before", b"idle_before"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["idle_before", b"idle_before", "page_size", b"page_size", "page_token", b"page_token", "statuses", b"statuses"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["applicant_reference", b"applicant_reference", "idle_before", b"idle_before", "page_size", b"page_size", "page_token", b"page_token", "statuses", b"statuses"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -509,19 +513,26 @@ class WatchRequest(_message.Message):
 
     AFTER_SEQUENCE_FIELD_NUMBER: _builtins.int
     ID_FIELD_NUMBER: _builtins.int
+    HISTORY_FIELD_NUMBER: _builtins.int
     after_sequence: _builtins.int
     """The sequence of the last event already seen; 0 means from the beginning."""
     id: _builtins.str
     """UUID of the pass to watch; empty means every pass of the account."""
+    history: _builtins.str
+    """The history that `after_sequence` is from, as Account or the metadata of the
+    stream gave it. Optional: with it, a position of another database is told
+    apart as well.
+    """
     def __init__(
         self,
         *,
         after_sequence: _builtins.int = ...,
         id: _builtins.str = ...,
+        history: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_sequence", b"after_sequence", "id", b"id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_sequence", b"after_sequence", "history", b"history", "id", b"id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

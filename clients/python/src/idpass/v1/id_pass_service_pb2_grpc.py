@@ -165,7 +165,8 @@ class IdPassServiceServicer(object):
         returned twice. A page may hold fewer passes than requested, even none,
         while `next_page_token` says that there are more.
 
-        Errors: none of its own. Retry: safe.
+        Errors: HISTORY_LOST, for a page token from before the database was restored
+        from a backup. Retry: safe.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -179,7 +180,12 @@ class IdPassServiceServicer(object):
         With `id` the stream has only that pass's events, and ends with OK after the
         event that made the pass terminal.
 
-        Errors: PASS_NOT_FOUND. A stream ends with STORE_UNAVAILABLE when the server
+        Events belong to a history, whose id the stream's initial metadata has as
+        `idpass-history`. A position that this history does not have, since the
+        database was restored from an older backup or old passes were purged, is
+        HISTORY_LOST, also in the middle of a stream.
+
+        Errors: PASS_NOT_FOUND; HISTORY_LOST. A stream ends with STORE_UNAVAILABLE when the server
         stops, and with UNAUTHENTICATED_CALLER or METHOD_NOT_PERMITTED when its caller
         may no longer watch. Retry: resume as described above.
         """

@@ -126,7 +126,8 @@ class IdPassServiceStub:
     returned twice. A page may hold fewer passes than requested, even none,
     while `next_page_token` says that there are more.
 
-    Errors: none of its own. Retry: safe.
+    Errors: HISTORY_LOST, for a page token from before the database was restored
+    from a backup. Retry: safe.
     """
     WatchIdPasses: _grpc.UnaryStreamMultiCallable[_id_pass_service_pb2.WatchRequest, _id_pass_pb2.IdPassEvent]
     """Streams the account's events in commit order: first those after
@@ -136,7 +137,12 @@ class IdPassServiceStub:
     With `id` the stream has only that pass's events, and ends with OK after the
     event that made the pass terminal.
 
-    Errors: PASS_NOT_FOUND. A stream ends with STORE_UNAVAILABLE when the server
+    Events belong to a history, whose id the stream's initial metadata has as
+    `idpass-history`. A position that this history does not have, since the
+    database was restored from an older backup or old passes were purged, is
+    HISTORY_LOST, also in the middle of a stream.
+
+    Errors: PASS_NOT_FOUND; HISTORY_LOST. A stream ends with STORE_UNAVAILABLE when the server
     stops, and with UNAUTHENTICATED_CALLER or METHOD_NOT_PERMITTED when its caller
     may no longer watch. Retry: resume as described above.
     """
@@ -214,7 +220,8 @@ class IdPassServiceAsyncStub(IdPassServiceStub):
     returned twice. A page may hold fewer passes than requested, even none,
     while `next_page_token` says that there are more.
 
-    Errors: none of its own. Retry: safe.
+    Errors: HISTORY_LOST, for a page token from before the database was restored
+    from a backup. Retry: safe.
     """
     WatchIdPasses: _aio.UnaryStreamMultiCallable[_id_pass_service_pb2.WatchRequest, _id_pass_pb2.IdPassEvent]  # type: ignore[assignment]
     """Streams the account's events in commit order: first those after
@@ -224,7 +231,12 @@ class IdPassServiceAsyncStub(IdPassServiceStub):
     With `id` the stream has only that pass's events, and ends with OK after the
     event that made the pass terminal.
 
-    Errors: PASS_NOT_FOUND. A stream ends with STORE_UNAVAILABLE when the server
+    Events belong to a history, whose id the stream's initial metadata has as
+    `idpass-history`. A position that this history does not have, since the
+    database was restored from an older backup or old passes were purged, is
+    HISTORY_LOST, also in the middle of a stream.
+
+    Errors: PASS_NOT_FOUND; HISTORY_LOST. A stream ends with STORE_UNAVAILABLE when the server
     stops, and with UNAUTHENTICATED_CALLER or METHOD_NOT_PERMITTED when its caller
     may no longer watch. Retry: resume as described above.
     """
@@ -335,7 +347,8 @@ class IdPassServiceServicer(metaclass=_abc_1.ABCMeta):
         returned twice. A page may hold fewer passes than requested, even none,
         while `next_page_token` says that there are more.
 
-        Errors: none of its own. Retry: safe.
+        Errors: HISTORY_LOST, for a page token from before the database was restored
+        from a backup. Retry: safe.
         """
 
     @_abc_1.abstractmethod
@@ -351,7 +364,12 @@ class IdPassServiceServicer(metaclass=_abc_1.ABCMeta):
         With `id` the stream has only that pass's events, and ends with OK after the
         event that made the pass terminal.
 
-        Errors: PASS_NOT_FOUND. A stream ends with STORE_UNAVAILABLE when the server
+        Events belong to a history, whose id the stream's initial metadata has as
+        `idpass-history`. A position that this history does not have, since the
+        database was restored from an older backup or old passes were purged, is
+        HISTORY_LOST, also in the middle of a stream.
+
+        Errors: PASS_NOT_FOUND; HISTORY_LOST. A stream ends with STORE_UNAVAILABLE when the server
         stops, and with UNAUTHENTICATED_CALLER or METHOD_NOT_PERMITTED when its caller
         may no longer watch. Retry: resume as described above.
         """
