@@ -34,7 +34,7 @@ TTL_S: Final = 20.0
 """The primary's lease in patroni.yml, seconds."""
 AIM_S: Final = TTL_S + 3
 """What the time without an answer is compared with, seconds."""
-BOUND_S: Final = TTL_S + 10
+BOUND_S: Final = 2 * TTL_S
 """Time without an answer, seconds, that no busy machine explains: something waits for what is
 gone."""
 ALL: Final = MINUTES >= 10
