@@ -8,6 +8,7 @@ PostgreSQL, etcd, the poolers, and what Patroni imports are the system's package
 the one that the tests require, copied to where USER may read it.
 """
 
+import base64
 import importlib.util
 import json
 import os
@@ -200,6 +201,13 @@ class Stack:
     def signal_etcd(self, number: signal.Signals) -> None:
         """Sends a signal to all of etcd."""
         assert self.network.signal(HUB, "etcd", number) == len(ETCD)
+
+    def end_lease(self) -> None:
+        """Takes the primary's lease away, as etcd does when it has not been renewed."""
+        key = base64.b64encode(b"/service/idpass/leader").decode()
+        etcd = f"http://{self.network.address(next(iter(ETCD.values())))}:2379"
+        answer = httpx.post(f"{etcd}/v3/kv/deleterange", json={"key": key}, trust_env=False)
+        assert answer.json()["deleted"] == "1"
 
     def patronictl(self, *command: str) -> None:
         """Runs patronictl, as an operator would."""

@@ -267,6 +267,7 @@ def test_asynchronous_standbys_lose_answers_and_it_is_found() -> None:
         drill.answers()
         stack.kill(old)
         stack.signal_postgres(old, signal.SIGKILL)
+        stack.end_lease()
         stack.primary(old)
         drill.answers()
         assert drill.lost()
