@@ -50,6 +50,9 @@ HOW: Final = {
         "idpass-server serve": TLS,
         "idpass --address": TLS,
     },
+    "webhooks.md": {
+        "idpass-server webhook-key": "webhooks/test_key.py::test_a_key_is_made_for_its_owner_alone",
+    },
     "postgresql.md": {
         "createdb": f"{HERE}test_postgresql_from_createdb_to_workers",
         "idpass-server serve": f"{HERE}test_postgresql_from_createdb_to_workers",

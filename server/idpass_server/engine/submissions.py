@@ -1,12 +1,13 @@
-"""What waits for the writer thread: the commands of calls, and checks."""
+"""What waits for the writer thread: the commands of calls, checks, and other work."""
 
 import asyncio
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 from idpass_server.rules.commands import Command, Outcome
 from idpass_server.rules.refusals import StoreUnavailable
+from idpass_server.store import Store
 
 
 class Submission(NamedTuple):
@@ -42,6 +43,18 @@ class Check(NamedTuple):
     """
 
     answer: "asyncio.Future[StoreUnavailable | None]"
+
+
+class Work(NamedTuple):
+    """Something short that is to be done with the store between two batches.
+
+    Attributes:
+        work: does it.
+        answer: gets what it returns or raises.
+    """
+
+    work: Callable[[Store], Any]
+    answer: "asyncio.Future[Any]"
 
 
 def count(submissions: Iterable[Submission]) -> int:

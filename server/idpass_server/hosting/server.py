@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import functools
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import grpc
 import structlog
@@ -30,9 +30,13 @@ from idpass_server.hosting.figures import Figures, measure_lag
 from idpass_server.hosting.health import check_store
 from idpass_server.hosting.listening import bind, serve_pages
 from idpass_server.hosting.reloading import Reloading
+from idpass_server.hosting.webhooks import Hooks
 from idpass_server.store import StoreBroken
 from idpass_server.store.opening import open_store
 from idpass_server.urls import shown_url
+
+if TYPE_CHECKING:
+    from idpass_server.delivery.webhooks import Webhooks
 
 HANG_UP_S: Final = 0.5
 """Grace period for clients to read their last answers before streams are cut, seconds."""
@@ -65,6 +69,7 @@ class Server:
         CannotListen: the address cannot be served.
         BadCallers: the callers file cannot be used.
         BadCertificates: TLS cannot be spoken with the files.
+        BadWebhookKey: the key file of webhooks cannot be used.
         ClockWrong: the clock does not fit the stored events.
     """
 
@@ -79,6 +84,7 @@ class Server:
         self._stopping = asyncio.Event()
         self._broken = False
         self._failed: str | None = None
+        self._hooks: Hooks | None = None
         self._pages = contextlib.ExitStack()
         self.listens: dict[str, str] = {}
         self._tasks: list[asyncio.Task[None]] = []
@@ -104,6 +110,7 @@ class Server:
                 await ready(self.readiness, self.metrics)
         except BaseException:
             self._pages.close()
+            await self._close_webhooks()
             await self._close_store()
             raise
         await self._serve()
@@ -148,7 +155,7 @@ class Server:
         )
         behind = wiring.Behind(self._store, self._engine, self._reads, self.readiness, self._clock)
         service = wiring.service(self._settings, identity, behind, self.metrics)
-        self._grpc, self._calls, self._watchers, self._health = service
+        self._grpc, self._calls, self._watchers, self._health, self._hooks = service
 
     async def _listen(self, credentials: grpc.ServerCredentials | None) -> None:
         """Opens every address. Calls wait there until gRPC starts."""
@@ -179,7 +186,7 @@ class Server:
         def tell(news: Mapping[str, int]) -> None:
             loop.call_soon_threadsafe(self._notify, news)
 
-        self._store.listen(self._watchers.accounts, tell)
+        self._store.listen(self._accounts_of_interest, tell)
         self.readiness.set("store", None)
         self.readiness.set("schema", None)  # or it could not have been opened
         self.readiness.set(DRAINING, None)
@@ -188,6 +195,8 @@ class Server:
         self._run("check of the store", check_store(self._engine, self.readiness))
         self._run("sweeper", sweeper.run())
         self._run("reloading", self._reloading.run())
+        if self._hooks is not None:
+            self._run("webhooks", self._hooks.delivering.run())
         if (age_s := self._settings.erase_after_s) is not None:
             eraser = Eraser(self._store, self._reads, self._engine, self._clock, age_s=age_s)
             self._run("eraser", eraser.run())
@@ -237,7 +246,7 @@ class Server:
         try:
             await self._stopping.wait()
             self.drain()
-            await self._hang_up()
+            await asyncio.gather(self._hang_up(), self._close_webhooks())
         finally:
             self._calls.log.write()
             for task in self._tasks:
@@ -261,8 +270,23 @@ class Server:
         cutting = asyncio.create_task(self._grpc.stop(None))
         await asyncio.wait([finishing, cutting], timeout=HANG_UP_S)
 
+    @property
+    def webhooks(self) -> "Webhooks | None":
+        """What manages webhooks; None without --webhook-key."""
+        return self._hooks.webhooks if self._hooks is not None else None
+
+    async def _close_webhooks(self) -> None:
+        if self._hooks is not None:
+            await self._hooks.delivering.close(0.0 if self._broken else self._settings.drain_s)
+
+    def _accounts_of_interest(self) -> list[str]:
+        accounts = self._watchers.accounts()
+        return accounts if self._hooks is None else accounts + self._hooks.delivering.accounts()
+
     def _notify(self, last_sequences: Mapping[str, int]) -> None:
         self._watchers.notify(last_sequences)
+        if self._hooks is not None:
+            self._hooks.delivering.notify(last_sequences)
 
     def _recheck(self) -> None:
         self._watchers.recheck()

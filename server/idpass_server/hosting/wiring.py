@@ -19,7 +19,7 @@ from idpass_server.engine.clock import Clock
 from idpass_server.engine.readiness import Readiness
 from idpass_server.engine.reads import Reads
 from idpass_server.engine.writes import Engine
-from idpass_server.hosting import reflection
+from idpass_server.hosting import reflection, webhooks
 from idpass_server.hosting.channel_options import options
 from idpass_server.hosting.health import Health
 from idpass_server.store import Store
@@ -50,6 +50,7 @@ class Service(NamedTuple):
     calls: Calls
     watchers: Watchers
     health: Health
+    hooks: webhooks.Hooks | None
 
 
 def service(settings: Settings, identity: Identity, behind: Behind, metrics: Metrics) -> Service:
@@ -60,6 +61,9 @@ def service(settings: Settings, identity: Identity, behind: Behind, metrics: Met
         identity: how callers are known.
         behind: what it stands on.
         metrics: count what it does.
+
+    Raises:
+        BadWebhookKey: the key file of webhooks cannot be used.
     """
     calls = Calls(
         identity,
@@ -74,10 +78,16 @@ def service(settings: Settings, identity: Identity, behind: Behind, metrics: Met
         max_per_account=settings.max_watchers_per_account,
         busy=lambda: calls.in_flight > 0,
     )
+    hooks = webhooks.hooks(
+        settings,
+        webhooks.Behind(behind.store, behind.engine, behind.reads, behind.clock),
+        metrics,
+        busy=lambda: calls.in_flight > 0,
+    )
     servicer = IdPassServicer(
         engine=behind.engine, reads=behind.reads, watchers=watchers, metrics=metrics
     )
-    webhook_servicer = WebhookServicer(None, behind.clock)
+    webhook_servicer = WebhookServicer(hooks and hooks.webhooks, behind.clock)
     health = Health(behind.readiness)
     _show(metrics, calls, watchers, behind)
     handlers = (
@@ -86,7 +96,7 @@ def service(settings: Settings, identity: Identity, behind: Behind, metrics: Met
     )
     server = _server(settings, handlers, health)
     server.add_generic_rpc_handlers((_Others(metrics),))
-    return Service(server, calls, watchers, health)
+    return Service(server, calls, watchers, health, hooks)
 
 
 class _Others(grpc.GenericRpcHandler):

@@ -14,7 +14,7 @@ import json
 import os
 import threading
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -46,11 +46,12 @@ from idpass_server.store.sqlite.checkpoints import Checkpoints
 from idpass_server.store.sqlite.file import BUSY_TIMEOUT_S, connect, own_errors, sqlite3
 from idpass_server.store.sqlite.news import Listener
 from idpass_server.store.sqlite.opening import opened
-
-T = TypeVar("T")
+from idpass_server.store.webhooks import Dialect, Execute, WebhookTables
 
 CHECK_TIMEOUT_S: Final = 0.2
 """Timeout of a check for another process's lock, seconds."""
+
+T = TypeVar("T")
 
 
 class SqliteStore:
@@ -66,6 +67,7 @@ class SqliteStore:
 
     Attributes:
         migrated: names of the migrations that opening the file applied.
+        webhooks: endpoints of webhooks, and what has become of their events.
 
     Raises:
         CannotOpen: another process serves the file, or it is not fit for use.
@@ -89,6 +91,9 @@ class SqliteStore:
         self._local = threading.local()
         self._readers: list[Any] = []
         self._readers_lock = threading.Lock()
+        self.webhooks = WebhookTables(
+            Dialect(self._read_rows, self._transaction, rows="json_each(:rows)")
+        )
         self._listener: Listener | None = None
 
     def close(self) -> None:
@@ -178,6 +183,26 @@ class SqliteStore:
             )
         return Committed.of(batch, outcomes)
 
+    def _transaction(self, work: Callable[[Execute], T]) -> T:
+        """Runs a function in a transaction; for the thread that commits."""
+
+        def execute(statement: str, parameters: Mapping[str, object]) -> list[Any]:
+            found: list[Any] = self._writer.execute(statement, parameters).fetchall()
+            return found
+
+        with self._errors():
+            self._checkpoints.check()
+            self._writer.execute("BEGIN IMMEDIATE")
+            try:
+                done = work(execute)
+                self._same_file()
+            except BaseException:
+                self._rollback()
+                raise
+        self._commit()
+        self._same_file(outcome_unknown=True)
+        return done
+
     def _commit(self) -> None:
         try:
             self._writer.execute("COMMIT")
@@ -226,6 +251,12 @@ class SqliteStore:
     def claim_sweep(self, now_us: int) -> bool:  # noqa: ARG002
         return True
 
+    def claim_lease(self, name: str, now_us: int) -> int | None:  # noqa: ARG002
+        return 1
+
+    def release_lease(self, name: str) -> None:
+        pass
+
     def listen(self, watched: Callable[[], Collection[str]], tell: Tell) -> None:
         self._listener = Listener(self._path, watched, tell)
 
@@ -267,6 +298,11 @@ class SqliteStore:
         with self._errors():
             row = self._reader.execute(sql.SELECT_PASS, (account, pass_id)).fetchone()
         return Pass._make(row) if row else None
+
+    def get_passes(self, account: str, pass_ids: Collection[str]) -> list[Pass]:
+        with self._errors():
+            keys = (account, json.dumps(list(pass_ids)))
+            return list(map(Pass._make, self._reader.execute(sql.SELECT_PASSES, keys)))
 
     def get_account(self, name: str) -> Account | None:
         with self._errors():
@@ -318,6 +354,11 @@ class SqliteStore:
     def due(self, due_us: int, limit: int, account: str | None = None) -> list[Pass]:
         with self._errors():
             return _due(self._reader, due_us, limit, account)
+
+    def _read_rows(self, statement: str, parameters: Mapping[str, object]) -> list[Any]:
+        with self._errors():
+            found: list[Any] = self._reader.execute(statement, parameters).fetchall()
+        return found
 
     def find_passes(self, wanted: Wanted, after_id: str | None, limit: int) -> Found:
         with self._errors():
