@@ -68,6 +68,14 @@ HOW: Final = {
         "idpass-server serve": f"{HERE}test_postgresql_from_createdb_to_workers",
         "idpass-server copy": f"{HERE}test_a_sqlite_file_is_copied_to_postgresql",
     },
+    "deployment.md": {
+        "podman build": "not run: its instructions are, in prove/test_packages.py",
+        "podman run": "not run: operations/test_deployment.py runs the image's commands",
+        "useradd": "not run: it makes a user and writes to /opt",
+        "runuser": "not run: operations/test_deployment.py runs the unit's command",
+        "kubectl apply": "not run: operations/test_deployment.py runs the containers' commands",
+        "kubectl create": "not run: likewise",
+    },
     "http.md": {
         "idpass-server serve --http 127.0.0.1:8080\n": f"{HERE}test_http_beside_grpc_and_alone",
         "idpass-server gateway": f"{HERE}test_http_beside_grpc_and_alone",
