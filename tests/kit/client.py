@@ -11,7 +11,6 @@ import grpc
 import trustme
 from google.rpc import status_pb2
 
-from idpass import AsyncIdPassClient
 from idpass.v1 import id_pass_pb2 as pb
 from idpass.v1 import id_pass_service_pb2 as service_pb
 from idpass.v1.id_pass_service_pb2_grpc import IdPassServiceServicer
@@ -55,9 +54,9 @@ class ServerProcess:
 
 
 class Blocking:
-    """An AsyncIdPassClient that is used like an IdPassClient."""
+    """An AsyncIdPassClient, or a part of one, that is used like an IdPassClient."""
 
-    def __init__(self, client: AsyncIdPassClient, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, client: Any, loop: asyncio.AbstractEventLoop) -> None:
         self._client = client
         self._loop = loop
 
