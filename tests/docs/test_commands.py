@@ -43,7 +43,6 @@ HOW: Final = {
         "export IDPASS_DB": f"{HERE}test_operating_from_the_start_to_a_restored_backup",
         "idpass-server serve": f"{HERE}test_operating_from_the_start_to_a_restored_backup",
         "idpass-server account": f"{HERE}test_operating_from_the_start_to_a_restored_backup",
-        "idpass-server migrate": f"{HERE}test_operating_from_the_start_to_a_restored_backup",
         "idpass-server audit": f"{HERE}test_operating_from_the_start_to_a_restored_backup",
         "curl --fail": f"{HERE}test_operating_from_the_start_to_a_restored_backup",
     },
@@ -52,6 +51,10 @@ HOW: Final = {
         "idpass-server restore": f"{HERE}test_operating_from_the_start_to_a_restored_backup",
         "litestream restore": f"not run: {LITESTREAM} does the same elsewhere",
         "idpass-server new-history": "not run: operations/test_backup.py runs it on both stores",
+        "idpass-server erase": f"{HERE}test_an_accounts_data_are_erased_purged_and_exported",
+        "idpass-server purge": f"{HERE}test_an_accounts_data_are_erased_purged_and_exported",
+        "idpass-server export": f"{HERE}test_an_accounts_data_are_erased_purged_and_exported",
+        "idpass-server compact": f"{HERE}test_an_accounts_data_are_erased_purged_and_exported",
     },
     "security.md": {
         "idpass-server token": f"{HERE}test_a_tokens_digest_is_what_sha256sum_says",
@@ -98,12 +101,6 @@ HOW: Final = {
         "$ idpass-server pass find": SUPPORT,
         "$ idpass-server report refunds": SUPPORT,
         "eval": "operations/test_support.py::test_the_documented_lines_complete_in_bash",
-    },
-    "keeping.md": {
-        "idpass-server erase": f"{HERE}test_an_accounts_data_are_erased_purged_and_exported",
-        "idpass-server purge": f"{HERE}test_an_accounts_data_are_erased_purged_and_exported",
-        "idpass-server export": f"{HERE}test_an_accounts_data_are_erased_purged_and_exported",
-        "idpass-server compact": f"{HERE}test_an_accounts_data_are_erased_purged_and_exported",
     },
     "CONTRIBUTING.md": {
         "make setup": "not run: each takes minutes; that the targets exist is tested",
@@ -196,7 +193,7 @@ def test_operating_from_the_start_to_a_restored_backup(tmp_path: Path) -> None:
         assert asked.endswith("serving\n")
         shell.run(command("keeping.md", "idpass-server backup"))
     shell.run(command("keeping.md", "idpass-server restore"))
-    assert "up to date" in shell.run(command(page, "idpass-server migrate")).stdout
+    assert "up to date" in shell.run("idpass-server migrate").stdout
     assert "all is well: 2 accounts" in shell.run(command(page, "idpass-server audit")).stdout
 
 
