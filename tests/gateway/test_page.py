@@ -411,3 +411,45 @@ def _register_many(db: Path) -> None:
         ]
         store.commit(commands, time.time_ns() // 1_000)
     store.close()
+
+
+# -- the inbox
+
+
+def delivery(page: Page, number: int = 0) -> str:
+    """What the inbox says of a delivery, the newest event first."""
+    script = "return document.querySelectorAll('#deliveries li')[arguments[0]]?.textContent ?? ''"
+    return str(page.driver.execute_script(script, number))
+
+
+def test_the_inbox_gets_each_event_signed_and_shows_what_is_tried_again(
+    page: Page, sandbox: Http
+) -> None:
+    page.show("new")
+    (pass_id,) = page.pick(0)
+    name = sandbox.get(pass_id).applicant_reference
+    page.click("cancel")
+    page.outcome("Cancelled from new")
+    expected = f"id_pass.cancelled {name}signature checked · answered 204delivered"
+    page.until(lambda: expected in delivery(page))
+    page.click("inbox-fails")
+    page.pick(1)
+    page.click("cancel")
+    page.until(lambda: "answered 500 · again in" in delivery(page))
+    assert "pending" in delivery(page)
+    assert expected in delivery(page, 1)
+    page.click("inbox-fails")
+    # The second attempt follows after five seconds and a little.
+    page.until(lambda: "answered 204 · 2 attemptsdelivered" in delivery(page))
+    page.driver.find_element(By.CSS_SELECTOR, "#deliveries li button").click()
+    page.until(lambda: "answered 204delivered" in delivery(page))
+
+
+def test_the_inbox_refuses_what_is_not_signed(sandbox: Http) -> None:
+    answer = sandbox.http.post("/sandbox/inbox", content=b"{}")
+    assert answer.status_code == 400
+    (received, *_) = sandbox.http.get("/sandbox/inbox").json()["received"]
+    assert not received["verified"]
+    assert "webhook-id is missing" in received["why"]
+    assert sandbox.http.post("/sandbox/inbox", content=b"x" * 70_000).status_code == 413
+    assert sandbox.http.post("/sandbox/inbox/switch", json={"fails": 1}).status_code == 400

@@ -1,6 +1,5 @@
 """Commands that make credentials: `token`, `dev-certs` and `webhook-key`."""
 
-import base64
 import hashlib
 import os
 import secrets
@@ -10,6 +9,7 @@ import click
 
 from idpass_server import extras
 from idpass_server.cli.base import main
+from idpass_server.delivery.signing import new_key
 
 
 @main.command("dev-certs")
@@ -64,7 +64,7 @@ def webhook_key_command(file: Path) -> None:
     Give it to every server process with --webhook-key, and keep a copy apart from the database's
     backups: with another key receivers no longer know our signatures.
     """
-    key = base64.b64encode(secrets.token_bytes(32)) + b"\n"
+    key = new_key()
     try:
         descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "wb") as made:

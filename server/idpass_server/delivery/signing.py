@@ -10,6 +10,7 @@ import base64
 import binascii
 import hashlib
 import hmac
+import secrets
 from collections.abc import Sequence
 from typing import Final
 
@@ -24,6 +25,11 @@ _PREFIX: Final = "whsec_"
 
 class BadKeys(ValueError):
     """The content of a key file cannot be used; the message says why, without repeating it."""
+
+
+def new_key() -> bytes:
+    """The content of a key file, with a random key."""
+    return base64.b64encode(secrets.token_bytes(KEY_BYTES)) + b"\n"
 
 
 def parse_keys(content: bytes) -> list[bytes]:

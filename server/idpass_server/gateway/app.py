@@ -20,6 +20,8 @@ from idpass_server.gateway import errors, messages
 from idpass_server.gateway.api import Api, Receive, Scope, Send, answer_headers, respond_error
 from idpass_server.gateway.errors import HttpError
 from idpass_server.gateway.events import Events
+from idpass_server.gateway.inbox import PATH as INBOX_PATH
+from idpass_server.gateway.inbox import Inbox
 from idpass_server.gateway.routes import EVENTS_PATH, routes
 
 HERE: Final = Path(__file__).parent
@@ -55,6 +57,7 @@ class App:
         grpc_address: of the service, for the commands that the sandbox page shows.
         reset: replaces the sandbox's mock data; None without a sandbox.
         observe: is told of each request that has ended; None if nobody asks.
+        inbox: of the sandbox; None without one.
     """
 
     def __init__(
@@ -63,6 +66,7 @@ class App:
         grpc_address: str,
         reset: Reset | None = None,
         observe: Observe | None = None,
+        inbox: Inbox | None = None,
     ) -> None:
         self._observe = observe
         self._channel = channel
@@ -83,6 +87,12 @@ class App:
                 Route("/", _file(STATIC / "sandbox.html", "text/html")),
                 Route("/sandbox", self._sandbox),
                 Route("/sandbox/reset", self._make_anew, methods=["POST"]),
+            ]
+        if inbox is not None:
+            table += [
+                Route(INBOX_PATH, inbox.show, methods=["GET"]),
+                Route(INBOX_PATH, inbox.receive, methods=["POST"]),
+                Route(f"{INBOX_PATH}/switch", inbox.switch, methods=["POST"]),
             ]
         self._app = Starlette(
             routes=table,
@@ -195,7 +205,7 @@ def _no_such(scope: Scope) -> HttpError:
     return errors.unreadable(f"there is no {what} here{there}; see /docs", http_status=404)
 
 
-_OWN_PATHS: Final = {"/", "/docs", "/openapi.json", "/sandbox", "/sandbox/reset"}
+_OWN_PATHS: Final = {"/", "/docs", "/openapi.json", "/sandbox", "/sandbox/reset", INBOX_PATH}
 _PATHS: Final = {EVENTS_PATH, *(route.path for route in routes())}
 
 

@@ -17,6 +17,8 @@ from idpass import __version__
 from idpass_server import addresses
 from idpass_server.gateway.app import App, Observe, Reset
 from idpass_server.gateway.connections import Connection, Limits
+from idpass_server.gateway.inbox import PATH as INBOX_PATH
+from idpass_server.gateway.inbox import Inbox
 
 LIMITS: Final = Limits()
 BACKLOG: Final = 1_024
@@ -84,7 +86,8 @@ class Gateway:
         """
         self._drain_s = drain_s
         self._channel = grpc.aio.insecure_channel(target, CHANNEL_OPTIONS)
-        self._app = App(self._channel, target, reset, observe)
+        inbox = Inbox(self._channel, f"http://{self.address}{INBOX_PATH}") if reset else None
+        self._app = App(self._channel, target, reset, observe, inbox)
         config = uvicorn.Config(
             self._app,
             http=cast("Any", functools.partial(Connection, limits=self._limits)),

@@ -1,15 +1,16 @@
 """Webhooks as a server has them: the key file, and how the parts of `delivery` come together."""
 
+import importlib.util
 import stat
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
 
 from idpass_server import addresses, extras
 from idpass_server.api import responses
 from idpass_server.api.metrics import Metrics
 from idpass_server.config import Settings
-from idpass_server.delivery.signing import BadKeys, Secrets, parse_keys
+from idpass_server.delivery.signing import BadKeys, Secrets, new_key, parse_keys
 from idpass_server.engine.clock import Clock
 from idpass_server.engine.reads import Reads
 from idpass_server.engine.writes import Engine
@@ -39,6 +40,30 @@ class Hooks(NamedTuple):
 
     webhooks: "Webhooks"
     delivering: "Delivering"
+
+
+class Trial(TypedDict, total=False):
+    """Settings of a server that is deleted after its use."""
+
+    webhook_key: str
+    webhook_allow: str
+
+
+def for_a_trial(folder: Path) -> Trial:
+    """Settings by which a server sends webhooks, also to receivers on this machine.
+
+    Args:
+        folder: for the key file.
+
+    Returns:
+        nothing to set where the extra that sends webhooks is missing.
+    """
+    if importlib.util.find_spec("aiohttp") is None:
+        return {}
+    path = folder / "webhook.key"
+    path.touch(mode=0o600)
+    path.write_bytes(new_key())
+    return {"webhook_key": str(path), "webhook_allow": "127.0.0.0/8,::1/128"}
 
 
 class Behind(NamedTuple):

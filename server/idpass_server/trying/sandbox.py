@@ -21,6 +21,7 @@ import structlog
 from idpass_server.api.identity import DEMO
 from idpass_server.config import Settings
 from idpass_server.hosting.server import Server
+from idpass_server.hosting.webhooks import for_a_trial
 from idpass_server.ids import new_uuid
 from idpass_server.rules.commands import Advance, Cancel, Command, Expire, Register
 from idpass_server.rules.domain import DAY_US
@@ -129,6 +130,7 @@ class Sandbox:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._folder = tempfile.TemporaryDirectory(prefix="idpass-sandbox-")
+        self._webhooks = for_a_trial(Path(self._folder.name))
         self._made = 0
         self._again: asyncio.Future[None] | None = None
 
@@ -137,7 +139,7 @@ class Sandbox:
         self._made += 1
         path = Path(self._folder.name) / f"sandbox-{self._made}.db"
         await asyncio.to_thread(seed, path)
-        settings = replace(self._settings, db=f"sqlite:///{path}")
+        settings = replace(self._settings, db=f"sqlite:///{path}", **self._webhooks)
         self._server = Server(settings)
         address = await self._server.start()
         # After a reset, clients reconnect to the same address.

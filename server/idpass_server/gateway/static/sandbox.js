@@ -4,6 +4,7 @@ import { call, history } from "./api.js";
 import { byId, make, money, onFrame, setText, words } from "./dom.js";
 import { Exchange, ORDER, outcome } from "./exchange.js";
 import { Feed } from "./feed.js";
+import { Inbox } from "./inbox.js";
 import { Lifecycle } from "./lifecycle.js";
 import { Passes } from "./passes.js";
 import { Table } from "./table.js";
@@ -17,6 +18,7 @@ const passes = new Passes(show);
 const table = new Table(passes, selected);
 const lifecycle = new Lifecycle();
 const feed = new Feed(passes, heard, load);
+const inbox = new Inbox(passes);
 let exchange = new Exchange("localhost:50051");
 let last = []; // the latest requests, sent together
 
@@ -153,6 +155,7 @@ function showAccount(account, mark) {
 function heard(event) {
   passes.apply(event);
   refreshAccount();
+  inbox.soon();
   if (table.picked.has(event.id_pass_id)) selected();
 }
 
@@ -195,7 +198,9 @@ async function loadOnce(wanted) {
   table.clear();
   const error = await passes.load();
   if (error) return error.message;
-  if (wanted()) feed.start(account.answer.last_sequence, account.answer.last_sequence - EARLIER);
+  if (!wanted()) return undefined;
+  feed.start(account.answer.last_sequence, account.answer.last_sequence - EARLIER);
+  inbox.look();
   return undefined;
 }
 
