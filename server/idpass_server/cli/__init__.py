@@ -14,9 +14,11 @@ from idpass_server.cli import (
     callers,
     credentials,
     databases,
+    exporting,
     health,
     passes,
     reports,
+    retention,
     serving,
 )
 from idpass_server.cli.base import main
@@ -28,9 +30,11 @@ __all__ = [
     "callers",
     "credentials",
     "databases",
+    "exporting",
     "health",
     "main",
     "passes",
     "reports",
+    "retention",
     "serving",
 ]

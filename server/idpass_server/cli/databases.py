@@ -106,6 +106,19 @@ def _told(missing: list[str], *, ends_older: bool) -> str:
     return f"lacks {', '.join(missing)}; {after}"
 
 
+@main.command("compact")
+@option("db")
+def compact_command(db: str) -> None:
+    """Give the room of what was deleted from a SQLite file, which no server is using, to the disk.
+
+    While it runs, it needs twice as much room as the file will have. Room that is not given back is
+    used again.
+    """
+    logs.configure("warning")
+    before, after = opening.compact_store(db)
+    click.echo(f"{shown_url(db)}: {before:,} bytes before, {after:,} now")
+
+
 @main.command("copy")
 @click.option("--from", "source", required=True, help="sqlite:///FILE, which no server is using.")
 @click.option("--to", "target", required=True, help="postgresql://…, migrated and empty.")

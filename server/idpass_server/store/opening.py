@@ -194,6 +194,26 @@ def plan_store(url: str) -> Plan:
     return plan
 
 
+def check_store_fits(url: str) -> None:
+    """Checks that this program could serve a database, which another may be serving now.
+
+    A SQLite file may lack migrations, since serving it brings it up to date.
+
+    Args:
+        url: of the database.
+
+    Raises:
+        BadSetting: the URL cannot be used.
+        SchemaTooNew: a newer program has changed the schema beyond what this one can serve.
+        SchemaOutdated: the PostgreSQL database lacks migrations of this program.
+        CannotOpen: the database does not exist or cannot be read.
+    """
+    if sqlite_path(url) is None:
+        open_store(url).close()
+    else:
+        plan_store(url)
+
+
 @contextmanager
 def reading_store(url: str) -> Iterator[Any]:
     """Opens a read transaction on a database of either kind, which may be in use.
@@ -288,6 +308,32 @@ def copy_store(
 
     copied = copying.copy(path, target, begin)
     return {table.name: each for table, each in zip(copying.TABLES, copied, strict=True)}
+
+
+def compact_store(url: str) -> tuple[int, int]:
+    """Gives the room of what was deleted from a SQLite file back to the disk.
+
+    Args:
+        url: of the database, which no server uses.
+
+    Returns:
+        size of the file before and after, bytes.
+
+    Raises:
+        BadSetting: the URL is not that of a SQLite file.
+        CannotOpen: the file is being served, or cannot be used.
+        StoreUnavailable: the disk has not enough room.
+    """
+    path = sqlite_path(url)
+    if path is None:
+        raise BadSetting(
+            "compact is for SQLite files; PostgreSQL reuses room by itself (autovacuum), and gives "
+            "it back with VACUUM FULL, which locks a table"
+        )
+    with closing(SqliteStore(path, migrates=False, create=False)) as store:
+        before = path.stat().st_size
+        store.compact()
+    return before, path.stat().st_size
 
 
 def _postgres() -> ModuleType:
