@@ -49,13 +49,16 @@ class Cutter:
         }
         if at is not None:
             environment["CUTTING_DISK"] = str(at)
-        return subprocess.run(
+        done = subprocess.run(
             [sys.executable, "-m", "idpass_server", *arguments],
             env=os.environ | environment,
             capture_output=True,
+            text=True,
             check=False,
             timeout=120,
-        ).returncode
+        )
+        print(done.stderr)  # shown where the test fails
+        return done.returncode
 
     def changes(self, *arguments: str) -> int:
         """Runs a command to its end. Returns how many changes it makes to the disk."""

@@ -43,11 +43,10 @@ def replicate(db: Path, replica: Path, folder: Path) -> "subprocess.Popen[bytes]
         f"dbs:\n- path: {db}\n  monitor-interval: {SYNC_S}s\n"
         f"  replica:\n    type: file\n    path: {replica}\n    sync-interval: {SYNC_S}s\n"
     )
-    return subprocess.Popen(
-        [LITESTREAM, "replicate", "-config", config],
-        stdout=subprocess.DEVNULL,
-        stderr=(folder / "litestream.log").open("wb"),
-    )
+    with (folder / "litestream.log").open("wb") as log:
+        return subprocess.Popen(
+            [LITESTREAM, "replicate", "-config", config], stdout=log, stderr=log
+        )
 
 
 @pytest.mark.parametrize("seed", range(KILLS))
@@ -69,8 +68,8 @@ def test_what_was_answered_before_the_last_sync_is_in_the_replica(
             while time.monotonic() < until_s:
                 largest = max(largest, db.with_name("idpass.db-wal").stat().st_size)
                 time.sleep(0.05)
-            for each in chance.sample([copying, server.process], 2):
-                each.kill()
+            for kill in chance.sample([copying.kill, server.process.kill], 2):
+                kill()
             copying.wait()
             witness.stop()
         newer = [call for call in witness.take() if call.answer]

@@ -1,8 +1,8 @@
 """Backing up a SQLite file, which may be served, by SQLite's own backup API.
 
 All pages are copied in one step, from one snapshot: the API would begin again whenever another
-connection writes between two steps, which beside a server is always. VACUUM INTO would do as well;
-but it builds every table and index anew, at several times the work on the machine that serves.
+connection writes between two steps, which beside a server is always. VACUUM INTO would do as well,
+but it builds every table and index anew, on the machine that serves.
 Until the copy is made, the server's WAL grows, since the pages of the snapshot cannot be written
 over.
 
