@@ -1,4 +1,4 @@
-"""Addresses, HOST:PORT or unix:PATH: split, joined, and told apart by who can reach them."""
+"""Addresses, HOST:PORT or unix:PATH: split, joined, told apart by who can reach them; networks."""
 
 import ipaddress
 import re
@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Final
 
 from idpass_server.failures import BadSetting
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 MAX_PORT: Final = 65_535
 _ADDRESS: Final = re.compile(r"\[?(?P<host>[^\[\]]+)\]?:(?P<port>\d{1,5})")
@@ -76,3 +78,24 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def networks(option: str, text: str) -> list[Network]:
+    """Splits a list of networks such as 10.0.0.0/8,fd00::/8.
+
+    Args:
+        option: that it was given with.
+        text: the list.
+
+    Raises:
+        BadSetting: one of them is no network.
+    """
+    found: list[Network] = []
+    for each in text.split(","):
+        try:
+            found.append(ipaddress.ip_network(each.strip()))
+        except ValueError as error:
+            raise BadSetting(
+                f"{option}: {each.strip()!r} is not a network such as 10.0.0.0/8: {error}"
+            ) from error
+    return found

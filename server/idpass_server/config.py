@@ -237,6 +237,20 @@ class Settings:
         "FILE",
         "File that lists the callers; without it everyone acts for the account `demo`.",
     )
+    webhook_key: str | None = option(
+        "--webhook-key",
+        None,
+        "FILE",
+        "File with the key that the secrets of webhooks are derived from, made by "
+        "`idpass-server webhook-key`; enables webhooks. The same for every process.",
+    )
+    webhook_allow: str | None = option(
+        "--webhook-allow",
+        None,
+        "NETWORKS",
+        "Networks that webhooks may reach although they are not public, also over plain HTTP, such "
+        "as 10.1.0.0/16,fd00::/8.",
+    )
     reflection: bool | None = option(
         "--reflection",
         None,
@@ -257,6 +271,14 @@ class Settings:
         "LEVEL",
         "Least severe level to log, on standard error.",
         choices=("debug", "info", "warning", "error"),
+    )
+    log_calls: str = option(
+        "--log-calls",
+        "all",
+        "WHICH",
+        "Calls that have a line in the log; `sampled` means those that failed, and 1 in 100 of the "
+        "others, or those whose trace is sampled.",
+        choices=("all", "failed", "sampled"),
     )
 
     def __post_init__(self) -> None:
@@ -281,7 +303,17 @@ class Settings:
             self._check_workers()
         if self.erase_after is not None:
             self._check_erase_after(self.erase_after)
+        self._check_webhooks()
         sqlite_path(self.db)
+
+    def _check_webhooks(self) -> None:
+        if self.webhook_allow is None:
+            return
+        addresses.networks("--webhook-allow", self.webhook_allow)
+        if self.webhook_key is None:
+            raise BadSetting(
+                "--webhook-allow needs --webhook-key: without it there are no webhooks"
+            )
 
     def _check_erase_after(self, age: str) -> None:
         if self.sandbox:

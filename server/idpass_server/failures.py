@@ -7,6 +7,7 @@
     ├── StoreBroken         a database can no longer be trusted
     ├── ClockWrong          the wall clock is not fit to serve by
     ├── BadCallers          the callers file cannot be used
+    ├── BadWebhookKey       the key file of webhooks cannot be used
     ├── BadCertificates     TLS cannot be spoken with the files given
     ├── TooFewDescriptors   the limit of open files is below what connections need
     ├── CannotMake          development certificates cannot be made

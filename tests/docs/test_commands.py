@@ -26,6 +26,7 @@ from kit.support import DAY_US, Process, cli, make_accounts, process
 HERE: Final = "docs/test_commands.py::"
 README: Final = "docs/test_docs.py::"
 TLS: Final = "security/test_dev_certs.py::test_the_security_page_shows_how_tls_is_tried"
+LITESTREAM: Final = "prove/test_litestream.py"
 SUPPORT: Final = "docs/test_support.py::test_what_is_shown_is_printed"
 
 HOW: Final = {
@@ -42,11 +43,15 @@ HOW: Final = {
         "export IDPASS_DB": f"{HERE}test_operating_from_the_start_to_a_restored_backup",
         "idpass-server serve": f"{HERE}test_operating_from_the_start_to_a_restored_backup",
         "idpass-server account": f"{HERE}test_operating_from_the_start_to_a_restored_backup",
-        "umask 077": f"{HERE}test_operating_from_the_start_to_a_restored_backup",
-        "rm -f": f"{HERE}test_operating_from_the_start_to_a_restored_backup",
         "idpass-server migrate": f"{HERE}test_operating_from_the_start_to_a_restored_backup",
         "idpass-server audit": f"{HERE}test_operating_from_the_start_to_a_restored_backup",
         "curl --fail": f"{HERE}test_operating_from_the_start_to_a_restored_backup",
+    },
+    "keeping.md": {
+        "idpass-server backup": f"{HERE}test_operating_from_the_start_to_a_restored_backup",
+        "idpass-server restore": f"{HERE}test_operating_from_the_start_to_a_restored_backup",
+        "litestream restore": f"not run: {LITESTREAM} does the same elsewhere",
+        "idpass-server new-history": "not run: operations/test_backup.py runs it on both stores",
     },
     "security.md": {
         "idpass-server token": f"{HERE}test_a_tokens_digest_is_what_sha256sum_says",
@@ -55,10 +60,21 @@ HOW: Final = {
         "idpass-server serve": TLS,
         "idpass --address": TLS,
     },
+    "webhooks.md": {
+        "idpass-server webhook-key": "webhooks/test_key.py::test_a_key_is_made_for_its_owner_alone",
+    },
     "postgresql.md": {
         "createdb": f"{HERE}test_postgresql_from_createdb_to_workers",
         "idpass-server serve": f"{HERE}test_postgresql_from_createdb_to_workers",
         "idpass-server copy": f"{HERE}test_a_sqlite_file_is_copied_to_postgresql",
+    },
+    "deployment.md": {
+        "podman build": "not run: its instructions are, in prove/test_packages.py",
+        "podman run": "not run: operations/test_deployment.py runs the image's commands",
+        "useradd": "not run: it makes a user and writes to /opt",
+        "runuser": "not run: operations/test_deployment.py runs the unit's command",
+        "kubectl apply": "not run: operations/test_deployment.py runs the containers' commands",
+        "kubectl create": "not run: likewise",
     },
     "http.md": {
         "idpass-server serve --http 127.0.0.1:8080\n": f"{HERE}test_http_beside_grpc_and_alone",
@@ -68,6 +84,12 @@ HOW: Final = {
         ),
         "python -m idpass_server.gateway.envoy": "gateway/test_envoy.py::test_envoy_cancels",
         "curl localhost:8081": "gateway/test_envoy.py::test_envoy_cancels",
+    },
+    "monitoring.md": {
+        "journalctl": "not run: there is no journal; operations/test_call_lines.py goes that way",
+        "export OTEL": (
+            "operations/test_traces.py::test_the_standard_variables_lead_the_spans_to_a_collector"
+        ),
     },
     "support.md": {
         "$ idpass-server account list": SUPPORT,
@@ -153,7 +175,11 @@ def test_operating_from_the_start_to_a_restored_backup(tmp_path: Path) -> None:
     page = "operating.md"
     for name in ("lib", "etc"):
         (tmp_path / name).mkdir()
-    places = {"/var/lib/idpass": str(tmp_path / "lib"), "/etc/idpass": str(tmp_path / "etc")}
+    places = {
+        "/var/lib/idpass": str(tmp_path / "lib"),
+        "/etc/idpass": str(tmp_path / "etc"),
+        "/var/backups": str(tmp_path),
+    }
     url = f"sqlite:///{tmp_path}/lib/idpass.db"
     shell = Shell(tmp_path, places, {"IDPASS_DB": url})
     shell.run(command(page, "export IDPASS_DB"))
@@ -168,9 +194,8 @@ def test_operating_from_the_start_to_a_restored_backup(tmp_path: Path) -> None:
         asked = shell.run(command(page, "curl --fail")).stdout
         assert asked.startswith("[+] ")
         assert asked.endswith("serving\n")
-        shell.run(command(page, "umask 077"))
-        assert (tmp_path / "lib/backup.db").stat().st_mode & 0o777 == 0o600
-    shell.run(command(page, "rm -f"))
+        shell.run(command("keeping.md", "idpass-server backup"))
+    shell.run(command("keeping.md", "idpass-server restore"))
     assert "up to date" in shell.run(command(page, "idpass-server migrate")).stdout
     assert "all is well: 2 accounts" in shell.run(command(page, "idpass-server audit")).stdout
 

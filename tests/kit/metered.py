@@ -17,6 +17,7 @@ from idpass_server.processes.gathering import Gathering
 from kit.certificates import Authority, channel_credentials
 from kit.documents import PAGES, blocks
 from kit.guarded import caller
+from kit.hooked import key_file
 from kit.paths import ROOT
 from kit.probing import Samples, get, scrape
 from kit.support import UNKNOWN_ID, Process, bearer, make_accounts, refused
@@ -87,7 +88,7 @@ class Metered(Process):
         super().__init__(
             self.db,
             *("--metrics", "127.0.0.1:0", "--http", "127.0.0.1:0"),
-            *("--callers", str(self.file)),
+            *("--callers", str(self.file), "--webhook-key", str(key_file(folder))),
             *("--tls-cert", str(pair.cert), "--tls-key", str(pair.key)),
             credentials=channel_credentials(authority.pem),
         )

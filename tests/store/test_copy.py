@@ -5,7 +5,10 @@ from typing import Any
 
 import pytest
 
+from idpass_server.ids import new_uuid
+from idpass_server.rules.webhooks import Attempt, DeliveryState, Webhook
 from idpass_server.store import CannotOpen, copying, opening
+from idpass_server.store.webhooks import Done, Progress
 from kit.serving import url_of
 from kit.support import Service, cli, problems, process, refused
 
@@ -35,6 +38,15 @@ def source(tmp_path: Path) -> Path:
         ).returncode
         == 0
     )
+    store = opening.open_store(f"sqlite:///{db}")
+    webhook = Webhook(
+        *("demo", new_uuid(), "https://example.com/", "", "active", "", 1, 0, 0, 1, "ann", 1, 1)
+    )
+    store.webhooks.create(webhook, 2)
+    done = Done(2, new_uuid(), "id_pass.opened", 1, DeliveryState.PENDING, 1, 2)
+    attempts = [(2, Attempt(1, 1, 2, None, "timeout"))]
+    assert store.webhooks.save([Progress(webhook, [done], attempts)], 1)
+    store.close()
     return db
 
 
@@ -100,6 +112,9 @@ def test_what_is_read_back_otherwise_is_not_committed(
             "history_gaps": "INSERT INTO history_gaps VALUES ('demo', 1, 2)",
             "purged_totals": "INSERT INTO purged_totals VALUES ('demo', 0, 0, 0, 0)",
             "admin_log": "UPDATE admin_log SET who = 'x'",
+            "webhooks": "UPDATE webhooks SET cursor = 1",
+            "webhook_deliveries": "UPDATE webhook_deliveries SET attempts = 5",
+            "webhook_attempts": "DELETE FROM webhook_attempts",
         }
         if args[2].name == table:  # type: ignore[attr-defined]
             args[1].execute(spoilt[table])  # type: ignore[attr-defined]

@@ -10,6 +10,7 @@ from the server; 5 done, but the output could not be written; 74 the store broke
 from idpass_server.cli import (
     accounts,
     admin_log,
+    backups,
     callers,
     credentials,
     databases,
@@ -25,6 +26,7 @@ from idpass_server.cli.base import main
 __all__ = [
     "accounts",
     "admin_log",
+    "backups",
     "callers",
     "credentials",
     "databases",

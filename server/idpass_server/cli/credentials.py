@@ -1,6 +1,8 @@
-"""Commands that make credentials: `token` and `dev-certs`."""
+"""Commands that make credentials: `token`, `dev-certs` and `webhook-key`."""
 
+import base64
 import hashlib
+import os
 import secrets
 from pathlib import Path
 
@@ -52,3 +54,28 @@ def token_command() -> None:
     token = secrets.token_urlsafe(32)
     click.echo(token)
     click.echo(f'token_sha256 = "{hashlib.sha256(token.encode()).hexdigest()}"', err=True)
+
+
+@main.command("webhook-key")
+@click.argument("file", metavar="FILE", type=click.Path(path_type=Path, dir_okay=False))
+def webhook_key_command(file: Path) -> None:
+    """Make the key that webhooks' secrets are derived from, in FILE, which only its owner may read.
+
+    Give it to every server process with --webhook-key, and keep a copy apart from the database's
+    backups: with another key receivers no longer know our signatures.
+    """
+    key = base64.b64encode(secrets.token_bytes(32)) + b"\n"
+    try:
+        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "wb") as made:
+            made.write(key)
+            made.flush()
+            os.fsync(descriptor)
+    except FileExistsError as error:
+        raise click.ClickException(
+            f"{file} exists and is left alone: receivers know our signatures by it. To change over "
+            "to another key see webhooks.md"
+        ) from error
+    except OSError as error:
+        raise click.ClickException(f"{file} cannot be written ({error.strerror})") from error
+    click.echo(f"{file} is made; serve with: --webhook-key {file}", err=True)

@@ -28,7 +28,7 @@ def audit_command(context: click.Context, db: str, *, quick: bool, as_json: bool
     """
     logs.configure("warning")
     began_s = time.monotonic()
-    with _progress() as begin:
+    with progress() as begin:
         found = opening.audit_store(db, quick=quick, begin=begin)
     if as_json:
         told = {"database": shown_url(db), "sound": not found.problems, "quick": quick}
@@ -47,7 +47,7 @@ def audit_command(context: click.Context, db: str, *, quick: bool, as_json: bool
 
 
 @contextmanager
-def _progress() -> Iterator[Callable[[str], None]]:
+def progress() -> Iterator[Callable[[str], None]]:
     """Shows on a terminal what is being checked, on a line that is erased at the end."""
     if not sys.stderr.isatty():
         yield lambda _: None

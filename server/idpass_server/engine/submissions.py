@@ -1,12 +1,13 @@
-"""What waits for the writer thread: the commands of calls, and checks."""
+"""What waits for the writer thread: the commands of calls, checks, and other work."""
 
 import asyncio
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 from idpass_server.rules.commands import Command, Outcome
 from idpass_server.rules.refusals import StoreUnavailable
+from idpass_server.store import Store
 
 
 class Submission(NamedTuple):
@@ -34,6 +35,22 @@ class Submission(NamedTuple):
         return self.answer.cancelled() or time.monotonic() >= self.deadline_s
 
 
+class Taken(NamedTuple):
+    """A batch that was given to the store, for whoever traces calls. Times: on time.monotonic().
+
+    Attributes:
+        submissions: in it.
+        taken_s: when the writer began with it.
+        ended_s: when the store was done with it.
+        stored: false if the store failed, and nothing was changed or the outcome is unknown.
+    """
+
+    submissions: Sequence[Submission]
+    taken_s: float
+    ended_s: float
+    stored: bool
+
+
 class Check(NamedTuple):
     """Asks whether a change could be stored now.
 
@@ -42,6 +59,18 @@ class Check(NamedTuple):
     """
 
     answer: "asyncio.Future[StoreUnavailable | None]"
+
+
+class Work(NamedTuple):
+    """Something short that is to be done with the store between two batches.
+
+    Attributes:
+        work: does it.
+        answer: gets what it returns or raises.
+    """
+
+    work: Callable[[Store], Any]
+    answer: "asyncio.Future[Any]"
 
 
 def count(submissions: Iterable[Submission]) -> int:

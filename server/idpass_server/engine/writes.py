@@ -15,14 +15,14 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Final
+from typing import Any, Final, TypeVar
 
 import structlog
 
 from idpass_server.engine.busy import PAUSE_S, BusyAccounts
 from idpass_server.engine.clock import Clock
 from idpass_server.engine.observing import NOBODY, EngineObserver
-from idpass_server.engine.submissions import Check, Submission, by_submission, count
+from idpass_server.engine.submissions import Check, Submission, Taken, Work, by_submission, count
 from idpass_server.rules.commands import Command, Outcome
 from idpass_server.rules.refusals import InternalFault, Overloaded, Refusal, StoreUnavailable
 from idpass_server.store import Store, StoreBroken, cause_of
@@ -32,6 +32,9 @@ MAX_BATCH_COMMANDS: Final = 1_000
 RECENT_S: Final = 1.0
 """Largest age of a commit that still proves that changes can be stored, seconds."""
 
+T = TypeVar("T")
+Waiting = list[Submission] | Check | Work | None
+"""What the writer thread takes from its queue; None asks it to end."""
 log = structlog.get_logger()
 
 
@@ -48,6 +51,8 @@ class Engine:
             events.
         on_broken: called on the event loop, once, when the store can no longer be trusted.
         observer: is told of batches and failures.
+        on_batch: called on the event loop with each batch before its calls get their outcomes; None
+            for nobody.
     """
 
     def __init__(
@@ -59,6 +64,7 @@ class Engine:
         on_commit: Callable[[Mapping[str, int]], None],
         on_broken: Callable[[StoreBroken], None],
         observer: EngineObserver = NOBODY,
+        on_batch: Callable[[Taken], None] | None = None,
     ) -> None:
         self._store = store
         self._clock = clock
@@ -66,6 +72,7 @@ class Engine:
         self._on_commit = on_commit
         self._on_broken = on_broken
         self._observer = observer
+        self._on_batch = on_batch
         self._pending = 0
         self._broken: StoreBroken | None = None
         self._loop = asyncio.get_running_loop()
@@ -73,7 +80,7 @@ class Engine:
         self._gathered: list[Submission] = []
         self._checking: asyncio.Future[StoreUnavailable | None] | None = None
         self._stored_s = -math.inf  # on time.monotonic()
-        self._queue: queue.SimpleQueue[list[Submission] | Check | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[Waiting] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="writer", daemon=True)
         self._thread.start()
 
@@ -129,6 +136,24 @@ class Engine:
         if refusal is not None:
             raise refusal
 
+    async def run(self, work: Callable[[Store], T]) -> T:
+        """Does something short with the store on the writer thread, between two batches.
+
+        It is finished even if nobody waits for it any more.
+
+        Args:
+            work: uses the store, in a transaction of its own if it changes something.
+
+        Raises:
+            StoreUnavailable: the store cannot be used now.
+            Exception: what `work` raises.
+        """
+        if self._broken is not None:
+            raise StoreUnavailable("the store has failed; nothing was changed")
+        answer: asyncio.Future[T] = self._loop.create_future()
+        self._queue.put(Work(work, answer))
+        return await answer
+
     async def stop(self) -> None:
         """Finishes everything that was submitted, then ends the writer thread."""
         self._hand_over()
@@ -151,12 +176,14 @@ class Engine:
 
     def _write(self) -> None:
         while True:
-            following: list[Submission] | Check | None = self._queue.get()
+            following: Waiting = self._queue.get()
             submissions: list[Submission] = []
             commands = 0
             while following is not None:
                 if isinstance(following, Check):
                     self._answer(following)
+                elif isinstance(following, Work):
+                    self._do(following)
                 else:
                     submissions += following
                     commands += count(following)
@@ -201,6 +228,23 @@ class Engine:
         if not check.answer.done():
             check.answer.set_result(refusal)
 
+    def _do(self, work: Work) -> None:
+        settle: Callable[[Any], None] = work.answer.set_result
+        outcome: Any
+        try:
+            if self._broken is not None:
+                raise StoreUnavailable("the store has failed; nothing was changed")
+            outcome = work.work(self._store)
+        except StoreBroken as error:
+            settle, outcome = work.answer.set_exception, self._break(error)
+        except Exception as error:  # noqa: BLE001 raised where it is awaited
+            settle, outcome = work.answer.set_exception, error
+        self._loop.call_soon_threadsafe(self._done, work, settle, outcome)
+
+    def _done(self, work: Work, settle: Callable[[Any], None], outcome: object) -> None:
+        if not work.answer.done():
+            settle(outcome)
+
     def _take(self, submissions: list[Submission]) -> None:
         taken: list[Submission] = []
         abandoned: list[Submission] = []
@@ -212,15 +256,17 @@ class Engine:
             self._commit(taken)
 
     def _commit(self, submissions: list[Submission]) -> None:
+        taken_s, stored = time.monotonic(), False
         commands = [command for submission in submissions for command in submission.commands]
         sequences: Mapping[str, int] = {}
         outcomes: list[Outcome]
-        waited_s = time.monotonic() - submissions[0].submitted_s
+        waited_s = taken_s - submissions[0].submitted_s
         try:
             if self._broken is not None:
                 raise StoreUnavailable("the store has failed; nothing was changed")
             now = self._clock.now()
             outcomes, sequences, busy, events = self._store.commit(commands, now.us, now.due_us)
+            stored = True
             self._observer.batch(waited_s, len(commands), events)
             if sequences:
                 self._stored_s = time.monotonic()
@@ -244,7 +290,8 @@ class Engine:
             self._observer.failed("fault")
             log.exception("commit_failed")
             outcomes = [InternalFault()] * len(commands)
-        self._loop.call_soon_threadsafe(self._deliver, submissions, outcomes, sequences)
+        taken = Taken(submissions, taken_s, time.monotonic(), stored)
+        self._loop.call_soon_threadsafe(self._deliver, taken, outcomes, sequences)
 
     def _put_back(
         self, submissions: list[Submission], outcomes: list[Outcome], busy: Collection[str]
@@ -283,11 +330,11 @@ class Engine:
             )
         return StoreUnavailable("the store has failed; nothing was changed")
 
-    def _deliver(
-        self, submissions: list[Submission], outcomes: list[Outcome], sequences: Mapping[str, int]
-    ) -> None:
+    def _deliver(self, taken: Taken, outcomes: list[Outcome], sequences: Mapping[str, int]) -> None:
         self._pending -= len(outcomes)
-        for submission, own in by_submission(submissions, outcomes):
+        if self._on_batch is not None:
+            self._on_batch(taken)
+        for submission, own in by_submission(taken.submissions, outcomes):
             if not submission.answer.done():
                 submission.answer.set_result(own)
         if sequences:

@@ -120,6 +120,7 @@ class Webhook(NamedTuple):
 
     @property
     def paused(self) -> bool:
+        """Whether it is left alone."""
         return self.state == State.PAUSED
 
     def wants(self, event: Event) -> bool:
@@ -168,7 +169,7 @@ class Delivery(NamedTuple):
         state: a DeliveryState.
         next_time_us: when it is tried next; None where it is not, or waits for an earlier event of
             its pass.
-        attempts: all that are kept, in order.
+        attempts: in order; those before a redelivery are not kept.
     """
 
     webhook_id: str
@@ -247,7 +248,39 @@ def says_down(attempt: Attempt) -> bool:
 
 def event_type(event: Event) -> str:
     """The type of an event, as its payload says it."""
-    return "id_pass.registered" if event.from_status is None else f"id_pass.{event.to_status}"
+    if event.from_status is None:
+        return "id_pass.registered"
+    return "id_pass.erased" if event.erased else f"id_pass.{event.to_status}"
+
+
+def rotated(webhook: Webhook, now_us: int, *, immediate: bool) -> Webhook:
+    """An endpoint with its next secret; the former one signs as well for ROTATION_US.
+
+    Args:
+        webhook: the endpoint. While a former secret still signs, it stays as it is, so that a
+            rotation whose answer was lost can be repeated.
+        now_us: the time.
+        immediate: give it another secret in any case, and let no former one sign.
+    """
+    if immediate:
+        return webhook._replace(generation=webhook.generation + 1, previous_until_us=0)
+    if now_us < webhook.previous_until_us:
+        return webhook
+    return webhook._replace(
+        generation=webhook.generation + 1, previous_until_us=now_us + ROTATION_US
+    )
+
+
+def paused(webhook: Webhook, reason: PausedReason) -> Webhook:
+    """An endpoint that is left alone from now on."""
+    return webhook._replace(state=State.PAUSED, paused_reason=reason)
+
+
+def resumed(webhook: Webhook) -> Webhook:
+    """An endpoint that gets events again, with its record of failures wiped."""
+    return webhook._replace(
+        state=State.ACTIVE, paused_reason=PausedReason.NOT_PAUSED, failing_since_us=None
+    )
 
 
 def message_id(history: str, account: str, sequence: int, webhook_id: str) -> str:

@@ -18,11 +18,17 @@ from idpass_server.rules.records import Account, Event, Money, Pass
 from idpass_server.store.admin_log import State
 from idpass_server.store.observing import Disk
 from idpass_server.store.retention import Found, Wanted
+from idpass_server.store.webhooks import WebhookTables
 
 LIST_SCAN_ROWS: Final = 20_000
 """Number of passes that one page of a list may look at: a rare status must not cost a long scan."""
 PROGRAM: Final = "idpass-server"
 """Who made a change that no operator asked for, such as the sandbox's."""
+
+LEASE_US: Final = 3_000_000
+"""How long a process keeps a lease after claiming it, microseconds."""
+DELIVERY_LEASE: Final = "webhooks"
+"""Name of the lease of the process that delivers webhooks."""
 
 Tell = Callable[[Mapping[str, int]], None]
 """Receives the newest sequence of each account that has new events."""
@@ -51,6 +57,18 @@ class Committed(NamedTuple):
         """Reports on a batch that has run."""
         last_sequences = {each.name: each.last_sequence for each in batch.changed_accounts()}
         return cls(outcomes, last_sequences, busy, batch.events)
+
+
+class Software(NamedTuple):
+    """What a database is.
+
+    Attributes:
+        database: such as "SQLite 3.53.4".
+        schema: name of the newest migration that this program knows, and that the database has.
+    """
+
+    database: str
+    schema: str
 
 
 class ListQuery(NamedTuple):
@@ -116,6 +134,10 @@ class Store(Protocol):
     """A database, open to be served."""
 
     @property
+    def software(self) -> Software:
+        """What the database is."""
+
+    @property
     def failed_checkpoints(self) -> int:
         """Number of checkpoints that failed; 0 where the database takes care of them itself."""
 
@@ -154,6 +176,9 @@ class Store(Protocol):
 
     def get_pass(self, account: str, pass_id: str) -> Pass | None:
         """A pass of the account; None if it has none with this id."""
+
+    def get_passes(self, account: str, pass_ids: Collection[str]) -> list[Pass]:
+        """Those passes of the account that there are, in any order."""
 
     def get_account(self, name: str) -> Account | None:
         """An account; None if there is none of that name."""
@@ -206,6 +231,24 @@ class Store(Protocol):
         Args:
             now_us: the time, microseconds since the epoch.
         """
+
+    @property
+    def webhooks(self) -> WebhookTables:
+        """Endpoints of webhooks, and what has become of their events."""
+
+    def claim_lease(self, name: str, now_us: int) -> int | None:
+        """Claims a lease, or keeps it, for the next LEASE_US; None while another process has it.
+
+        Args:
+            name: of the lease, one of those in the table `leases`.
+            now_us: the time, microseconds since the epoch.
+
+        Returns:
+            its term, another one whenever it may have been another process's meanwhile.
+        """
+
+    def release_lease(self, name: str) -> None:
+        """Lets another process have the lease at once; a no-op if this process does not have it."""
 
     def listen(self, watched: Callable[[], Collection[str]], tell: Tell) -> None:
         """Starts to report events that other processes commit.

@@ -21,7 +21,12 @@ _SET: Final = ("slot_limit", "currency", "fee_micros", "registrations_per_day", 
 _UPDATE: Final = (
     f"UPDATE accounts SET {', '.join(f'{name} = :{name}' for name in _SET)} WHERE name = :name"
 )
-_DELETE: Final = "DELETE FROM accounts WHERE name = :name"
+_DELETE: Final = (
+    "DELETE FROM webhook_attempts WHERE account = :name",
+    "DELETE FROM webhook_deliveries WHERE account = :name",
+    "DELETE FROM webhooks WHERE account = :name",
+    "DELETE FROM accounts WHERE name = :name",
+)
 _BEGIN: Final = "INSERT INTO history_gaps VALUES (:name, 0, :base)"
 _FORGET: Final = "DELETE FROM history_gaps WHERE account = :name"
 _USED: Final = f"""
@@ -108,7 +113,8 @@ def delete(connection: Any, name: str, who: str) -> bool:
     if before is None or _was_used(connection, name):
         return False
     either.run(connection, _FORGET, name=name)
-    either.run(connection, _DELETE, name=name)
+    for statement in _DELETE:
+        either.run(connection, statement, name=name)
     admin_log.record(connection, who, "account delete", name, before=_shown(before), after=None)
     return True
 

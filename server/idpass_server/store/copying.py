@@ -12,7 +12,8 @@ from typing import Any, Final, NamedTuple
 
 from idpass_server.rules.positions import Gap
 from idpass_server.rules.records import Account, Event, Pass
-from idpass_server.store import CannotOpen
+from idpass_server.rules.webhooks import Webhook
+from idpass_server.store import CannotOpen, webhook_sql
 from idpass_server.store.admin_log import Entry
 from idpass_server.store.postgres.link import Connection
 from idpass_server.store.postgres.store import connected
@@ -44,6 +45,9 @@ TABLES: Final = (
     _Table("history_gaps", ("account", *Gap._fields), "account, after_sequence"),
     _Table("purged_totals", TOTALS, "account"),
     _Table("admin_log", Entry._fields, "id"),
+    _Table("webhooks", Webhook._fields, "account, id"),
+    _Table("webhook_deliveries", webhook_sql.DELIVERY, ", ".join(webhook_sql.DELIVERY[:3])),
+    _Table("webhook_attempts", webhook_sql.ATTEMPT, ", ".join(webhook_sql.ATTEMPT[:4])),
 )
 
 

@@ -142,6 +142,65 @@ MIGRATIONS: Final[Mapping[str, str]] = {
         CREATE INDEX passes_applicant_reference ON passes (account, applicant_reference, id)
             WHERE applicant_reference <> '';
         """,
+    # `sweep_lease` has one row for good: the program before this one changes all that it has.
+    "webhooks": """
+        CREATE TABLE webhooks (
+            account           text COLLATE "C" NOT NULL,
+            id                text COLLATE "C" NOT NULL,
+            url               text   NOT NULL,
+            wanted            text   NOT NULL,
+            state             text   NOT NULL,
+            paused_reason     text   NOT NULL,
+            generation        bigint NOT NULL,
+            previous_until_us bigint NOT NULL,
+            cursor            bigint NOT NULL,
+            version           bigint NOT NULL,
+            caller            text   NOT NULL,
+            create_time_us    bigint NOT NULL,
+            update_time_us    bigint NOT NULL,
+            request_id        text COLLATE "C",
+            request_digest    text,
+            last_success_us   bigint,
+            failing_since_us  bigint,
+            PRIMARY KEY (account, id)
+        ) WITH (fillfactor = 50);
+        CREATE UNIQUE INDEX webhooks_request_id ON webhooks (account, request_id)
+            WHERE request_id IS NOT NULL;
+
+        CREATE TABLE webhook_deliveries (
+            account      text COLLATE "C" NOT NULL,
+            webhook_id   text COLLATE "C" NOT NULL,
+            sequence     bigint NOT NULL,
+            id_pass_id   text   NOT NULL,
+            event_type   text   NOT NULL,
+            state        text   NOT NULL,
+            attempts     bigint NOT NULL,
+            next_time_us bigint NOT NULL,
+            event_time_us bigint NOT NULL,
+            PRIMARY KEY (account, webhook_id, sequence)
+        );
+
+        CREATE TABLE webhook_attempts (
+            account     text COLLATE "C" NOT NULL,
+            webhook_id  text COLLATE "C" NOT NULL,
+            sequence    bigint NOT NULL,
+            number      bigint NOT NULL,
+            time_us     bigint NOT NULL,
+            duration_ms bigint NOT NULL,
+            status_code bigint,
+            error       text   NOT NULL,
+            answer      text   NOT NULL,
+            PRIMARY KEY (account, webhook_id, sequence, number)
+        );
+
+        CREATE TABLE leases (
+            name     text PRIMARY KEY,
+            holder   uuid   NOT NULL,
+            term     bigint NOT NULL,
+            until_us bigint NOT NULL
+        );
+        INSERT INTO leases VALUES ('webhooks', '00000000-0000-0000-0000-000000000000', 0, 0);
+        """,
     # A program that does not know them goes on: only operators purge.
     "purged_totals": """
         CREATE TABLE purged_totals (

@@ -120,6 +120,9 @@ FULLEST_ACCOUNTS: Final = f"""
     SELECT {columns(Account)} FROM accounts
     ORDER BY slots_in_use::float / greatest(slot_limit, 1) DESC, slots_in_use DESC LIMIT %s"""
 SELECT_PASS: Final = f"SELECT {columns(Pass)} FROM passes WHERE account = %s AND id = %s"
+SELECT_PASSES: Final = (
+    f"SELECT {columns(Pass)} FROM passes WHERE account = %s AND id = ANY(%s::uuid[])"
+)
 SELECT_EVENTS: Final = (
     f"SELECT {columns(Event)} FROM events WHERE account = %s AND sequence > %s "
     "ORDER BY sequence LIMIT %s"
@@ -174,6 +177,24 @@ OVERDUE: Final = _DUE.format(which="AND passes.end_time_us IS NULL")
 LEASE: Final = """
     UPDATE sweep_lease SET holder = %(holder)s, until_us = %(until_us)s
     WHERE holder = %(holder)s OR until_us < %(now_us)s OR until_us > %(too_far_us)s"""
+
+# The term changes whenever another process may have had the lease meanwhile.
+CLAIM_LEASE: Final = """
+    UPDATE leases SET holder = %(holder)s, until_us = %(until_us)s,
+        term = CASE WHEN holder = %(holder)s AND until_us >= %(now_us)s
+            THEN term ELSE term + 1 END
+    WHERE name = %(name)s
+        AND (holder = %(holder)s OR until_us < %(now_us)s OR until_us > %(too_far_us)s)
+    RETURNING term"""
+RELEASE_LEASE: Final = (
+    "UPDATE leases SET until_us = 0 WHERE name = %(name)s AND holder = %(holder)s"
+)
+# Whoever claims the lease waits until the transaction has ended.
+LEASE_FENCE: Final = (
+    "SELECT 1 FROM leases WHERE name = :name AND holder = CAST(:holder AS uuid) AND term = :term "
+    "FOR SHARE"
+)
+LEASE_ALONE: Final = "SELECT 1 FROM leases WHERE name = :name FOR UPDATE"
 
 
 def for_query(statement: str, query: ListQuery) -> str:

@@ -19,12 +19,15 @@ from idpass_server.rules.commands import Command
 from idpass_server.rules.positions import Gap
 from idpass_server.rules.records import Account, Event, Money, Pass
 from idpass_server.store import (
+    DELIVERY_LEASE,
+    LEASE_US,
     LIST_SCAN_ROWS,
     PROGRAM,
     CannotOpen,
     Committed,
     ListQuery,
     Page,
+    Software,
     Tell,
     accounts,
     admin_log,
@@ -46,6 +49,7 @@ from idpass_server.store.postgres.session import OPERATING
 from idpass_server.store.postgres.writer import LOCK_WAIT_S, Writer
 from idpass_server.store.retention import Found, Wanted
 from idpass_server.store.schema import Plan, plan
+from idpass_server.store.webhooks import Dialect, Execute, WebhookTables
 from idpass_server.urls import shown_url
 
 SWEEP_LEASE_US: Final = 5_000_000
@@ -58,8 +62,8 @@ CLOCKS_APART_US: Final = 60_000_000
 """Largest clock difference between hosts, microseconds; a lease further ahead is ignored, as its
 holder's clock is wrong."""
 
-T = TypeVar("T")
 Parameters = Sequence[object] | Mapping[str, object]
+T = TypeVar("T")
 
 
 class PostgresStore:
@@ -88,13 +92,27 @@ class PostgresStore:
         self._lookout: Lookout | None = None
         self._holder = new_uuid()
         self._lease_until_us = 0
+        self._fence = {"name": DELIVERY_LEASE, "holder": self._holder}
+        self.webhooks = WebhookTables(
+            Dialect(
+                self._read_rows,
+                self._transaction,
+                rows="json_array_elements(CAST(:rows AS json)) AS each (value)",
+                claim=sql.LEASE_ALONE,
+                fence=sql.LEASE_FENCE,
+            )
+        )
         try:
-            postgres_schema.check(self._link.connection(), shown_url(url))
+            connection = self._link.connection()
+            postgres_schema.check(connection, shown_url(url))
+            version = connection.info.parameter_status("server_version")
         except BaseException as error:
             self._link.close()
             if isinstance(error, psycopg.Error):
                 raise CannotOpen(cannot_connect(url, error)) from error
             raise
+        newest = postgres_schema.schema().migrations[-1]
+        self.software = Software(f"PostgreSQL {version}", newest)
 
     def close(self) -> None:
         for thread in (self._announcer, self._listener, self._lookout):
@@ -162,6 +180,10 @@ class PostgresStore:
         row = self._one(sql.SELECT_PASS, (account, pass_id))
         return Pass._make(row) if row else None
 
+    def get_passes(self, account: str, pass_ids: Collection[str]) -> list[Pass]:
+        rows = self._all(sql.SELECT_PASSES, (account, list(pass_ids)))
+        return list(map(Pass._make, rows))
+
     def get_account(self, name: str) -> Account | None:
         row = self._one(sql.SELECT_ACCOUNT, (name,))
         return Account._make(row) if row else None
@@ -225,10 +247,41 @@ class PostgresStore:
         self._lease_until_us = until_us if claimed else 0
         return claimed
 
+    def claim_lease(self, name: str, now_us: int) -> int | None:
+        values = {
+            "name": name,
+            "holder": self._holder,
+            "now_us": now_us,
+            "until_us": now_us + LEASE_US,
+            "too_far_us": now_us + LEASE_US + CLOCKS_APART_US,
+        }
+        row = self._one(sql.CLAIM_LEASE, values)
+        return row[0] if row else None
+
+    def release_lease(self, name: str) -> None:
+        values = {"name": name, "holder": self._holder}
+        self._reader.run(lambda it: it.execute(sql.RELEASE_LEASE, values))
+
     def listen(self, watched: Callable[[], Collection[str]], tell: Tell) -> None:
         self._announcer = Announcer(self._database.link())
         self._lookout = Lookout(self._database)
         self._listener = Listener(self._database.link(), watched, tell)
+
+    def _read_rows(self, statement: str, parameters: Mapping[str, object]) -> list[Any]:
+        return self._reader.run(lambda it: either.run(it, statement, **parameters).fetchall())
+
+    def _transaction(self, work: Callable[[Execute], T]) -> T:
+        """Runs a function in a transaction, on this thread's own connection."""
+
+        def run(connection: Connection) -> T:
+            def execute(statement: str, parameters: Mapping[str, object]) -> list[Any]:
+                cursor = either.run(connection, statement, **{**self._fence, **parameters})
+                return cursor.fetchall() if cursor.description else []
+
+            with either.transaction(connection):
+                return work(execute)
+
+        return self._reader.run(run)
 
     def _one(self, statement: str, parameters: Parameters) -> Any:
         return self._reader.run(lambda it: it.execute(statement, parameters).fetchone())

@@ -214,6 +214,73 @@ def passes_applicant_reference(db: Database) -> None:
 
 
 @migrations()
+def webhooks(db: Database) -> None:
+    db.execute(
+        """
+        CREATE TABLE webhooks (
+            account           TEXT    NOT NULL,
+            id                TEXT    NOT NULL,
+            url               TEXT    NOT NULL,
+            wanted            TEXT    NOT NULL,
+            state             TEXT    NOT NULL,
+            paused_reason     TEXT    NOT NULL,
+            generation        INTEGER NOT NULL,
+            previous_until_us INTEGER NOT NULL,
+            cursor            INTEGER NOT NULL,
+            version           INTEGER NOT NULL,
+            caller            TEXT    NOT NULL,
+            create_time_us    INTEGER NOT NULL,
+            update_time_us    INTEGER NOT NULL,
+            request_id        TEXT,
+            request_digest    TEXT,
+            last_success_us   INTEGER,
+            failing_since_us  INTEGER,
+            PRIMARY KEY (account, id)
+        ) STRICT, WITHOUT ROWID
+        """
+    )
+    db.execute(
+        """
+        CREATE UNIQUE INDEX webhooks_request_id ON webhooks (account, request_id)
+        WHERE request_id IS NOT NULL
+        """
+    )
+    # What is not delivered yet, and lately was: at most some thousand rows of an endpoint.
+    db.execute(
+        """
+        CREATE TABLE webhook_deliveries (
+            account      TEXT    NOT NULL,
+            webhook_id   TEXT    NOT NULL,
+            sequence     INTEGER NOT NULL,
+            id_pass_id   TEXT    NOT NULL,
+            event_type   TEXT    NOT NULL,
+            state        TEXT    NOT NULL,
+            attempts     INTEGER NOT NULL,
+            next_time_us INTEGER NOT NULL,
+            event_time_us INTEGER NOT NULL,
+            PRIMARY KEY (account, webhook_id, sequence)
+        ) STRICT, WITHOUT ROWID
+        """
+    )
+    db.execute(
+        """
+        CREATE TABLE webhook_attempts (
+            account     TEXT    NOT NULL,
+            webhook_id  TEXT    NOT NULL,
+            sequence    INTEGER NOT NULL,
+            number      INTEGER NOT NULL,
+            time_us     INTEGER NOT NULL,
+            duration_ms INTEGER NOT NULL,
+            status_code INTEGER,
+            error       TEXT    NOT NULL,
+            answer      TEXT    NOT NULL,
+            PRIMARY KEY (account, webhook_id, sequence, number)
+        ) STRICT, WITHOUT ROWID
+        """
+    )
+
+
+@migrations()
 def purged_totals(db: Database) -> None:
     # A program that does not know them goes on: only operators purge.
     db.execute(

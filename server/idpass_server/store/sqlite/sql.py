@@ -91,6 +91,9 @@ FULLEST_ACCOUNTS: Final = f"""
     SELECT {columns(Account)} FROM accounts
     ORDER BY slots_in_use * 1.0 / max(slot_limit, 1) DESC, slots_in_use DESC LIMIT ?"""
 SELECT_PASS: Final = f"SELECT {columns(Pass)} FROM passes WHERE account = ? AND id = ?"
+SELECT_PASSES: Final = f"""
+    SELECT {columns(Pass)} FROM passes
+    WHERE account = ? AND id IN (SELECT value FROM json_each(?))"""
 SELECT_EVENT: Final = f"SELECT {columns(Event)} FROM events WHERE account = ? AND sequence = ?"
 SELECT_EVENTS: Final = f"""
     SELECT {columns(Event)} FROM events WHERE account = ? AND sequence > ?

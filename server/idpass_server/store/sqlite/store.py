@@ -14,7 +14,7 @@ import json
 import os
 import threading
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
@@ -31,6 +31,7 @@ from idpass_server.store import (
     Committed,
     ListQuery,
     Page,
+    Software,
     StoreBroken,
     Tell,
     accounts,
@@ -43,19 +44,21 @@ from idpass_server.store import (
 )
 from idpass_server.store.admin_log import State
 from idpass_server.store.history import NewHistory
-from idpass_server.store.observing import NOBODY, Disk, Steps, StoreObserver
+from idpass_server.store.observing import NOBODY, Disk, StoreObserver
 from idpass_server.store.retention import Found, Wanted
 from idpass_server.store.sqlite import sql
 from idpass_server.store.sqlite.checkpoints import Checkpoints
 from idpass_server.store.sqlite.file import BUSY_TIMEOUT_S, connect, own_errors, sqlite3
 from idpass_server.store.sqlite.news import Listener
 from idpass_server.store.sqlite.opening import opened
+from idpass_server.store.sqlite.schema import SCHEMA
 from idpass_server.store.sqlite.wal import mark
-
-T = TypeVar("T")
+from idpass_server.store.webhooks import Dialect, Execute, WebhookTables
 
 CHECK_TIMEOUT_S: Final = 0.2
 """Timeout of a check for another process's lock, seconds."""
+
+T = TypeVar("T")
 
 
 class SqliteStore:
@@ -71,10 +74,13 @@ class SqliteStore:
 
     Attributes:
         migrated: names of the migrations that opening the file applied.
+        webhooks: endpoints of webhooks, and what has become of their events.
 
     Raises:
         CannotOpen: another process serves the file, or it is not fit for use.
     """
+
+    software = Software(f"SQLite {sqlite3.sqlite_version}", SCHEMA.migrations[-1])
 
     def __init__(
         self,
@@ -94,6 +100,9 @@ class SqliteStore:
         self._local = threading.local()
         self._readers: list[Any] = []
         self._readers_lock = threading.Lock()
+        self.webhooks = WebhookTables(
+            Dialect(self._read_rows, self._transaction, rows="json_each(:rows)")
+        )
         self._listener: Listener | None = None
 
     def close(self) -> None:
@@ -179,9 +188,29 @@ class SqliteStore:
         self._checkpoints.committed(commit_s)
         if batch.events:
             self._observer.committed(
-                Steps(loaded_s - begun_s, decided_s - loaded_s, saved_s - decided_s, commit_s)
+                loaded_s - begun_s, decided_s - loaded_s, saved_s - decided_s, commit_s
             )
         return Committed.of(batch, outcomes)
+
+    def _transaction(self, work: Callable[[Execute], T]) -> T:
+        """Runs a function in a transaction; for the thread that commits."""
+
+        def execute(statement: str, parameters: Mapping[str, object]) -> list[Any]:
+            found: list[Any] = self._writer.execute(statement, parameters).fetchall()
+            return found
+
+        with self._errors():
+            self._checkpoints.check()
+            self._writer.execute("BEGIN IMMEDIATE")
+            try:
+                done = work(execute)
+                self._same_file()
+            except BaseException:
+                self._rollback()
+                raise
+        self._commit()
+        self._same_file(outcome_unknown=True)
+        return done
 
     def _commit(self) -> None:
         try:
@@ -230,6 +259,12 @@ class SqliteStore:
 
     def claim_sweep(self, now_us: int) -> bool:  # noqa: ARG002
         return True
+
+    def claim_lease(self, name: str, now_us: int) -> int | None:  # noqa: ARG002
+        return 1
+
+    def release_lease(self, name: str) -> None:
+        pass
 
     def listen(self, watched: Callable[[], Collection[str]], tell: Tell) -> None:
         self._listener = Listener(self._path, watched, tell)
@@ -289,6 +324,11 @@ class SqliteStore:
             row = self._reader.execute(sql.SELECT_PASS, (account, pass_id)).fetchone()
         return Pass._make(row) if row else None
 
+    def get_passes(self, account: str, pass_ids: Collection[str]) -> list[Pass]:
+        with self._errors():
+            keys = (account, json.dumps(list(pass_ids)))
+            return list(map(Pass._make, self._reader.execute(sql.SELECT_PASSES, keys)))
+
     def get_account(self, name: str) -> Account | None:
         with self._errors():
             row = self._reader.execute(sql.SELECT_ACCOUNT, (name,)).fetchone()
@@ -339,6 +379,11 @@ class SqliteStore:
     def due(self, due_us: int, limit: int, account: str | None = None) -> list[Pass]:
         with self._errors():
             return _due(self._reader, due_us, limit, account)
+
+    def _read_rows(self, statement: str, parameters: Mapping[str, object]) -> list[Any]:
+        with self._errors():
+            found: list[Any] = self._reader.execute(statement, parameters).fetchall()
+        return found
 
     def find_passes(self, wanted: Wanted, after_id: str | None, limit: int) -> Found:
         with self._errors():
