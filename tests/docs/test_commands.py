@@ -29,6 +29,8 @@ TLS: Final = "security/test_dev_certs.py::test_the_security_page_shows_how_tls_i
 LITESTREAM: Final = "prove/test_litestream.py"
 SUPPORT: Final = "docs/test_support.py::test_what_is_shown_is_printed"
 
+RETENTION: Final = f"{HERE}test_an_accounts_data_are_erased_purged_and_exported"
+
 HOW: Final = {
     "README.md": {
         "$ make demo": f"{README}test_the_demo_prints_what_is_shown",
@@ -51,10 +53,10 @@ HOW: Final = {
         "idpass-server restore": f"{HERE}test_operating_from_the_start_to_a_restored_backup",
         "litestream restore": f"not run: {LITESTREAM} does the same elsewhere",
         "idpass-server new-history": "not run: operations/test_backup.py runs it on both stores",
-        "idpass-server erase": f"{HERE}test_an_accounts_data_are_erased_purged_and_exported",
-        "idpass-server purge": f"{HERE}test_an_accounts_data_are_erased_purged_and_exported",
-        "idpass-server export": f"{HERE}test_an_accounts_data_are_erased_purged_and_exported",
-        "idpass-server compact": f"{HERE}test_an_accounts_data_are_erased_purged_and_exported",
+        "idpass-server erase": RETENTION,
+        "idpass-server purge": RETENTION,
+        "idpass-server export": RETENTION,
+        "idpass-server compact": RETENTION,
     },
     "security.md": {
         "idpass-server token": f"{HERE}test_a_tokens_digest_is_what_sha256sum_says",

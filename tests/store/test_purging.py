@@ -98,13 +98,17 @@ def test_a_pass_may_name_a_purged_one(service: Service) -> None:
     new = service.register(supersedes=prior, request_id="s").id_pass.id
     assert purge(service) == 1
     assert service.get(new).supersedes == prior
+    assert problems(service.url) == []
     # Its prior is gone, so the retry of its registration is refused and registers nothing.
     error = refused(lambda: service.register(supersedes=prior, request_id="s"))
     assert error.reason == "PASS_NOT_FOUND"
-    service.cancel(new)
-    other = service.register().id_pass.id
-    assert purge(service) == 1
-    assert [each.id for each in service.list_all()] == [other]
+    newer = service.register(supersedes=new).id_pass.id
+    service.cancel(newer)
+    service.register()
+    with closing(open_store(service.url, exclusive=False)) as store:
+        assert store.purge("demo", [newer], service.time.now_us + 1) == 1
+    assert service.get(new).superseded_by == newer
+    assert problems(service.url) == []
 
 
 def test_the_pass_of_the_newest_event_stays_until_there_is_a_newer_one(service: Service) -> None:

@@ -73,19 +73,20 @@ def for_update(connection: Any) -> str:
     return " FOR UPDATE" if _is_postgres(connection) else ""
 
 
-def uuids(connection: Any, parameter: str) -> str:
-    """A query for the UUIDs in a parameter, which is a JSON array of them.
+def keys(connection: Any, parameter: str) -> str:
+    """A table `key` of accounts and ids, from a parameter that is a JSON array of such objects.
+
+    PostgreSQL knows nothing of what is in it, and so looks each key up in an index. A constant
+    account would have it read all that the account has, where there are no statistics.
 
     Args:
         connection: of sqlite3 or psycopg.
         parameter: its name.
     """
     if _is_postgres(connection):
-        return (
-            "SELECT CAST(value AS uuid) "  # noqa: S608 the name is a constant
-            f"FROM json_array_elements_text(CAST(:{parameter} AS json))"
-        )
-    return f"SELECT value FROM json_each(:{parameter})"  # noqa: S608 likewise
+        return f"json_to_recordset(CAST(:{parameter} AS json)) AS key (account text, id uuid)"
+    fields = "value ->> 'account' AS account, value ->> 'id' AS id"
+    return f"(SELECT {fields} FROM json_each(:{parameter})) AS key"  # noqa: S608 constants
 
 
 def _is_postgres(connection: Any) -> bool:

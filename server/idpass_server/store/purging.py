@@ -18,30 +18,29 @@ from idpass_server.store import either
 TOTALS: Final = ("account", "passes", "events", "charged_micros", "refunded_micros")
 """Columns of the table that sums up what was removed."""
 _LOCK: Final = "SELECT name FROM accounts WHERE name = :account"
-_OLD: Final = """
-    SELECT id FROM passes WHERE account = :account AND id IN ({ids})
-        AND end_time_us < :ended_before_us
+_FOUND: Final = "{keys} CROSS JOIN passes WHERE passes.account = key.account AND passes.id = key.id"
+_OLD: Final = f"""
+    SELECT passes.id FROM {_FOUND} AND end_time_us < :ended_before_us
         AND event_sequence < (SELECT max(sequence) FROM events WHERE account = :account)"""
-_CHAIN: Final = """
-    WITH RECURSIVE chain (sequence) AS (
-        SELECT event_sequence FROM passes WHERE account = :account AND id IN ({ids})
+_CHAIN: Final = f"""
+    WITH RECURSIVE chain (account, sequence) AS (
+        SELECT passes.account, passes.event_sequence FROM {_FOUND}
         UNION ALL
-        SELECT events.previous_sequence FROM chain
-        CROSS JOIN events
-        WHERE events.account = :account AND events.sequence = chain.sequence
+        SELECT events.account, events.previous_sequence FROM chain CROSS JOIN events
+        WHERE events.account = chain.account AND events.sequence = chain.sequence
             AND events.previous_sequence IS NOT NULL
     )"""
 _SUMS: Final = f"""{_CHAIN}
     SELECT count(*), coalesce(sum(charge_micros), 0), coalesce(sum(refund_micros), 0),
         max(events.sequence)
     FROM chain CROSS JOIN events
-    WHERE events.account = :account AND events.sequence = chain.sequence"""
+    WHERE events.account = chain.account AND events.sequence = chain.sequence"""
 _DELETE: Final = (
     f"""{_CHAIN}
-    DELETE FROM events WHERE account = :account AND sequence IN (SELECT sequence FROM chain)""",
-    """DELETE FROM timers WHERE account = :account AND (expire_time_us, id_pass_id) IN (
-        SELECT expire_time_us, id FROM passes WHERE account = :account AND id IN ({ids}))""",
-    "DELETE FROM passes WHERE account = :account AND id IN ({ids})",
+    DELETE FROM events WHERE (account, sequence) IN (SELECT account, sequence FROM chain)""",
+    f"""DELETE FROM timers WHERE (account, expire_time_us, id_pass_id) IN (
+        SELECT passes.account, expire_time_us, passes.id FROM {_FOUND})""",
+    "DELETE FROM passes WHERE (account, id) IN (SELECT account, id FROM {keys})",
 )
 _ADD: Final = f"""
     INSERT INTO purged_totals ({", ".join(TOTALS)})
@@ -71,8 +70,9 @@ def purge(connection: Any, account: str, ids: Sequence[str], ended_before_us: in
     values: dict[str, Any] = {"account": account, "ended_before_us": ended_before_us}
 
     def run(statement: str, ids: Sequence[str]) -> Any:
-        listed = statement.format(ids=either.uuids(connection, "ids"))
-        return either.run(connection, listed, ids=json.dumps(list(ids)), **values)
+        keys = json.dumps([{"account": account, "id": each} for each in ids])
+        listed = statement.format(keys=either.keys(connection, "keys"))
+        return either.run(connection, listed, keys=keys, **values)
 
     old = [pass_id for (pass_id,) in run(_OLD, ids)]
     if not old:
