@@ -276,8 +276,12 @@ class Server:
         return self._hooks.webhooks if self._hooks is not None else None
 
     async def _close_webhooks(self) -> None:
-        if self._hooks is not None:
+        if self._hooks is None:
+            return
+        try:
             await self._hooks.delivering.close(0.0 if self._broken else self._settings.drain_s)
+        except Exception:
+            log.exception("webhooks_failed")  # no reason to leave the rest of the way out
 
     def _accounts_of_interest(self) -> list[str]:
         accounts = self._watchers.accounts()
