@@ -36,11 +36,11 @@ from idpass_server.store.webhooks import Progress
 
 MAX_REQUESTS: Final = 256
 """Number of requests under way to all endpoints together."""
-REQUESTS_PER_S_WHILE_BUSY: Final = 100
+REQUESTS_PER_S_WHILE_BUSY: Final = 50
 """Rate limit of requests while calls are in flight, requests per second."""
 IDLE_LOOK_S: Final = 0.01
 """Interval between two looks whether calls are still in flight, seconds."""
-SAVE_S: Final = 0.1
+SAVE_S: Final = 0.25
 """Interval between two saves while there is something to save, seconds."""
 SAVED_AT_ONCE: Final = 100
 """Number of endpoints in one save."""
