@@ -22,7 +22,7 @@ from bench.sections import EMPTY, Bench, Settings
 RESULTS = Path(__file__).with_name("results")
 SECTIONS = (
     *("table", "flat", "http", "startup", "slow-disk", "watchers", "webhooks", "flood"),
-    *("audit", "overload"),
+    *("metrics", "audit", "overload"),
 )
 
 
@@ -72,6 +72,7 @@ async def main(arguments: argparse.Namespace) -> None:
                 "watchers": bench.watchers,
                 "webhooks": bench.webhooks,
                 "flood": bench.flood,
+                "metrics": bench.metrics,
                 "audit": bench.audit,
                 "overload": bench.overload,
             }

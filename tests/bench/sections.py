@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from bench import hooks, machine, overload
+from bench import hooks, machine, observed, overload
 from bench.flooder import QUIET_CALLS_PER_S, QUIET_S, quiet_p99_s
 from bench.load import Grpc, GrpcBatch, Http, Round, serving
 from bench.report import Goal, at_least, at_most
@@ -31,6 +31,8 @@ WATCHERS: Final = 100
 STARTS: Final = 5
 SLOW_DISK_US: Final = 2_000
 SLOW_DISK_IN_FLIGHT: Final = 128
+
+MEASURED: Final = ("--metrics", "127.0.0.1:0")
 
 EMPTY: Final = "empty handler"
 CANCEL: Final = "CancelIdPass"
@@ -249,6 +251,22 @@ class Bench:
                 50,
                 "ms",
             ),
+        ]
+
+    async def metrics(self) -> None:
+        """Calls while what happens is measured, and while it is not."""
+        few = self._few()
+        measured = self._serve("measured", few, lambda db: idpass_server(db, *MEASURED))
+        targets = [
+            Target("without", self._serve("few", few, idpass_server), Grpc()),
+            Target("with", measured, Grpc()),
+        ]
+        results = await self._rounds(targets, AT)
+        times = ratio(results[Key("with", AT)], results[Key("without", AT)])
+        alone_us = observed.per_cancel_s() * 1e6
+        self.goals += [
+            Goal(f"{CANCEL} with --metrics / without, {AT} in flight", "", f"{times:.2f} x", None),
+            at_most("  what they take of one alone in its batch", alone_us, 3, "µs"),
         ]
 
     async def audit(self) -> None:

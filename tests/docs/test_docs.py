@@ -18,7 +18,7 @@ from idpass.v1 import error_reason_pb2
 from idpass_server.api import errors
 from idpass_server.cli import base, health
 from idpass_server.hosting import callers
-from idpass_server.processes import running
+from idpass_server.processes import ending
 from idpass_server.rules import domain
 from idpass_server.rules.records import Status
 from kit import option_table
@@ -216,7 +216,7 @@ def log_events() -> dict[str, set[str]]:
     # Those that are logged under a name which is not written where that is done.
     for event in ("over_rate", "overloaded", "log_lines_dropped", "library"):
         found[event].add("warning")
-    for event in ("metrics", "probe"):
+    for event in ("call", "metrics", "probe"):
         found[event].add("info")
     found["library"].add("error")
     for path in (ROOT / "server/idpass_server").rglob("*.py"):
@@ -255,7 +255,7 @@ def test_every_exit_code_is_listed() -> None:
         health.NOT_SERVING,
         health.UNREACHABLE,
         base.EXIT_OUTPUT,
-        running.EXIT_STORE_BROKEN,
+        ending.EXIT_STORE_BROKEN,
     }
 
 

@@ -122,6 +122,13 @@ def scripted(
     assert not thread.is_alive()
 
 
+def listed(place: str) -> str:
+    """What a gateway's list of passes is. Args: place: HOST:PORT."""
+    answer = httpx.post(f"http://{place}/idpass/list", json={}, timeout=10, trust_env=False)
+    answer.raise_for_status()
+    return answer.text
+
+
 def detail(response: httpx.Response, name: str) -> dict[str, Any]:
     """One of an error's details."""
     (found,) = (each for each in response.json()["details"] if each["@type"].endswith(f".{name}"))

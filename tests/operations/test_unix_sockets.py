@@ -6,7 +6,6 @@ import stat
 import subprocess
 import sys
 import tempfile
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from idpass_server.config import Settings
 from idpass_server.failures import BadSetting
 from idpass_server.hosting.unix_sockets import MAX_PATH_BYTES
 from kit.certificates import Authority
+from kit.http import listed
 from kit.support import Process, cli, process
 
 
@@ -36,16 +36,6 @@ def path(folder: Path) -> Path:
 
 def serve(path: Path, *options: str) -> Process:
     return Process(path.parent / "idpass.db", "--listen", f"unix:{path}", *options)
-
-
-def listed(http: str) -> str:
-    """The passes that HTTP lists."""
-    asked = urllib.request.Request(
-        f"http://{http}/idpass/list", b"{}", {"Content-Type": "application/json"}
-    )
-    with urllib.request.urlopen(asked, timeout=10) as answer:
-        text: str = answer.read().decode()
-    return text
 
 
 @pytest.mark.parametrize("scheme", ["unix:", "unix://"])

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -17,15 +18,18 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from idpass import IdPassClient, Status
 from idpass.v1.id_pass_service_pb2 import CancelRequest
 from idpass_server.config import Settings
 from idpass_server.failures import BadSetting
 from idpass_server.hosting.listening import CannotListen
 from idpass_server.processes.reserving import reserve
+from idpass_server.processes.worker import Start
 from kit.guarded import caller
 from kit.postgres import Postgres
 from kit.probing import VERBOSE, Answer, get, scrape, total
 from kit.support import Calls, Process, cli, eventually, problems, process
+from kit.versions import BROKEN, Installed
 from kit.witness import CHANNEL_OPTIONS, Witness, callers, check
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
@@ -437,3 +441,53 @@ def test_what_several_processes_cannot_do_is_refused(
 ) -> None:
     with pytest.raises(BadSetting, match=said):
         Settings(workers=2, **settings)  # type: ignore[arg-type]
+
+
+def test_workers_are_replaced_one_by_one_and_clients_see_nothing(
+    database: str, tmp_path: Path
+) -> None:
+    installed = Installed(tmp_path)
+    options = ("--workers", "2", "--http", "127.0.0.1:0", "--probe", "127.0.0.1:0")
+    over = threading.Event()
+    cancelled: list[str] = []
+
+    def cancel_on_and_on(address: str) -> None:
+        with IdPassClient(address) as client:
+            while not over.is_set():
+                cancelled.append(client.cancel(client.register().id_pass.id).id)
+
+    with (
+        process(database, *options, env=installed.env) as server,
+        ThreadPoolExecutor(3) as pool,
+    ):
+        callers = [pool.submit(cancel_on_and_on, server.address) for _ in range(3)]
+        before = server.workers()
+        installed.install(BROKEN)
+        server.signal(signal.SIGUSR2)
+        failed = server.wait_for("roll_over_failed", 60)
+        assert (failed["worker"], failed["replaced"]) == (0, 0)
+        assert server.workers() == before
+        installed.install({})
+        server.signal(signal.SIGUSR2)
+        server.wait_for("rolled_over", 60)
+        after = server.workers()
+        assert set(after) == set(before)
+        assert not set(after.values()) & set(before.values())
+        assert probed(server.wait_for("probe")["listen"]).status == 200
+        os.kill(after[0], signal.SIGKILL)
+        server.wait_for("worker_started", 60, count=5)
+        over.set()
+        for each in callers:
+            each.result(60)
+        with IdPassClient(server.address) as client:
+            assert {client.get(each).status for each in cancelled} == {Status.CANCELLED}
+        end(server)
+    assert sum(line["event"] == "worker_died" for line in server.log) == 1
+
+
+def test_a_setting_that_a_newer_worker_does_not_know_is_refused() -> None:
+    known = Start(1, Settings(drain_s=3))
+    assert Start.of(known.line()) == known
+    line = known.line().replace(b'"drain_s"', b'"dance_s"')
+    with pytest.raises(BadSetting, match="has no option for dance_s"):
+        Start.of(line)

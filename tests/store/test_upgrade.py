@@ -2,10 +2,7 @@
 
 import contextlib
 import stat
-import subprocess
-import tarfile
 from collections.abc import Callable, Iterator
-from io import BytesIO
 from pathlib import Path
 
 import pytest
@@ -17,12 +14,9 @@ from idpass_server.store.sqlite import schema as sqlite_schema
 from idpass_server.store.sqlite.file import sqlite3
 from idpass_server.store.sqlite.hold import Taken
 from idpass_server.store.sqlite.schema import migrations
-from kit.paths import ROOT
 from kit.serving import url_of
 from kit.support import Process, cli, problems, process
-
-RELEASED = "99c2664fdfa02f5942a5cafa729d92c386a4bb2c"
-"""The commit of version 0.1.0."""
+from kit.versions import RELEASED, unpack
 
 NEEDED = ", ".join(each.name for each in migrations._migrations[1:])
 """What its databases lack."""
@@ -32,18 +26,10 @@ KNOWN = len(migrations._migrations)
 @pytest.fixture(scope="session")
 def released(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """The environment in which `python -m idpass_server` is the last released version."""
-    archive = subprocess.run(
-        ["git", "archive", RELEASED, "server", "clients/python/src"],
-        capture_output=True,
-        cwd=ROOT,
-        check=False,
-    )
-    if archive.returncode:
+    environment = unpack(RELEASED, tmp_path_factory.mktemp("released"))
+    if environment is None:
         pytest.skip("the released version is not at hand: this is no full clone")
-    folder = tmp_path_factory.mktemp("released")
-    with tarfile.open(fileobj=BytesIO(archive.stdout)) as files:
-        files.extractall(folder, filter="data")
-    return {"PYTHONPATH": f"{folder / 'server'}:{folder / 'clients' / 'python' / 'src'}"}
+    return environment
 
 
 class Released(Process):

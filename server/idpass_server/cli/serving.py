@@ -12,7 +12,7 @@ from idpass_server import logs
 from idpass_server.cli.base import Command, main, option
 from idpass_server.cli.environment import unknown_variables
 from idpass_server.config import OPTIONS, Settings
-from idpass_server.processes import running, supervisor
+from idpass_server.processes import ending, running, supervisor
 from idpass_server.trying.demo import demo
 from idpass_server.trying.sandbox import on_free_ports
 
@@ -32,8 +32,9 @@ def serve(context: click.Context, /, **values: Any) -> None:
     """Serve until SIGTERM or Ctrl-C, then drain.
 
     Without --callers everyone who can reach the address acts for the account `demo`. The callers
-    file and the certificates are reread when they change, and on SIGHUP. SIGUSR1 prints the stack
-    of every thread.
+    file and the certificates are reread when they change, and on SIGHUP. SIGUSR2 hands over to a
+    new process, with the program that is on disk by then, or has it replace the workers one by one.
+    SIGUSR1 prints the stack of every thread.
     """
     settings = Settings(**values)
     logs.configure(settings.log_level)
@@ -44,8 +45,8 @@ def serve(context: click.Context, /, **values: Any) -> None:
     if settings.workers > 1:
         if not asyncio.run(supervisor.serve(settings)):
             context.exit(1)
-    elif not running.run(running.serve(settings)):
-        context.exit(running.EXIT_STORE_BROKEN)
+    elif not ending.run(running.serve(settings)):
+        context.exit(ending.EXIT_STORE_BROKEN)
 
 
 @main.command("gateway")
@@ -61,7 +62,7 @@ def serve(context: click.Context, /, **values: Any) -> None:
 def gateway_command(target: str, http: str, log_level: str) -> None:
     """Serve HTTP/JSON alone, for a service that runs separately on this machine."""
     logs.configure(log_level)
-    running.run(running.serve_http(target, http))
+    ending.run(running.serve_http(target, http))
 
 
 @main.command("demo")

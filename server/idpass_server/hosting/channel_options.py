@@ -41,14 +41,19 @@ _CONSTANT: Final[list[tuple[str, Any]]] = [
 ]
 
 
-def options(settings: Settings) -> list[tuple[str, Any]]:
-    """The channel arguments of a gRPC server with these settings."""
+def options(settings: Settings, *, shares_port: bool = False) -> list[tuple[str, Any]]:
+    """The channel arguments of a gRPC server.
+
+    Args:
+        settings: its limits.
+        shares_port: whether another process listens on its port meanwhile.
+    """
     handshake_ms = _ms(settings.handshake_timeout_s)
     return [
         *_CONSTANT,
-        # Only workers share a port: otherwise a second server on it would start silently and take
-        # half of the calls.
-        ("grpc.so_reuseport", int(settings.workers > 1)),
+        # Only workers share a port, and a server with its successor: otherwise a second server on
+        # it would start silently and take half of the calls.
+        ("grpc.so_reuseport", int(shares_port)),
         ("grpc.max_receive_message_length", settings.max_message_bytes),
         # Between the soft limit and the hard one gRPC refuses at random, so both are equal.
         ("grpc.max_metadata_size", settings.max_metadata_bytes),

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import functools
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import grpc
 import structlog
@@ -25,14 +25,15 @@ from idpass_server.engine.reads import Reads
 from idpass_server.engine.sweeper import Sweeper
 from idpass_server.engine.writes import Engine
 from idpass_server.failures import OperatorError
-from idpass_server.hosting import observing, pages, trust, unix_sockets, wiring
+from idpass_server.hosting import observing, pages, tracing, trust, unix_sockets, wiring
+from idpass_server.hosting.about import about
 from idpass_server.hosting.figures import Figures, measure_lag
 from idpass_server.hosting.health import check_store
 from idpass_server.hosting.listening import bind, serve_pages
 from idpass_server.hosting.reloading import Reloading
 from idpass_server.hosting.webhooks import Hooks
 from idpass_server.store import StoreBroken
-from idpass_server.store.opening import open_store
+from idpass_server.store.opening import check_store_fits, open_store
 from idpass_server.urls import shown_url
 
 if TYPE_CHECKING:
@@ -44,6 +45,18 @@ CLOSE_S: Final = 5.0
 """Time for the store to finish what was submitted and to close, seconds."""
 
 Ready = Callable[[Readiness, Metrics], Awaitable[None]]
+
+
+class Before(Protocol):
+    """The server that another one takes over from."""
+
+    async def ready(self) -> None:
+        """Says that the other could serve, and returns when this one is about to stop."""
+
+    async def let_go(self) -> None:
+        """Says that new connections go to the other; returns when the database is closed."""
+
+
 log = structlog.get_logger()
 
 
@@ -57,6 +70,7 @@ class Server:
         settings: checked already.
         clock: the server's time; None for the machine's.
         also_on: another address to serve, in plain text: a `unix:` socket for the gateway.
+        before: the server that this one takes over from; None for none.
 
     Attributes:
         readiness: where each part reports whether changes can be stored.
@@ -74,16 +88,24 @@ class Server:
     """
 
     def __init__(
-        self, settings: Settings, clock: Clock | None = None, *, also_on: str | None = None
+        self,
+        settings: Settings,
+        clock: Clock | None = None,
+        *,
+        also_on: str | None = None,
+        before: Before | None = None,
     ) -> None:
         self._settings = settings
         self._also_on = also_on
+        self._before = before
         self._clock = clock or Clock()
         self.readiness = Readiness()
         self.metrics = Metrics()
         self._stopping = asyncio.Event()
+        self._succeeded = False
         self._broken = False
         self._failed: str | None = None
+        self._unix: unix_sockets.UnixSocket | None = None
         self._hooks: Hooks | None = None
         self._pages = contextlib.ExitStack()
         self.listens: dict[str, str] = {}
@@ -99,24 +121,52 @@ class Server:
         Returns:
             the address, with the port that was taken.
         """
-        certificates = trust.certificates(self._settings, self._reloading)
-        await self._open_store()
+        settings, before = self._settings, self._before
+        certificates = trust.certificates(settings, self._reloading)
+        credentials = certificates.credentials() if certificates else None
+        self._tracing = await asyncio.to_thread(tracing.start)  # it imports much
+        self._spans = self._tracing.spans if self._tracing is not None else None
+        shares_port = settings.workers > 1 or before is not None
+        self._grpc = wiring.server(settings, shares_port=shares_port)
+        try:
+            if before is not None:
+                await self._take_over(before, credentials)
+            await self._open_store()
+        except BaseException:
+            self._pages.close()
+            raise
         try:
             await self._begin_clock()
             await self._wire()
             observing.show_files(self.metrics, self._reloading, certificates)
-            await self._listen(certificates.credentials() if certificates else None)
+            if before is None:
+                self._listen(credentials)
+                self._publish()
+            await self._open_pages()
             if ready is not None:
                 await ready(self.readiness, self.metrics)
         except BaseException:
             self._pages.close()
             await self._close_webhooks()
-            await self._close_store()
+            await self._close()
             raise
         await self._serve()
+        log.info("started", **about(self._settings, self._store.software))
         if ready is None:
             log.info("serving", listen=self.address, db=shown_url(self._settings.db))
         return self.address
+
+    async def _take_over(self, before: Before, credentials: grpc.ServerCredentials | None) -> None:
+        """Does what can be done, and may fail, while the server before this one still serves.
+
+        From then on new connections wait here.
+        """
+        await asyncio.to_thread(check_store_fits, self._settings.db)
+        await trust.check_callers(self._settings)
+        self._listen(credentials)
+        await before.ready()
+        self._publish()
+        await before.let_go()
 
     async def _open_store(self) -> None:
         settings = self._settings
@@ -131,6 +181,7 @@ class Server:
             on_commit=self._notify,
             on_broken=self._break,
             observer=self._observer,
+            on_batch=self._spans.batch if self._spans is not None else None,
         )
         self._reads = Reads(
             self._store,
@@ -153,12 +204,14 @@ class Server:
             self._reads,
             on_change=self._recheck,
         )
-        behind = wiring.Behind(self._store, self._engine, self._reads, self.readiness, self._clock)
-        service = wiring.service(self._settings, identity, behind, self.metrics)
-        self._grpc, self._calls, self._watchers, self._health, self._hooks = service
+        behind = wiring.Behind(
+            self._store, self._engine, self._reads, self.readiness, self._clock, self._spans
+        )
+        service = wiring.service(self._settings, self._grpc, identity, behind, self.metrics)
+        self._calls, self._watchers, self._health, self._hooks = service
 
-    async def _listen(self, credentials: grpc.ServerCredentials | None) -> None:
-        """Opens every address. Calls wait there until gRPC starts."""
+    def _listen(self, credentials: grpc.ServerCredentials | None) -> None:
+        """Opens gRPC's addresses. Calls wait there until it starts."""
         settings = self._settings
         path = addresses.unix_path(settings.listen)
         if path is None:
@@ -166,10 +219,17 @@ class Server:
             self.address = addresses.join(host, bind(self._grpc, settings.listen, credentials))
         else:
             bound = functools.partial(bind, self._grpc, credentials=credentials)
-            self._pages.enter_context(unix_sockets.listening(path, bound, takes_over=False))
+            self._unix = self._pages.enter_context(unix_sockets.UnixSocket(path, bound))
             self.address = f"unix:{path}"
         if self._also_on is not None:
             bind(self._grpc, self._also_on)
+
+    def _publish(self) -> None:
+        if self._unix is not None:
+            self._unix.publish(takes_over=self._before is not None)
+
+    async def _open_pages(self) -> None:
+        settings = self._settings
         # The metrics of several workers are put together by their supervisor, which shows them.
         own = settings.metrics if settings.workers == 1 else None
         for name, listen, answers in (
@@ -226,8 +286,14 @@ class Server:
             self.readiness.set(DRAINING, "the server is stopping")
             self._watchers.close()
 
-    def stop(self) -> None:
-        """Asks the server to stop, which `wait` carries out."""
+    def stop(self, *, succeeded: bool = False) -> None:
+        """Asks the server to stop, which `wait` carries out.
+
+        Args:
+            succeeded: another server answers at the address already, so that no call needs to be
+                refused.
+        """
+        self._succeeded = succeeded
         self._stopping.set()
 
     async def reload(self) -> None:
@@ -252,7 +318,7 @@ class Server:
             for task in self._tasks:
                 task.cancel()
             self._pages.close()
-            closed = await self._close_store()
+            closed = await self._close()
         log.info("stopped")
         if self._failed is not None:
             raise PartFailed(f"stopped, since a part of the server failed: {self._failed}")
@@ -262,7 +328,7 @@ class Server:
         """Lets calls in flight finish, and closes the connections."""
         patience_s = 0.0 if self._broken else self._settings.drain_s
         if patience_s:
-            await self._calls.drain()
+            await self._calls.drain(refuse=not self._succeeded)
         finishing = asyncio.create_task(self._grpc.stop(patience_s + HANG_UP_S))
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._calls.finished(), patience_s)
@@ -278,8 +344,11 @@ class Server:
     async def _close_webhooks(self) -> None:
         if self._hooks is None:
             return
+        patience_s = 0.0 if self._broken else self._settings.drain_s
+        if self._succeeded:  # callers wait, and the next server sends again what is cut here
+            patience_s = min(patience_s, HANG_UP_S)
         try:
-            await self._hooks.delivering.close(0.0 if self._broken else self._settings.drain_s)
+            await self._hooks.delivering.close(patience_s)
         except Exception:
             log.exception("webhooks_failed")  # no reason to leave the rest of the way out
 
@@ -299,6 +368,13 @@ class Server:
         self._broken = True
         # Time for the answers that are due, those of unknown outcome among them, to go out.
         asyncio.get_running_loop().call_later(0.1, self._stopping.set)
+
+    async def _close(self) -> bool:
+        """Closes the store, and exports the last spans meanwhile. Returns as `_close_store`."""
+        if self._tracing is None:
+            return await self._close_store()
+        closed, _ = await asyncio.gather(self._close_store(), self._tracing.close())
+        return closed
 
     async def _close_store(self) -> bool:
         """Stores what was submitted, and closes. Returns false if it does not within CLOSE_S."""

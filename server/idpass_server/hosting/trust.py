@@ -87,6 +87,18 @@ async def identify(
     return identity
 
 
+async def check_callers(settings: Settings) -> None:
+    """Checks the callers file as far as that goes without the database.
+
+    Raises:
+        BadCallers: it cannot be used.
+    """
+    if settings.callers is not None:
+        path = Path(settings.callers)
+        content = await apart(callers.content, path)
+        callers.parse(path, content, lambda _: True)
+
+
 async def _read_callers(path: Path, store: Store, reads: Reads) -> Callers:
     def account_exists(name: str) -> bool:
         return store.get_account(name) is not None

@@ -12,7 +12,7 @@ import stat
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
 from idpass_server.hosting.listening import CannotListen
 
@@ -44,44 +44,65 @@ def check_length(path: Path, hint: str) -> None:
         )
 
 
-@contextlib.contextmanager
-def listening(path: Path, bind: Callable[[str], object], *, takes_over: bool) -> Iterator[None]:
-    """Puts a socket at a path, and removes it at the end unless another has taken its place.
+class UnixSocket:
+    """A socket that listens, at first where nobody finds it.
 
     Args:
-        path: absolute.
+        path: where it is to be found, absolute.
         bind: binds a socket to the address unix:PATH that it is given, and listens.
-        takes_over: replace the socket of the server before this one, at once and with its owner's
-            group and mode; otherwise a socket in use is left alone.
 
     Raises:
-        CannotListen: another process listens at the path, or it is no socket, or too long.
+        CannotListen: it cannot be made, or the path is too long.
     """
-    check_length(path, "give a shorter --listen unix:PATH")
-    check_length(path.parent / ("x" * (_PRIVATE_BYTES - 1)), "give a shorter folder's name")
-    inode = _place(path, bind, takes_over=takes_over)
+
+    def __init__(self, path: Path, bind: Callable[[str], object]) -> None:
+        check_length(path, "give a shorter --listen unix:PATH")
+        check_length(path.parent / ("x" * (_PRIVATE_BYTES - 1)), "give a shorter folder's name")
+        self._path = path
+        self._inode: tuple[int, int] | None = None
+        with _told(path):
+            self._folder = tempfile.TemporaryDirectory(prefix=_PREFIX, dir=path.parent)
+        self._bound = Path(self._folder.name, _NAME)
+        bind(f"unix:{self._bound}")
+        self._bound.chmod(MODE)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Removes the socket from its path, unless another has taken its place."""
+        self._folder.cleanup()
+        with contextlib.suppress(OSError):
+            if self._inode is not None and _inode(self._path.lstat()) == self._inode:
+                self._path.unlink()
+
+    def publish(self, *, takes_over: bool) -> None:
+        """Moves it to its path.
+
+        Args:
+            takes_over: replace the socket of the server before this one, at once and with its
+                group and mode; otherwise a socket in use is left alone.
+
+        Raises:
+            CannotListen: another process listens there, or what is there is no socket.
+        """
+        inode = _inode(self._bound.stat())
+        with _told(self._path):
+            if takes_over:
+                _resemble(self._bound, self._path)
+                self._bound.replace(self._path)
+            else:
+                _remove_stale(self._path)
+                self._path.hardlink_to(self._bound)  # unlike a rename it replaces nothing
+        self._inode = inode
+        self._folder.cleanup()
+
+
+@contextlib.contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """Turns the system's errors into CannotListen."""
     try:
         yield
-    finally:
-        with contextlib.suppress(OSError):
-            if _inode(path.lstat()) == inode:
-                path.unlink()
-
-
-def _place(path: Path, bind: Callable[[str], object], *, takes_over: bool) -> tuple[int, int]:
-    """Binds a socket and moves it to the path. Returns its inode."""
-    try:
-        with tempfile.TemporaryDirectory(prefix=_PREFIX, dir=path.parent) as folder:  # mode 0700
-            bound = Path(folder, _NAME)
-            bind(f"unix:{bound}")
-            bound.chmod(MODE)
-            if takes_over:
-                _resemble(bound, path)
-                bound.replace(path)
-            else:
-                _remove_stale(path)
-                path.hardlink_to(bound)  # unlike a rename it replaces nothing
-            return _inode(path.lstat())
     except FileExistsError as error:
         raise _taken(path) from error
     except OSError as error:

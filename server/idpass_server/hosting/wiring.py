@@ -1,7 +1,6 @@
 """Wires what lies between gRPC and the store: admission, watchers, metrics, and the services."""
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import grpc
 from grpc_health.v1 import health_pb2_grpc
@@ -24,6 +23,9 @@ from idpass_server.hosting.channel_options import options
 from idpass_server.hosting.health import Health
 from idpass_server.store import Store
 
+if TYPE_CHECKING:
+    from idpass_server.api.spans import Spans  # an extra may be missing
+
 
 class Behind(NamedTuple):
     """What a service stands on.
@@ -34,6 +36,7 @@ class Behind(NamedTuple):
         reads: read.
         readiness: told by the health service.
         clock: the server's time.
+        spans: trace calls; None for no tracing.
     """
 
     store: Store
@@ -41,23 +44,42 @@ class Behind(NamedTuple):
     reads: Reads
     readiness: Readiness
     clock: Clock
+    spans: "Spans | None" = None
 
 
 class Service(NamedTuple):
-    """A gRPC server that has no port yet, and the parts of it that have a life of their own."""
+    """The parts of a service that have a life of their own."""
 
-    grpc: grpc.aio.Server
     calls: Calls
     watchers: Watchers
     health: Health
     hooks: webhooks.Hooks | None
 
 
-def service(settings: Settings, identity: Identity, behind: Behind, metrics: Metrics) -> Service:
-    """Makes a service.
+def server(settings: Settings, *, shares_port: bool) -> grpc.aio.Server:
+    """Makes a gRPC server that has neither a port nor a service yet.
 
     Args:
         settings: its limits.
+        shares_port: whether another process listens on its port meanwhile.
+    """
+    # maximum_concurrent_rpcs is left alone: it costs each call 7 %, and `Calls` and `Watchers`
+    # have limits whose refusals say more.
+    return grpc.aio.server(options=options(settings, shares_port=shares_port))
+
+
+def service(
+    settings: Settings,
+    to: grpc.aio.Server,
+    identity: Identity,
+    behind: Behind,
+    metrics: Metrics,
+) -> Service:
+    """Adds the services to a gRPC server.
+
+    Args:
+        settings: their limits.
+        to: the server, which has not been started.
         identity: how callers are known.
         behind: what it stands on.
         metrics: count what it does.
@@ -71,6 +93,8 @@ def service(settings: Settings, identity: Identity, behind: Behind, metrics: Met
         max_calls=settings.max_calls,
         max_streams_per_account=settings.max_watchers_per_account,
         limit=Limit(settings.default_rate_per_s, settings.burst),
+        logged=settings.log_calls,
+        spans=behind.spans,
     )
     watchers = Watchers(
         behind.reads,
@@ -90,13 +114,17 @@ def service(settings: Settings, identity: Identity, behind: Behind, metrics: Met
     webhook_servicer = WebhookServicer(hooks and hooks.webhooks, behind.clock)
     health = Health(behind.readiness)
     _show(metrics, calls, watchers, behind)
-    handlers = (
-        methods.handlers(wire.ID_PASSES, servicer, calls, behind.reads.history),
-        methods.handlers(wire.WEBHOOKS, webhook_servicer, calls, behind.reads.history),
+    to.add_generic_rpc_handlers(
+        (
+            methods.handlers(wire.ID_PASSES, servicer, calls, behind.reads.history),
+            methods.handlers(wire.WEBHOOKS, webhook_servicer, calls, behind.reads.history),
+        )
     )
-    server = _server(settings, handlers, health)
-    server.add_generic_rpc_handlers((_Others(metrics),))
-    return Service(server, calls, watchers, health, hooks)
+    health_pb2_grpc.add_HealthServicer_to_server(health, to)
+    if settings.reflects:
+        reflection.enable(to)
+    to.add_generic_rpc_handlers((_Others(metrics),))
+    return Service(calls, watchers, health, hooks)
 
 
 class _Others(grpc.GenericRpcHandler):
@@ -131,16 +159,3 @@ def _show(metrics: Metrics, calls: Calls, watchers: Watchers, behind: Behind) ->
         lambda: behind.readiness.stores,
         over_workers="min",
     )
-
-
-def _server(
-    settings: Settings, handlers: Sequence[grpc.GenericRpcHandler], health: Health
-) -> grpc.aio.Server:
-    # maximum_concurrent_rpcs is left alone: it costs each call 7 %, and `Calls` and `Watchers`
-    # have limits whose refusals say more.
-    server = grpc.aio.server(options=options(settings))
-    server.add_generic_rpc_handlers(handlers)
-    health_pb2_grpc.add_HealthServicer_to_server(health, server)
-    if settings.reflects:
-        reflection.enable(server)
-    return server

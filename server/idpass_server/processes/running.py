@@ -2,25 +2,28 @@
 
 import asyncio
 import contextlib
+import dataclasses
 import gc
 import os
 import signal
 import tempfile
-import threading
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final
 
 import structlog
-import uvloop
 
-from idpass_server import extras, logs
-from idpass_server.addresses import split_loopback, unix_path
+from idpass_server import extras
+from idpass_server.addresses import split, split_loopback, unix_path
 from idpass_server.config import Settings
+from idpass_server.failures import OperatorError
 from idpass_server.hosting import unix_sockets
 from idpass_server.hosting.listening import CannotListen
 from idpass_server.hosting.server import CLOSE_S, PartFailed, Ready, Server
+from idpass_server.hosting.sharing import share_ports
 from idpass_server.processes.descriptors import provide
+from idpass_server.processes.ending import first, last_resort
+from idpass_server.processes.handing_over import HandOverFailed, Predecessor, Successor
 from idpass_server.processes.systemd import Systemd
 from idpass_server.processes.terminal import Terminal
 from idpass_server.trying.sandbox import Sandbox
@@ -29,28 +32,24 @@ if TYPE_CHECKING:
     from idpass_server.gateway.serving import Gateway
 
 STOP: Final = (signal.SIGTERM, signal.SIGINT)
-EXIT_STORE_BROKEN: Final = 74
-"""Exit code when the store broke or the stop was blocked: EX_IOERR of sysexits.h."""
 
 HTTP_S: Final = 1.0
 """Head start of HTTP requests in flight before the gRPC server stops too, seconds."""
 WAY_OUT_S: Final = HTTP_S + 2 * CLOSE_S
 """Time beyond the drain time after which a stop counts as blocked, seconds."""
-EXIT_S: Final = logs.FLUSH_S + 2.0
-"""Time for the interpreter to end, the last log lines included, seconds."""
 
-T = TypeVar("T")
 log = structlog.get_logger()
 
 
 async def serve(settings: Settings, ready: Ready | None = None) -> bool:
     """Serves until SIGTERM or SIGINT.
 
-    SIGHUP makes the server read its files again, or stops it if its terminal was closed.
+    SIGHUP makes the server read its files again, or stops it if its terminal was closed. SIGUSR2
+    hands over to a new process; a worker just leaves then, as another has been started.
 
     Args:
         settings: checked already.
-        ready: as Server.start; not used by a sandbox.
+        ready: as Server.start, for a worker.
 
     Returns:
         false if the store broke.
@@ -58,8 +57,16 @@ async def serve(settings: Settings, ready: Ready | None = None) -> bool:
     Raises:
         OperatorError: it cannot serve, or a part of it ended that should not.
     """
-    with _way_in(settings) as way_in:
-        return await _serve(settings, way_in, ready)
+    before = await Predecessor.of(os.environ)
+    try:
+        if before is not None:
+            settings = dataclasses.replace(settings, **before.addresses)
+        with _way_in(settings) as way_in:
+            return await _Running(settings, way_in, ready, before).run()
+    except OperatorError as error:
+        if before is not None:
+            before.fail(str(error))
+        raise
 
 
 @contextlib.contextmanager
@@ -78,74 +85,228 @@ def _way_in(settings: Settings) -> Iterator[str | None]:
         yield f"unix:{path}"
 
 
-async def _serve(settings: Settings, way_in: str | None, ready: Ready | None) -> bool:
-    shared = settings.workers > 1
-    provide(settings.max_connections + (settings.max_http_connections if settings.http else 0))
-    gateway = (
-        _open("--http", settings.http, settings.max_http_connections, reuse_port=shared)
-        if settings.http
-        else None
-    )
-    server = Sandbox(settings) if settings.sandbox else Server(settings, also_on=way_in)
+class _Running:
+    """A server and its gateway in this process, from their start to their end or hand-over.
 
-    started, stopping = asyncio.Event(), asyncio.Event()
+    Args:
+        settings, ready: as of `serve`.
+        way_in: the gateway's address of the service; None for that of all callers.
+        before: the process that this one takes over from; None for none.
+    """
 
-    terminal, systemd = Terminal(), Systemd.of(os.environ)
+    def __init__(
+        self,
+        settings: Settings,
+        way_in: str | None,
+        ready: Ready | None,
+        before: Predecessor | None,
+    ) -> None:
+        self._settings = settings
+        self._way_in = way_in
+        self._ready = ready
+        self._before = before
+        self._server: Server | Sandbox
+        self._gateway: Gateway | None = None
+        self._started, self._stopping, self._leaving = (asyncio.Event() for _ in range(3))
+        self._handing_over: asyncio.Task[None] | None = None
+        self._successor: Successor | None = None
+        self._served: dict[str, Any] = {}
+        self._terminal, self._systemd = Terminal(), Systemd.of(os.environ)
 
-    async def hang_up() -> None:
-        if terminal.is_gone():
-            stopping.set()
+    async def run(self) -> bool:
+        """As `serve`."""
+        for number in STOP:
+            asyncio.get_running_loop().add_signal_handler(number, self._stopping.set)
+        _on(signal.SIGHUP, self._hang_up)
+        _on(signal.SIGUSR2, self._leave)
+        while True:
+            healthy = await self._serve()
+            self._gateway = None
+            successor, self._successor = self._successor, None
+            if successor is None:
+                return healthy
+            if self._stopping.is_set() or not healthy:
+                await successor.end()
+                return healthy
+            if await self._let_serve(successor):
+                return True
+            # On the same ports, also where any free one was asked for.
+            self._settings = dataclasses.replace(self._settings, **self._served)
+            self._leaving.clear()
+
+    async def _serve(self) -> bool:
+        """Serves until the service stops or another process takes over. Returns as `serve`."""
+        settings = self._settings
+        provide(settings.max_connections + (settings.max_http_connections if settings.http else 0))
+        if self._before is None:
+            self._open_gateway(shares_port=settings.workers > 1)
+        if settings.sandbox:
+            self._server = Sandbox(settings)
+            address = await self._server.start()
         else:
-            await started.wait()
-            systemd.reloading()
-            await server.reload()
-            systemd.ready(serving_at)
+            before = None if self._before is None else self
+            self._server = Server(settings, also_on=self._way_in, before=before)
+            address = await self._server.start(self._ready)
+        serving = asyncio.create_task(self._server.wait())
+        http = informing = None
+        try:
+            http = self._start_gateway(address)
+            informing = asyncio.create_task(self._tell_that_it_serves(address))
+            # What exists now stays; scanning it in each collection takes a twentieth of the time.
+            gc.collect()
+            gc.freeze()
+            gc.set_threshold(20_000, 20, 50)
+            await first([self._stopping, self._leaving], serving, http)
+        finally:
+            died = http is not None and http.done()
+            with last_resort(settings.drain_s + WAY_OUT_S):
+                await self._stop(serving)
+            if informing is not None:
+                informing.cancel()
+        if died:
+            raise PartFailed("stopped, since the HTTP gateway failed; see the log")
+        return serving.result()
 
-    _on_stop(stopping.set)
-    _on_hang_up(hang_up)
-    address = await (server.start() if isinstance(server, Sandbox) else server.start(ready))
-    serving_at = f"serving at {address}"
-    checks = server.readiness.checks if isinstance(server, Server) else dict
-    serving = asyncio.create_task(server.wait())
-    http = informing = None
-    try:
-        if gateway is not None:
-            reset = server.reset if isinstance(server, Sandbox) else None
-            observe = server.metrics.requested if isinstance(server, Server) else None
-            gateway.start(way_in or address, reset=reset, drain_s=settings.drain_s, observe=observe)
-            http = asyncio.create_task(gateway.ended())
-        started.set()
-        systemd.ready(serving_at)
-        informing = asyncio.create_task(systemd.keep_informed(serving_at, checks))
-        # What exists now stays; scanning it in each collection takes a twentieth of the time.
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(20_000, 20, 50)
-        await _first(stopping, serving, http)
-    finally:
-        died = http is not None and http.done()
-        systemd.stopping()
-        with _last_resort(settings.drain_s + WAY_OUT_S):
-            await _stop(server, serving, gateway)
-        if informing is not None:
-            informing.cancel()
-    if died:
-        raise PartFailed("stopped, since the HTTP gateway failed; see the log")
-    return serving.result()
+    def _open_gateway(self, *, shares_port: bool) -> None:
+        http = self._settings.http
+        if http is not None:
+            connections = self._settings.max_http_connections
+            self._gateway = _open("--http", http, connections, reuse_port=shares_port)
 
+    def _start_gateway(self, address: str) -> "asyncio.Task[None] | None":
+        """Starts the gateway. Returns a task that ends with it; None if there is no gateway."""
+        if self._gateway is None:
+            return None
+        server, drain_s = self._server, self._settings.drain_s
+        reset = server.reset if isinstance(server, Sandbox) else None
+        observe = server.metrics.requested if isinstance(server, Server) else None
+        self._gateway.start(self._way_in or address, reset=reset, drain_s=drain_s, observe=observe)
+        return asyncio.create_task(self._gateway.ended())
 
-async def _stop(
-    server: Server | Sandbox, serving: "asyncio.Task[bool]", gateway: "Gateway | None"
-) -> None:
-    """Stops the gateway and the service side by side, so that neither can block the other."""
-    server.drain()
-    parts: list[asyncio.Task[Any]] = [serving]
-    if gateway is not None:
-        parts.append(asyncio.create_task(gateway.stop()))
-        # HTTP requests in flight still need the service.
-        await asyncio.wait(parts[1:], timeout=HTTP_S)
-    server.stop()
-    await asyncio.wait(parts)
+    async def _tell_that_it_serves(self, address: str) -> None:
+        """Tells whoever waits for it, and systemd from then on."""
+        self._started.set()
+        self._status = f"serving at {address}"
+        self._systemd.ready(self._status)
+        before, self._before = self._before, None
+        if before is not None:
+            before.serving()
+        server = self._server
+        checks = server.readiness.checks if isinstance(server, Server) else dict
+        await self._systemd.keep_informed(self._status, checks)
+
+    async def _stop(self, serving: "asyncio.Task[bool]") -> None:
+        """Stops the gateway and the service side by side, so that neither can block the other."""
+        if not self._leaving.is_set():
+            self._systemd.stopping()
+            if self._handing_over is not None:
+                self._handing_over.cancel()
+        self._server.drain()
+        parts: list[asyncio.Task[Any]] = [serving]
+        if self._gateway is not None:
+            parts.append(asyncio.create_task(self._gateway.stop()))
+            # HTTP requests in flight still need the service.
+            await asyncio.wait(parts[1:], timeout=HTTP_S)
+        if isinstance(self._server, Server):
+            self._server.stop(succeeded=self._leaving.is_set())
+        else:
+            self._server.stop()
+        await asyncio.wait(parts)
+
+    async def _hang_up(self) -> None:
+        if self._terminal.is_gone():
+            self._stopping.set()
+            return
+        await self._started.wait()
+        self._systemd.reloading()
+        await self._server.reload()
+        self._systemd.ready(self._status)
+
+    # -- taking over
+
+    async def ready(self) -> None:
+        """As `Before.ready`: HTTP's port is opened last, since requests wait there from then on."""
+        assert self._before is not None  # noqa: S101 or the server would not ask
+        self._open_gateway(shares_port=True)
+        await self._before.ready()
+
+    async def let_go(self) -> None:
+        """As `Before.let_go`."""
+        assert self._before is not None  # noqa: S101 or the server would not ask
+        await self._before.let_go()
+
+    # -- handing over
+
+    async def _leave(self) -> None:
+        """Hands over to a new process; a worker just leaves, since another has been started."""
+        await self._started.wait()
+        if self._ready is not None:
+            self._leaving.set()
+        elif self._handing_over is None or self._handing_over.done():
+            self._handing_over = asyncio.current_task()
+            await self._hand_over()
+
+    async def _hand_over(self) -> None:
+        """Starts the next process; when it is ready, lets this one stop."""
+        addresses = self._served = self._addresses()
+        ports = {split(each)[1] for each in addresses.values() if unix_path(each) is None}
+        try:
+            if isinstance(self._server, Sandbox):
+                raise HandOverFailed("a sandbox has nothing to hand over: start another")
+            if os.getpid() == 1:
+                raise HandOverFailed(
+                    "a container ends with its first process, which this is: start another "
+                    "container instead"
+                )
+            self._systemd.reloading()
+            share_ports(ports, shared=True)
+            self._successor = await Successor.start(addresses, self._systemd)
+            log.info("handing_over", pid=self._successor.pid)
+            await self._successor.get_ready()
+            await self._successor.take()
+        except (HandOverFailed, OSError) as error:
+            self._successor = None
+            share_ports(ports, shared=False)
+            self._not_handed_over(error)
+        else:
+            self._leaving.set()
+
+    def _addresses(self) -> dict[str, Any]:
+        """What is served, by the names of the settings."""
+        if isinstance(self._server, Sandbox):
+            return {}
+        served = {"listen": self._server.address, **self._server.listens}
+        if self._gateway is not None:
+            served["http"] = self._gateway.address
+        return served
+
+    async def _let_serve(self, successor: Successor) -> bool:
+        """Lets the next process serve, as this one has stopped.
+
+        Returns:
+            false if it failed, and this one has to serve again.
+        """
+        serving = asyncio.create_task(successor.serve())
+        stopping = asyncio.create_task(self._stopping.wait())
+        await asyncio.wait([serving, stopping], return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        try:
+            if not serving.done():
+                serving.cancel()
+                self._systemd.stopping()
+                await successor.end()
+                return True
+            serving.result()
+        except HandOverFailed as error:
+            self._not_handed_over(error)
+            return False
+        log.info("handed_over", pid=successor.pid)
+        self._systemd.succeeded_by(successor.pid, self._status)
+        return True
+
+    def _not_handed_over(self, error: Exception) -> None:
+        log.error("hand_over_failed", error=str(error), serves="this process goes on")
+        self._systemd.ready(self._status)
 
 
 async def serve_http(target: str, http: str) -> None:
@@ -165,62 +326,14 @@ async def serve_http(target: str, http: str) -> None:
     provide(Settings.max_connections)
     gateway = _open("--http", http, Settings.max_connections)
     stopping = asyncio.Event()
-    _on_stop(stopping.set)
+    for number in STOP:
+        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     gateway.start(target, drain_s=Settings.drain_s)
-    await _first(stopping, asyncio.create_task(gateway.ended()))
-    with _last_resort(Settings.drain_s + WAY_OUT_S):
+    await first([stopping], asyncio.create_task(gateway.ended()))
+    with last_resort(Settings.drain_s + WAY_OUT_S):
         await gateway.stop()
     if not stopping.is_set():
         raise PartFailed("stopped, since the HTTP gateway failed; see the log")
-
-
-def run(serving: Coroutine[Any, Any, T]) -> T:
-    """Runs a server as the last thing that this process does.
-
-    Threads that wait for an unresponsive disk or database do not keep the process alive.
-    """
-
-    async def to_the_end() -> T:
-        try:
-            return await serving
-        finally:
-            _leave_after(EXIT_S)
-
-    return uvloop.run(to_the_end())
-
-
-async def _first(stopping: asyncio.Event, *parts: "asyncio.Task[Any] | None") -> None:
-    """Waits until a stop is asked for or a part has ended; logs what a part ended with."""
-    asked = asyncio.create_task(stopping.wait())
-    running = [part for part in parts if part is not None]
-    await asyncio.wait([asked, *running], return_when=asyncio.FIRST_COMPLETED)
-    asked.cancel()
-    for part in running:
-        if part.done() and (error := part.exception()) is not None:
-            log.critical("part_failed", exc_info=error)
-
-
-@contextlib.contextmanager
-def _last_resort(seconds: float) -> Iterator[None]:
-    """Ends the process if stopping takes longer: something waits for what never comes."""
-    timer = _leave_after(seconds)
-    try:
-        yield
-    finally:
-        timer.cancel()
-
-
-def _leave_after(seconds: float) -> threading.Timer:
-    def leave() -> None:
-        try:
-            log.critical("stop_blocked", seconds=seconds)
-        finally:  # even if the log cannot be written
-            os._exit(EXIT_STORE_BROKEN)
-
-    timer = threading.Timer(seconds, leave)
-    timer.daemon = True
-    timer.start()
-    return timer
 
 
 def _open(option: str, http: str, connections: int, *, reuse_port: bool = False) -> "Gateway":
@@ -240,12 +353,8 @@ def _open(option: str, http: str, connections: int, *, reuse_port: bool = False)
         ) from error
 
 
-def _on_stop(act: Callable[[], None]) -> None:
-    for number in STOP:
-        asyncio.get_running_loop().add_signal_handler(number, act)
-
-
-def _on_hang_up(act: Callable[[], Coroutine[Any, Any, None]]) -> None:
+def _on(number: int, act: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Acts on a signal."""
     loop = asyncio.get_running_loop()
     tasks: set[asyncio.Task[None]] = set()
 
@@ -254,4 +363,4 @@ def _on_hang_up(act: Callable[[], Coroutine[Any, Any, None]]) -> None:
         tasks.add(task)
         task.add_done_callback(tasks.discard)
 
-    loop.add_signal_handler(signal.SIGHUP, begin)
+    loop.add_signal_handler(number, begin)

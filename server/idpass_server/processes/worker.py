@@ -6,10 +6,9 @@ If the supervisor dies, in whatever way, the socket closes, and the worker drain
 """
 
 import asyncio
-import base64
 import contextlib
+import dataclasses
 import json
-import pickle
 import signal
 import socket
 import sys
@@ -17,10 +16,10 @@ from typing import Final, NamedTuple, Self
 
 from idpass_server import logs
 from idpass_server.api.metrics import Metrics
-from idpass_server.config import Settings
+from idpass_server.config import OPTIONS, Settings
 from idpass_server.engine.readiness import Readiness
-from idpass_server.failures import OperatorError
-from idpass_server.processes import gathering, running
+from idpass_server.failures import BadSetting, OperatorError
+from idpass_server.processes import ending, gathering, running
 from idpass_server.store.schema import SchemaOutdated, SchemaTooNew
 
 READY: Final = b"ready\n"
@@ -47,12 +46,22 @@ class Start(NamedTuple):
     settings: Settings
 
     def line(self) -> bytes:
-        return base64.b64encode(pickle.dumps(self)) + b"\n"
+        """Its form for a worker, which may be of a newer version."""
+        return json.dumps([self.number, dataclasses.asdict(self.settings)]).encode() + b"\n"
 
     @classmethod
     def of(cls, line: bytes) -> Self:
-        start: Self = pickle.loads(base64.b64decode(line))  # noqa: S301 from the supervisor only
-        return start
+        """
+        Raises:
+            BadSetting: this version has no such setting, or refuses its value.
+        """
+        number, settings = json.loads(line)
+        if unknown := settings.keys() - OPTIONS.keys():
+            raise BadSetting(
+                f"this version has no option for {', '.join(sorted(unknown))}: restart the service "
+                "with options that it has"
+            )
+        return cls(number, Settings(**settings))
 
 
 class _Unwanted(Exception):
@@ -61,8 +70,6 @@ class _Unwanted(Exception):
 
 async def _work() -> int:
     reader, writer = await asyncio.open_connection(sock=socket.socket(fileno=0))
-    start = Start.of(await reader.readline())
-    logs.configure(start.settings.log_level, worker=start.number)
     tasks: list[asyncio.Task[None]] = []
 
     async def end_with_the_supervisor() -> None:
@@ -89,6 +96,8 @@ async def _work() -> int:
         tasks.append(asyncio.create_task(report(readiness)))
 
     try:
+        start = Start.of(await reader.readline())
+        logs.configure(start.settings.log_level, worker=start.number)
         healthy = await running.serve(start.settings, ready)
     except _Unwanted:
         return 0
@@ -99,7 +108,7 @@ async def _work() -> int:
         return EXIT_MAY_NOT_SERVE if isinstance(error, MAY_NOT_SERVE) else 1
     finally:
         _report_metrics(writer, counted)  # or what the last second counted would be lost
-    return 0 if healthy else running.EXIT_STORE_BROKEN
+    return 0 if healthy else ending.EXIT_STORE_BROKEN
 
 
 def _report_metrics(writer: asyncio.StreamWriter, counted: list[Metrics]) -> None:
@@ -109,9 +118,9 @@ def _report_metrics(writer: asyncio.StreamWriter, counted: list[Metrics]) -> Non
 
 def main() -> None:
     # The supervisor may pass these on at any time, and by default they would end the process.
-    for number in (signal.SIGHUP, signal.SIGUSR1):
+    for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)
-    sys.exit(running.run(_work()))
+    sys.exit(ending.run(_work()))
 
 
 if __name__ == "__main__":
