@@ -42,6 +42,7 @@ def test_each_change_is_told_signed_and_in_order(hooked: Hooked, receiver: Recei
     assert len({request.id for request in requests}) == 3
     last = payloads[-1]
     assert last["timestamp"] == last["data"]["event"]["event_time"]
+    assert last["data"]["history"] == hooked.account().history
     assert last["data"]["event"]["refund"] == {"currency": "AUD", "amount": "4.50"}
     assert last["data"]["id_pass"]["status"] == "cancelled"
     eventually(lambda: hooked.webhook(webhook.id).cursor == 3)

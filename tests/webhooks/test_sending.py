@@ -212,6 +212,16 @@ async def test_a_name_of_an_inner_address_is_not_connected_to(
     assert receiver.connections == 0
 
 
+async def test_one_address_that_is_not_allowed_speaks_against_the_name(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resolves(monkeypatch, ["127.0.0.1", "127.0.0.2"])
+    only_first = Addresses(networks("", "127.0.0.1/32"))
+    sent = await post(f"http://example.com:{receiver.port}/", only_first)
+    assert sent.error == "address not allowed"
+    assert receiver.connections == 0
+
+
 @pytest.mark.parametrize("host", ["127.0.0.1", "[::1]", "[::ffff:127.0.0.1]", "0.0.0.0"])
 async def test_an_inner_address_in_a_url_is_not_connected_to(receiver: Receiver, host: str) -> None:
     """A URL could have been stored when it was still allowed."""

@@ -11,6 +11,7 @@ behind leaves the event loop to the calls.
 
 import asyncio
 import heapq
+import math
 import random
 import time
 from collections.abc import Callable, Coroutine, Mapping
@@ -21,28 +22,25 @@ import structlog
 
 from idpass_server.delivery.endpoint import Endpoint, Item
 from idpass_server.delivery.figures import Figures, Lag
-from idpass_server.delivery.outbox import Message, Outbox, encoded
-from idpass_server.delivery.sending import TOTAL_S, Sender
-from idpass_server.delivery.signing import Secrets
-from idpass_server.engine.clock import Clock, shown
+from idpass_server.delivery.outbox import Message, Outbox
+from idpass_server.delivery.posting import Posts, Telling
+from idpass_server.delivery.sending import TOTAL_S
+from idpass_server.engine.clock import Clock
 from idpass_server.engine.reads import Reads
 from idpass_server.engine.writes import Engine
-from idpass_server.ids import new_uuid
 from idpass_server.rules import webhooks as rules
-from idpass_server.rules.refusals import Overloaded, Refusal
-from idpass_server.rules.webhooks import Attempt, Next, Webhook
+from idpass_server.rules.refusals import Refusal
+from idpass_server.rules.webhooks import Attempt, Webhook
 from idpass_server.store import DELIVERY_LEASE, LEASE_US, Store
 from idpass_server.store.webhooks import Progress
 
 MAX_REQUESTS: Final = 256
 """Number of requests under way to all endpoints together."""
-MAX_TESTS: Final = 16
-"""Number of test events under way; more are refused as Overloaded."""
-REQUESTS_PER_S_WHILE_BUSY: Final = 100
+REQUESTS_PER_S_WHILE_BUSY: Final = 50
 """Rate limit of requests while calls are in flight, requests per second."""
 IDLE_LOOK_S: Final = 0.01
 """Interval between two looks whether calls are still in flight, seconds."""
-SAVE_S: Final = 0.1
+SAVE_S: Final = 0.25
 """Interval between two saves while there is something to save, seconds."""
 SAVED_AT_ONCE: Final = 100
 """Number of endpoints in one save."""
@@ -56,9 +54,6 @@ LAG_RETRY_S: Final = 0.2
 """Delay before something that could not be read yet is read again, seconds."""
 PRUNE_AFTER: Final = 100
 """Number of an endpoint's events after which its old deliveries are deleted."""
-TELL_S: Final = 60.0
-"""Shortest interval between two log lines about failures of one endpoint, seconds."""
-
 log = structlog.get_logger()
 
 
@@ -84,9 +79,8 @@ class Delivering:
     Args:
         behind: what it stands on.
         outbox: reads events.
-        sender: sends requests; closed with this.
-        secrets: signs them.
-        figures: counts what happens.
+        posts: sends requests; closed with this.
+        figures: is told how far behind endpoints are.
         busy: returns whether unary calls are in flight.
     """
 
@@ -95,15 +89,13 @@ class Delivering:
         behind: Behind,
         *,
         outbox: Outbox,
-        sender: Sender,
-        secrets: Secrets,
+        posts: Posts,
         figures: Figures,
         busy: Callable[[], bool],
     ) -> None:
         self._store, self._engine, self._reads, self._clock = behind
         self._outbox = outbox
-        self._sender = sender
-        self._secrets = secrets
+        self._posts = posts
         self._busy = busy
         self._figures = figures
         self._term: int | None = None
@@ -116,9 +108,8 @@ class Delivering:
         self._woken: dict[str, Endpoint] = {}
         self._timers: list[tuple[float, str]] = []
         self._in_flight = 0
-        self._tests = 0
         self._next_turn_s = 0.0
-        self._told_s: dict[str, float] = {}
+        self._telling = Telling()
         self._stopping = False
         self._wake = asyncio.Event()
         self._stale = asyncio.Event()
@@ -152,22 +143,9 @@ class Delivering:
         """Sends a test event to an endpoint, once, whichever process delivers.
 
         Raises:
-            Overloaded: MAX_TESTS are under way.
+            Overloaded: too many are under way.
         """
-        if self._tests >= MAX_TESTS or self._stopping:
-            raise Overloaded("too many test events are under way")
-        self._tests += 1
-        try:
-            now_us = self._clock.now().us
-            payload = {
-                "type": rules.TEST_TYPE,
-                "timestamp": shown(now_us).replace("+00:00", "Z"),
-                "data": {"history": await self._reads.history(), "webhook_id": webhook.id},
-            }
-            message_id = f"msg_test_{new_uuid()}"
-            return (await self._post(webhook, message_id, encoded(payload), 1))[0]
-        finally:
-            self._tests -= 1
+        return await self._posts.test(webhook, await self._reads.history())
 
     # -- its life
 
@@ -192,7 +170,7 @@ class Delivering:
             await self.save()
             if self._term is not None:
                 await self._reads.run(self._store.release_lease, DELIVERY_LEASE)
-        await self._sender.close()
+        await self._posts.close()
 
     async def _again(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Does a piece of work again and again; after a failure from what is stored."""
@@ -220,10 +198,10 @@ class Delivering:
             self._drop_all()
             self._outbox.history = await self._reads.history()
         self._term = term
+        self._stale.clear()
         if term is not None:
             self._held_until_s = began_s + LEASE_US / 1e6 - LEASE_MARGIN_S
-            self._stale.clear()
-            await self._look()
+            await self._look(began_s + KEEP_S)
         lags = [self._lag(each) for each in self._endpoints.values()]
         self._figures.lags = lags + [Lag(0, 0.0, paused=True)] * len(self._paused)
         with suppress(TimeoutError):
@@ -239,8 +217,12 @@ class Delivering:
     def _holds(self) -> bool:
         return self._term is not None and time.monotonic() < self._held_until_s
 
-    async def _look(self) -> None:
-        """Takes over what callers have changed, here or in another process."""
+    async def _look(self, until_s: float) -> None:
+        """Takes over what callers have changed, here or in another process.
+
+        Args:
+            until_s: when to go on another time, since the lease must be kept.
+        """
         stamp = await self._reads.run(self._store.webhooks.stamp)
         if stamp == self._stamp:
             return
@@ -253,6 +235,9 @@ class Delivering:
         for webhook, newest in found.values():
             if webhook.id not in self._endpoints and not webhook.paused:
                 await self._take_up(webhook, newest)
+                if time.monotonic() > until_s:
+                    self._stale.set()
+                    return
         self._stamp = stamp
 
     async def _enabled(self) -> list[tuple[Webhook, int]]:
@@ -272,7 +257,7 @@ class Delivering:
         endpoint.closed = True
         self._endpoints.pop(webhook.id, None)
         self._woken.pop(webhook.id, None)
-        self._told_s.pop(webhook.id, None)
+        self._telling.forget(webhook)
         rest = [each for each in self._by_account.get(webhook.account, ()) if each is not endpoint]
         if rest:
             self._by_account[webhook.account] = rest
@@ -299,6 +284,7 @@ class Delivering:
         while self._timers and self._timers[0][0] <= now_s:
             endpoint = self._endpoints.get(heapq.heappop(self._timers)[1])
             if endpoint is not None:
+                endpoint.timer_s = math.inf
                 self._woken[endpoint.webhook.id] = endpoint
         again_s = self._start(now_s) if self._holds and not self._stopping else KEEP_S
         if self._timers:
@@ -315,19 +301,23 @@ class Delivering:
                 return IDLE_LOOK_S
             endpoint = self._woken.pop(next(iter(self._woken)))
             self._read_on(endpoint)
-            item = None
-            if not endpoint.webhook.paused and endpoint.unsaved < MAX_UNSAVED:
-                item = endpoint.take(now_s)
+            if endpoint.webhook.paused or endpoint.unsaved >= MAX_UNSAVED:
+                continue  # the next save drops it, or wakes it
+            item = endpoint.take(now_s)
             if item is None:
-                next_s = endpoint.next_s()
-                if next_s is not None and not endpoint.webhook.paused:
-                    heapq.heappush(self._timers, (max(next_s, now_s), endpoint.webhook.id))
+                self._set_timer(endpoint)
                 continue
             self._next_turn_s = now_s + 1 / REQUESTS_PER_S_WHILE_BUSY
             self._woken[endpoint.webhook.id] = endpoint  # behind the others
             self._in_flight += 1
             self._spawn(self._attempt(endpoint, item))
         return KEEP_S
+
+    def _set_timer(self, endpoint: Endpoint) -> None:
+        next_s = endpoint.next_s()
+        if next_s is not None and next_s < endpoint.timer_s:
+            endpoint.timer_s = next_s
+            heapq.heappush(self._timers, (next_s, endpoint.webhook.id))
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
@@ -345,6 +335,8 @@ class Delivering:
             messages = await self._outbox.after(endpoint.webhook.account, endpoint.position)
         except Refusal as refusal:
             log.warning("webhooks_postponed", error=str(refusal))
+        except Exception:
+            log.exception("webhooks_failed")
         if not messages:
             await asyncio.sleep(LAG_RETRY_S)
         endpoint.reading = False
@@ -380,7 +372,9 @@ class Delivering:
         message_id = rules.message_id(
             self._outbox.history, webhook.account, item.sequence, webhook.id
         )
-        attempt, retry_after_us = await self._post(webhook, message_id, body, item.attempts + 1)
+        attempt, retry_after_us = await self._posts.post(
+            webhook, message_id, body, item.attempts + 1
+        )
         if endpoint.closed:
             return
         decision = rules.after(attempt, retry_after_us, random.random())  # noqa: S311
@@ -388,37 +382,7 @@ class Delivering:
         endpoint.settle(item, attempt, decision, now_us, time.monotonic())
         self._saving.set()
         if not attempt.succeeded:
-            self._tell(endpoint, item, attempt, decision.next)
-
-    async def _post(
-        self, webhook: Webhook, message_id: str, body: bytes, number: int
-    ) -> tuple[Attempt, int]:
-        now_us = self._clock.now().us
-        headers = self._secrets.headers(webhook, message_id, body, now_us)
-        sent = await self._sender.post(webhook.url, headers, body)
-        attempt = Attempt(number, now_us, *sent[:4])
-        self._figures.attempt(attempt)
-        return attempt, sent.retry_after_us
-
-    def _tell(self, endpoint: Endpoint, item: Item, attempt: Attempt, then: Next) -> None:
-        """Logs a failure: each pause and event given up, of the others some."""
-        webhook = endpoint.webhook
-        what = {
-            "webhook": webhook.id,
-            "account": webhook.account,
-            "sequence": item.sequence,
-            "attempt": attempt.number,
-            "code": attempt.status_code,
-            "error": attempt.error or None,
-        }
-        now_s = time.monotonic()
-        if webhook.paused:
-            log.warning("webhook_paused", reason=str(webhook.paused_reason), **what)
-        elif then is Next.GIVE_UP:
-            log.warning("webhook_event_given_up", **what)
-        elif now_s - self._told_s.get(webhook.id, -TELL_S) >= TELL_S:
-            self._told_s[webhook.id] = now_s
-            log.info("webhook_failing", **what)
+            self._telling.failed(endpoint.webhook, item.sequence, attempt, decision.next)
 
     # -- saving
 
@@ -454,14 +418,17 @@ class Delivering:
             self._drop_all()
             return
         for endpoint in endpoints:
-            if endpoint.webhook.paused and not endpoint.closed:
-                self._drop(endpoint)
-                self._paused.add(endpoint.webhook.id)
-            elif endpoint.pruned_after >= PRUNE_AFTER:
-                endpoint.pruned_after = 0
-                await self._prune(endpoint.webhook)
             if not endpoint.closed:
-                self._awaken(endpoint)
+                await self._saved(endpoint)
 
-    async def _prune(self, webhook: Webhook) -> None:
-        await self._engine.run(lambda store: store.webhooks.prune(webhook.account, webhook.id))
+    async def _saved(self, endpoint: Endpoint) -> None:
+        webhook = endpoint.webhook
+        if webhook.paused:
+            if not endpoint.dirty:  # or the pause itself is still to be saved
+                self._drop(endpoint)
+                self._paused.add(webhook.id)
+            return
+        self._awaken(endpoint)
+        if endpoint.pruned_after >= PRUNE_AFTER:
+            endpoint.pruned_after = 0
+            await self._engine.run(lambda it: it.webhooks.prune(webhook.account, webhook.id))

@@ -9,6 +9,7 @@ only what is due again, and one new event each PROBE_S. No I/O and no clock in h
 """
 
 import heapq
+import math
 from collections import deque
 from collections.abc import Iterable
 from typing import Final
@@ -85,6 +86,7 @@ class Endpoint:
         in_flight: number of requests under way.
         closed: whether it has been replaced or dropped; what is under way is then ignored.
         pruned_after: number of events finished since old ones were deleted.
+        timer_s: when it will be woken at the latest, on time.monotonic(); kept by who wakes it.
     """
 
     def __init__(
@@ -96,6 +98,7 @@ class Endpoint:
         self.in_flight = 0
         self.closed = False
         self.pruned_after = 0
+        self.timer_s = math.inf
         self._lanes: dict[str, deque[Item]] = {}
         self._count = 0
         self._fresh: dict[int, Item] = {}
@@ -172,13 +175,15 @@ class Endpoint:
         """The next event to send now; None if there is none, or the endpoint has enough."""
         while self._waiting and self._waiting[0][0] <= now_s:
             self._ready.append(heapq.heappop(self._waiting)[2])
-        width = WINDOW if not self._failures else 1
-        if self.in_flight >= width or now_s < self._rest_until_s or not self._ready:
+        if self._is_full() or now_s < self._rest_until_s or not self._ready:
             return None
         item = self._ready.popleft() if not self._is_down() else self._take_down(now_s)
         if item is not None:
             self.in_flight += 1
         return item
+
+    def _is_full(self) -> bool:
+        return self.in_flight >= (1 if self._failures else WINDOW)
 
     def _is_down(self) -> bool:
         return self._failures >= DOWN_FAILURES
@@ -193,7 +198,12 @@ class Endpoint:
         return again
 
     def next_s(self) -> float | None:
-        """When something may be sent that may not be now, on time.monotonic(); None if nothing."""
+        """When something may be sent that may not be now, on time.monotonic().
+
+        None if nothing may, or not before the end of a request.
+        """
+        if self._is_full():
+            return None
         times = [self._waiting[0][0]] if self._waiting else []
         if self._ready and self._is_down():
             times.append(self._next_probe_s)

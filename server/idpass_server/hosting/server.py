@@ -342,11 +342,15 @@ class Server:
         return self._hooks.webhooks if self._hooks is not None else None
 
     async def _close_webhooks(self) -> None:
-        if self._hooks is not None:
-            patience_s = 0.0 if self._broken else self._settings.drain_s
-            if self._succeeded:  # callers wait, and the next server sends again what is cut here
-                patience_s = min(patience_s, HANG_UP_S)
+        if self._hooks is None:
+            return
+        patience_s = 0.0 if self._broken else self._settings.drain_s
+        if self._succeeded:  # callers wait, and the next server sends again what is cut here
+            patience_s = min(patience_s, HANG_UP_S)
+        try:
             await self._hooks.delivering.close(patience_s)
+        except Exception:
+            log.exception("webhooks_failed")  # no reason to leave the rest of the way out
 
     def _accounts_of_interest(self) -> list[str]:
         accounts = self._watchers.accounts()

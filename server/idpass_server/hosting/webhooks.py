@@ -97,6 +97,7 @@ def hooks(
             delivering,
             figures,
             outbox,
+            posting,
             sending,
             webhooks,
         )
@@ -110,8 +111,7 @@ def hooks(
     delivers = delivering.Delivering(
         delivering.Behind(*behind),
         outbox=outbox.Outbox(behind.store, behind.reads, show),
-        sender=sending.Sender(judge),
-        secrets=secrets,
+        posts=posting.Posts(sending.Sender(judge), secrets, behind.clock, counted),
         figures=counted,
         busy=busy,
     )
