@@ -39,7 +39,6 @@ HOW: Final = {
         "idpass-server account": f"{HERE}test_operating_from_the_start_to_a_restored_backup",
         "umask 077": f"{HERE}test_operating_from_the_start_to_a_restored_backup",
         "rm -f": f"{HERE}test_operating_from_the_start_to_a_restored_backup",
-        "idpass-server migrate": f"{HERE}test_operating_from_the_start_to_a_restored_backup",
         "idpass-server audit": f"{HERE}test_operating_from_the_start_to_a_restored_backup",
         "curl --fail": f"{HERE}test_operating_from_the_start_to_a_restored_backup",
     },
@@ -49,6 +48,9 @@ HOW: Final = {
         "idpass-server dev-certs": TLS,
         "idpass-server serve": TLS,
         "idpass --address": TLS,
+    },
+    "upgrading.md": {
+        "idpass-server migrate": f"{HERE}test_operating_from_the_start_to_a_restored_backup",
     },
     "webhooks.md": {
         "idpass-server webhook-key": "webhooks/test_key.py::test_a_key_is_made_for_its_owner_alone",
@@ -163,7 +165,7 @@ def test_operating_from_the_start_to_a_restored_backup(tmp_path: Path) -> None:
         shell.run(command(page, "umask 077"))
         assert (tmp_path / "lib/backup.db").stat().st_mode & 0o777 == 0o600
     shell.run(command(page, "rm -f"))
-    assert "up to date" in shell.run(command(page, "idpass-server migrate")).stdout
+    assert "up to date" in shell.run(command("upgrading.md", "idpass-server migrate")).stdout
     assert "all is well: 2 accounts" in shell.run(command(page, "idpass-server audit")).stdout
 
 
