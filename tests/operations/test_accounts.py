@@ -14,7 +14,7 @@ from idpass.v1 import id_pass_service_pb2 as service_pb
 from idpass_server.cli import asking
 from idpass_server.failures import BadSetting
 from idpass_server.rules.money import parse_money
-from idpass_server.store import either, opening
+from idpass_server.store import either, history, opening
 from idpass_server.store.admin_log import Entry, entries
 from kit.commands import Command
 from kit.guarded import Guarded
@@ -186,6 +186,18 @@ def test_deleting_asks_on_a_terminal_and_refuses_elsewhere(service: Service) -> 
             assert (done.returncode, said in done.stderr) == (code, True), done.stderr
             assert "Delete account demo? [y/N]" in done.stderr
     assert logged(service.url)[0].what == "account delete"
+
+
+def test_deleting_asks_too_where_a_restored_backup_let_numbers_skip(
+    service: Service, command: Command
+) -> None:
+    store = opening.open_store(service.url, exclusive=False)
+    store._operate(lambda it: bool(history.begin(it, "x", 10**15)))  # type: ignore[attr-defined]
+    store.close()
+    assert "give --yes" in command("account", "delete", "demo", "--db", service.url, code=2).stderr
+    assert service.account().last_sequence == 10**15
+    command("account", "delete", "demo", "--yes", "--db", service.url)
+    assert refused(service.register).reason == "ACCOUNT_DISABLED"
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ def rows(done: Result) -> Rows:
 
 
 def amount(money: Any) -> Decimal:
-    return money.units + Decimal(money.nanos) / 1_000_000_000
+    return Decimal(money.units) + Decimal(money.nanos) / 1_000_000_000
 
 
 @pytest.mark.both_stores
@@ -137,8 +137,8 @@ def test_refunds_add_up_to_the_accounts_totals(guarded: Guarded, command: Comman
 def test_a_time_includes_its_beginning_and_not_its_end(service: Service, command: Command) -> None:
     times = []
     for _ in range(3):
-        done = service.cancel(service.pass_in("new"))
-        times.append(done.cancel_time.ToJsonString())
+        cancelled = service.cancel(service.pass_in("new"))
+        times.append(cancelled.cancel_time.ToJsonString())
         service.time.advance(us=1)
     done = command("report", "refunds", "--from", times[1], "--to", times[2], "--db", service.url)
     refund, total = rows(done)

@@ -8,7 +8,9 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from idpass.v1 import id_pass_pb2 as pb
 from idpass_server.store import ListQuery
+from idpass_server.store.postgres import sql as postgres_sql
 from idpass_server.store.postgres import store as postgres
+from idpass_server.store.sqlite import sql as sqlite_sql
 from idpass_server.store.sqlite import store as sqlite
 from kit.support import STATUS, UNKNOWN_ID, Service, refused
 
@@ -90,12 +92,12 @@ def plan(service: Service, statement: str, query: ListQuery) -> str:
     store = service.server._store
     values = query._asdict() | {"scan": 2, "statuses": None}
     if isinstance(store, sqlite.SqliteStore):
-        text = sqlite.sql.for_query(getattr(sqlite.sql, statement), query)
+        text = sqlite_sql.for_query(getattr(sqlite_sql, statement), query)
         return str(
             [tuple(row) for row in store._writer.execute(f"EXPLAIN QUERY PLAN {text}", values)]
         )
     assert isinstance(store, postgres.PostgresStore)
-    text = postgres.sql.for_query(getattr(postgres.sql, statement), query)
+    text = postgres_sql.for_query(getattr(postgres_sql, statement), query)
     return str(store._all(f"EXPLAIN {text}", values))
 
 

@@ -179,9 +179,8 @@ def delete(name: str, who: str, db: str, *, yes: bool) -> None:
     callers from the callers file first; a server does not start with callers of no account.
     """
     with _opened(db) as store:
-        found = _account(store, name)
-        if not found.last_sequence:
-            asking.confirm(f"Delete account {name}?", given=yes)
+        _account(store, name)
+        asking.confirm(f"Delete account {name}?", given=yes)
         if not store.delete_account(name, who=who):
             raise click.ClickException(
                 f"account {name} has registered passes, and its events are the record of its "
