@@ -272,6 +272,14 @@ class Settings:
         "Least severe level to log, on standard error.",
         choices=("debug", "info", "warning", "error"),
     )
+    log_calls: str = option(
+        "--log-calls",
+        "all",
+        "WHICH",
+        "Calls that have a line in the log; `sampled` means those that failed, and 1 in 100 of the "
+        "others, or those whose trace is sampled.",
+        choices=("all", "failed", "sampled"),
+    )
 
     def __post_init__(self) -> None:
         for name, declared in OPTIONS.items():

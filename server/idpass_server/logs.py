@@ -23,7 +23,7 @@ import threading
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from typing import Final, NamedTuple, TextIO, cast
 
@@ -300,6 +300,35 @@ def _fill_standard_streams() -> None:
             os.open(os.devnull, os.O_RDWR)  # takes the lowest free number
 
 
+class _Lines(NamedTuple):
+    """Where lines go. Args: least: level of the least severe that are written."""
+
+    render: Render
+    writer: _Writer
+    least: int
+
+
+_lines: _Lines | None = None
+
+
+def info(events: Iterable[EventDict]) -> None:
+    """Writes a line of level info for each event.
+
+    For lines by the thousand: a bound logger takes nearly twice as long for each.
+
+    Args:
+        events: with `event`, and `time_s` unless they happen now. They are used up.
+    """
+    if _lines is None:  # in a process that has not set up our lines
+        log = structlog.get_logger()
+        for event in events:
+            log.info(**event)
+    elif _lines.least <= logging.INFO:
+        for event in events:
+            _lines.writer.write(_lines.render("info", event))
+        _lines.writer.flush()
+
+
 def configure(level: str = "info", worker: int | None = None) -> None:
     """Sets up all logging of the process, and makes SIGUSR1 print every thread's stack.
 
@@ -335,12 +364,15 @@ def configure_lines(level: str = "info", worker: int | None = None) -> None:
         return f"{made}\n"
 
     folding = _Folding()
-    lines = _Writer(2, folding, render)
-    atexit.register(lines.close)
-    _writers.append(lines)
+    writer = _Writer(2, folding, render)
+    atexit.register(writer.close)
+    _writers.append(writer)
+    least: int = logging.getLevelName(level.upper())
+    global _lines  # noqa: PLW0603 as structlog's own configuration, it is the process's
+    _lines = _Lines(render, writer, least)
     structlog.configure(
         processors=[folding, *processors],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(level.upper())),
-        logger_factory=structlog.WriteLoggerFactory(file=cast("TextIO", lines)),
+        wrapper_class=structlog.make_filtering_bound_logger(least),
+        logger_factory=structlog.WriteLoggerFactory(file=cast("TextIO", writer)),
         cache_logger_on_first_use=True,
     )

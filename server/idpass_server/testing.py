@@ -10,8 +10,11 @@ With pytest, the fixture `idpass_server` is such a server, a new one for each te
 """
 
 import asyncio
+import base64
 import contextlib
+import importlib.util
 import queue
+import secrets
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -159,7 +162,8 @@ class RunningServer:
 def running_server(*, slot_limit: int = 1_000_000, fee: Money = FEE) -> Iterator[RunningServer]:
     """Runs a server with an empty database of its own, deleted at the end.
 
-    Every caller acts for the account `demo`.
+    Every caller acts for the account `demo`. With the extra `webhooks` it sends webhooks, also to
+    receivers on this machine.
 
     Args:
         slot_limit: number of passes that may be in flight.
@@ -174,13 +178,30 @@ def running_server(*, slot_limit: int = 1_000_000, fee: Money = FEE) -> Iterator
             store.set_account(DEMO.account, slot_limit=slot_limit, fee=fee)
         finally:
             store.close()
-        # Tests call as fast as they can, all as one caller.
-        settings = Settings(listen="127.0.0.1:0", db=f"sqlite:///{db}", drain_s=1.0, rate_per_s=0)
+        key = _webhook_key(Path(folder))
+        settings = Settings(
+            listen="127.0.0.1:0",
+            db=f"sqlite:///{db}",
+            drain_s=1.0,
+            rate_per_s=0,  # tests call as fast as they can, all as one caller
+            webhook_key=key,
+            webhook_allow=key and "127.0.0.0/8,::1/128",
+        )
         server = RunningServer(settings)
         try:
             yield server
         finally:
             server.stop()
+
+
+def _webhook_key(folder: Path) -> str | None:
+    """Makes a key in a file of the folder; None without the extra that sends webhooks."""
+    if importlib.util.find_spec("aiohttp") is None:
+        return None
+    path = folder / "webhook.key"
+    path.touch(mode=0o600)
+    path.write_bytes(base64.b64encode(secrets.token_bytes(32)) + b"\n")
+    return str(path)
 
 
 def _way(to_status: Status) -> tuple[Status, ...]:

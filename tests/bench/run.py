@@ -21,7 +21,8 @@ from bench.sections import EMPTY, Bench, Settings
 
 RESULTS = Path(__file__).with_name("results")
 SECTIONS = (
-    *("table", "flat", "http", "startup", "slow-disk", "watchers", "flood", "audit", "overload"),
+    *("table", "flat", "http", "startup", "slow-disk", "watchers", "webhooks", "flood"),
+    *("metrics", "audit", "overload"),
 )
 
 
@@ -69,7 +70,9 @@ async def main(arguments: argparse.Namespace) -> None:
                 "startup": bench.startup,
                 "slow-disk": bench.slow_disk,
                 "watchers": bench.watchers,
+                "webhooks": bench.webhooks,
                 "flood": bench.flood,
+                "metrics": bench.metrics,
                 "audit": bench.audit,
                 "overload": bench.overload,
             }

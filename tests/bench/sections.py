@@ -1,13 +1,14 @@
 """The questions that are asked, each answered by rounds taken in turn on real servers."""
 
 import asyncio
+import base64
 import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from bench import machine, overload
+from bench import hooks, machine, observed, overload
 from bench.flooder import QUIET_CALLS_PER_S, QUIET_S, quiet_p99_s
 from bench.load import Grpc, GrpcBatch, Http, Round, serving
 from bench.report import Goal, at_least, at_most
@@ -30,6 +31,8 @@ WATCHERS: Final = 100
 STARTS: Final = 5
 SLOW_DISK_US: Final = 2_000
 SLOW_DISK_IN_FLIGHT: Final = 128
+
+MEASURED: Final = ("--metrics", "127.0.0.1:0")
 
 EMPTY: Final = "empty handler"
 CANCEL: Final = "CancelIdPass"
@@ -203,6 +206,67 @@ class Bench:
             Goal(
                 what + "p99", "", f"{p99:.2f} x ({_p99_ms(beside)} / {_p99_ms(without)} ms)", None
             ),
+        ]
+
+    async def webhooks(self) -> None:
+        """Unary calls with many endpoints and with none; then how fast one of them is."""
+        few = self._few()
+        receiver = Process(module("hooks"), self.folder / "receiver.log")
+        key = self.folder / "webhook.key"
+        key.write_bytes(base64.b64encode(bytes(32)))
+        key.chmod(0o600)
+        options = ("--webhook-key", str(key), "--webhook-allow", "127.0.0.0/8")
+        command = lambda db: idpass_server(db, *options)  # noqa: E731
+        none = Target("none", self._serve("hooks-none", few, command), Grpc())
+        many = Target("many", self._serve("hooks-many", few, command), Grpc())
+        without: list[Round] = []
+        beside: list[Round] = []
+        hooked: Process | None = None
+        for _ in range(self.settings.rounds):
+            without.append(await none.round(AT, self.settings.window_s))
+            needed = int(8_000 * (self.settings.window_s + 0.25)) + AT
+            if many.served.hold(needed) is not hooked:
+                hooked = many.served.hold(needed)
+                await hooks.make(hooked.address, receiver.address, hooks.ENDPOINTS)
+            beside.append(await many.round(AT, self.settings.window_s))
+        await none.close()
+        await many.close()
+        many.served.stop()
+        process = none.served.hold(hooks.SAMPLES)
+        events = 2_000
+        per_s = await hooks.delivered_per_s(process.address, receiver.address, events)
+        none.served.stop()
+        process = none.served.hold(hooks.SAMPLES)
+        await hooks.make(process.address, receiver.address, 1)
+        ids = none.served.take(hooks.SAMPLES)
+        taken_s = await hooks.latencies_s(process.address, receiver.address, ids)
+        receiver.stop()
+        what = f"{CANCEL} with {hooks.ENDPOINTS} webhooks / none, {AT} in flight"
+        self.goals += [
+            at_least(what, ratio(beside, without), 0.9, "x"),
+            at_least("deliveries to one webhook that is behind", per_s, 500, "/s"),
+            at_most(
+                f"{CANCEL} to the POST on an idle server, p50",
+                statistics.median(taken_s) * 1e3,
+                50,
+                "ms",
+            ),
+        ]
+
+    async def metrics(self) -> None:
+        """Calls while what happens is measured, and while it is not."""
+        few = self._few()
+        measured = self._serve("measured", few, lambda db: idpass_server(db, *MEASURED))
+        targets = [
+            Target("without", self._serve("few", few, idpass_server), Grpc()),
+            Target("with", measured, Grpc()),
+        ]
+        results = await self._rounds(targets, AT)
+        times = ratio(results[Key("with", AT)], results[Key("without", AT)])
+        alone_us = observed.per_cancel_s() * 1e6
+        self.goals += [
+            Goal(f"{CANCEL} with --metrics / without, {AT} in flight", "", f"{times:.2f} x", None),
+            at_most("  what they take of one alone in its batch", alone_us, 3, "µs"),
         ]
 
     async def audit(self) -> None:

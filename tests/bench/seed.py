@@ -33,13 +33,13 @@ _ROWS: Final = (
     """
     INSERT INTO events SELECT 'demo', n, id, NULL, 'new', :now_us, 'demo',
         lower(hex(randomblob(16))), lower(hex(randomblob(16))), id, 'AUD', 4500000, NULL, '',
-        NULL
+        NULL, 0
     FROM ids ORDER BY n
     """,
     """
     INSERT INTO events SELECT 'demo', :total + n, id, 'new', 'cancelled', :now_us, 'demo',
         lower(hex(randomblob(16))), lower(hex(randomblob(16))), id, 'AUD', NULL, 4500000,
-        'abandoned', n
+        'abandoned', n, 0
     FROM ids WHERE n <= :history ORDER BY n
     """,
     """

@@ -88,6 +88,7 @@ def test_scripts_get_json(cli: Run) -> None:
     replayed = cli("cancel", pass_id, "--json", "--request-id", receipt["request_id"])
     assert lines(replayed)[0]["replayed"]
     events = lines(cli("watch", pass_id, "--json"))
+    assert events[-1]["reference"] == receipt["reference"]
     assert [event["to_status"] for event in events] == ["new", "cancelled"]
     (account,) = lines(cli("account", "--json"))
     assert account["id"] == "demo"

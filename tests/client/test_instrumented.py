@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from idpass import AlreadyCancelled, AsyncIdPassClient, IdPassClient, NotFound, Status, Unavailable
-from kit.client import Connect, PutPass, ServerProcess
+from kit.client import Connect, PutPass, Serve, ServerProcess
 from kit.proxy import CuttingProxy
 
 instruments = pytest.importorskip(
@@ -103,3 +103,17 @@ def test_closing_an_async_client_ends_its_iterations(address: str) -> None:
         assert await asyncio.wait_for(rest, 30) is None
 
     asyncio.run(use())
+
+
+def test_a_call_is_sent_with_one_trace_whoever_else_passes_it_on(
+    connect: Connect, serve: Serve
+) -> None:
+    sdk = pytest.importorskip("opentelemetry.sdk.trace")
+    recorder, address = serve()
+    client = connect(address)
+    provider = sdk.TracerProvider(shutdown_on_exit=False)
+    with provider.get_tracer("test").start_as_current_span("ours") as span:
+        client.account()
+    sent = [value for key, value in recorder.received if key == "traceparent"]
+    assert len(sent) == 1
+    assert sent[0].split("-")[1] == f"{span.get_span_context().trace_id:032x}"

@@ -8,7 +8,7 @@ import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 from google.type import money_pb2
 
-from idpass import CancelReason, Status, _calls, _read
+from idpass import CancelReason, Status, _calls, _read, _show
 from idpass.v1 import id_pass_pb2 as pb
 
 
@@ -34,6 +34,15 @@ def test_a_number_of_a_newer_service_is_kept() -> None:
     assert (event.from_status, event.to_status) == (_read.status(98), status)
     request: Any = _calls.advance("id", status, None, None).request
     assert request.to_status == 99
+
+
+def test_an_erasure_is_no_cancellation_and_is_shown_as_what_it_is() -> None:
+    status = pb.ID_PASS_STATUS_CANCELLED
+    event = _read.event(pb.IdPassEvent(from_status=status, to_status=status, erased=True))
+    assert (event.erased, event.reason) == (True, None)
+    line = _show.event_line(event).plain
+    assert "cancelled, applicant reference and note erased" in line
+    assert "→" not in line
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,9 @@
 """Every command in the documents is run as it is written, or says here why it is not."""
 
 import subprocess
+import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, closing
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,15 +13,20 @@ import pytest
 
 from idpass import cli as client_cli
 from idpass_server.cli import main
+from idpass_server.ids import new_uuid
+from idpass_server.rules.commands import Cancel, Register
+from idpass_server.store.opening import open_store
 from kit.documents import PAGES, blocks, command, is_a_test, spans, words
 from kit.paths import ROOT
 from kit.postgres import Postgres, programs
+from kit.serving import url_of
 from kit.shell import Shell
-from kit.support import Process, cli, process
+from kit.support import DAY_US, Process, cli, make_accounts, process
 
 HERE: Final = "docs/test_commands.py::"
 README: Final = "docs/test_docs.py::"
 TLS: Final = "security/test_dev_certs.py::test_the_security_page_shows_how_tls_is_tried"
+LITESTREAM: Final = "prove/test_litestream.py"
 SUPPORT: Final = "docs/test_support.py::test_what_is_shown_is_printed"
 
 HOW: Final = {
@@ -37,10 +43,14 @@ HOW: Final = {
         "export IDPASS_DB": f"{HERE}test_operating_from_the_start_to_a_restored_backup",
         "idpass-server serve": f"{HERE}test_operating_from_the_start_to_a_restored_backup",
         "idpass-server account": f"{HERE}test_operating_from_the_start_to_a_restored_backup",
-        "umask 077": f"{HERE}test_operating_from_the_start_to_a_restored_backup",
-        "rm -f": f"{HERE}test_operating_from_the_start_to_a_restored_backup",
         "idpass-server audit": f"{HERE}test_operating_from_the_start_to_a_restored_backup",
         "curl --fail": f"{HERE}test_operating_from_the_start_to_a_restored_backup",
+    },
+    "keeping.md": {
+        "idpass-server backup": f"{HERE}test_operating_from_the_start_to_a_restored_backup",
+        "idpass-server restore": f"{HERE}test_operating_from_the_start_to_a_restored_backup",
+        "litestream restore": f"not run: {LITESTREAM} does the same elsewhere",
+        "idpass-server new-history": "not run: operations/test_backup.py runs it on both stores",
     },
     "security.md": {
         "idpass-server token": f"{HERE}test_a_tokens_digest_is_what_sha256sum_says",
@@ -60,6 +70,14 @@ HOW: Final = {
         "idpass-server serve": f"{HERE}test_postgresql_from_createdb_to_workers",
         "idpass-server copy": f"{HERE}test_a_sqlite_file_is_copied_to_postgresql",
     },
+    "deployment.md": {
+        "podman build": "not run: its instructions are, in prove/test_packages.py",
+        "podman run": "not run: operations/test_deployment.py runs the image's commands",
+        "useradd": "not run: it makes a user and writes to /opt",
+        "runuser": "not run: operations/test_deployment.py runs the unit's command",
+        "kubectl apply": "not run: operations/test_deployment.py runs the containers' commands",
+        "kubectl create": "not run: likewise",
+    },
     "http.md": {
         "idpass-server serve --http 127.0.0.1:8080\n": f"{HERE}test_http_beside_grpc_and_alone",
         "idpass-server gateway": f"{HERE}test_http_beside_grpc_and_alone",
@@ -69,6 +87,12 @@ HOW: Final = {
         "python -m idpass_server.gateway.envoy": "gateway/test_envoy.py::test_envoy_cancels",
         "curl localhost:8081": "gateway/test_envoy.py::test_envoy_cancels",
     },
+    "monitoring.md": {
+        "journalctl": "not run: there is no journal; operations/test_call_lines.py goes that way",
+        "export OTEL": (
+            "operations/test_traces.py::test_the_standard_variables_lead_the_spans_to_a_collector"
+        ),
+    },
     "support.md": {
         "$ idpass-server account list": SUPPORT,
         "$ idpass-server admin-log": SUPPORT,
@@ -76,6 +100,12 @@ HOW: Final = {
         "$ idpass-server pass find": SUPPORT,
         "$ idpass-server report refunds": SUPPORT,
         "eval": "operations/test_support.py::test_the_documented_lines_complete_in_bash",
+    },
+    "keeping.md": {
+        "idpass-server erase": f"{HERE}test_an_accounts_data_are_erased_purged_and_exported",
+        "idpass-server purge": f"{HERE}test_an_accounts_data_are_erased_purged_and_exported",
+        "idpass-server export": f"{HERE}test_an_accounts_data_are_erased_purged_and_exported",
+        "idpass-server compact": f"{HERE}test_an_accounts_data_are_erased_purged_and_exported",
     },
     "CONTRIBUTING.md": {
         "make setup": "not run: each takes minutes; that the targets exist is tested",
@@ -147,7 +177,11 @@ def test_operating_from_the_start_to_a_restored_backup(tmp_path: Path) -> None:
     page = "operating.md"
     for name in ("lib", "etc"):
         (tmp_path / name).mkdir()
-    places = {"/var/lib/idpass": str(tmp_path / "lib"), "/etc/idpass": str(tmp_path / "etc")}
+    places = {
+        "/var/lib/idpass": str(tmp_path / "lib"),
+        "/etc/idpass": str(tmp_path / "etc"),
+        "/var/backups": str(tmp_path),
+    }
     url = f"sqlite:///{tmp_path}/lib/idpass.db"
     shell = Shell(tmp_path, places, {"IDPASS_DB": url})
     shell.run(command(page, "export IDPASS_DB"))
@@ -162,11 +196,37 @@ def test_operating_from_the_start_to_a_restored_backup(tmp_path: Path) -> None:
         asked = shell.run(command(page, "curl --fail")).stdout
         assert asked.startswith("[+] ")
         assert asked.endswith("serving\n")
-        shell.run(command(page, "umask 077"))
-        assert (tmp_path / "lib/backup.db").stat().st_mode & 0o777 == 0o600
-    shell.run(command(page, "rm -f"))
+        shell.run(command("keeping.md", "idpass-server backup"))
+    shell.run(command("keeping.md", "idpass-server restore"))
     assert "up to date" in shell.run(command("upgrading.md", "idpass-server migrate")).stdout
     assert "all is well: 2 accounts" in shell.run(command(page, "idpass-server audit")).stdout
+
+
+def test_an_accounts_data_are_erased_purged_and_exported(tmp_path: Path) -> None:
+    db = tmp_path / "idpass.db"
+    make_accounts(db, "acme")
+    with closing(open_store(url_of(db), exclusive=False)) as store:
+        ids = [new_uuid() for _ in range(3)]
+        then_us = time.time_ns() // 1_000 - 500 * DAY_US
+        for pass_id in ids:
+            zoe = Register("acme", "t", new_uuid(), None, pass_id, applicant_reference="zoe-77")
+            store.commit([zoe], then_us)
+        store.commit([Cancel("acme", "t", new_uuid(), None, each) for each in ids[1:]], then_us)
+        store.commit([Register("acme", "t", new_uuid(), None, new_uuid())], then_us + 500 * DAY_US)
+        places = {
+            "--account acme": "--account acme --yes",
+            "01932c07-0000-7000-8000-000000000000": ids[0],
+        }
+        shell = Shell(tmp_path, places, {"IDPASS_DB": url_of(db)})
+        erased = shell.run(command("keeping.md", "idpass-server erase")).stdout
+        assert "3 passes of acme erased\nnothing to erase" in erased
+        purged = shell.run(command("keeping.md", "idpass-server purge")).stdout
+        assert "2 passes of acme that ended before" in purged
+        del shell.places["--account acme"]
+        shell.run(command("keeping.md", "idpass-server export"))
+        last = (tmp_path / "acme.jsonl").read_text().splitlines()[-1]
+        assert last.startswith('{"type":"end","accounts":1,"id_passes":2,')
+    assert "bytes before" in shell.run(command("keeping.md", "idpass-server compact")).stdout
 
 
 def test_a_tokens_digest_is_what_sha256sum_says(tmp_path: Path) -> None:

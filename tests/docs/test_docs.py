@@ -216,7 +216,7 @@ def log_events() -> dict[str, set[str]]:
     # Those that are logged under a name which is not written where that is done.
     for event in ("over_rate", "overloaded", "log_lines_dropped", "library"):
         found[event].add("warning")
-    for event in ("metrics", "probe"):
+    for event in ("call", "metrics", "probe"):
         found[event].add("info")
     found["library"].add("error")
     for path in (ROOT / "server/idpass_server").rglob("*.py"):

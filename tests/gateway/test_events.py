@@ -35,7 +35,9 @@ def test_events_come_as_they_happen(server: Http) -> None:
         stream = EventStream(response)
         pass_id = server.register().id_pass.id
         assert stream.json()["to_status"] == "new"
-        server.post("cancel", id=pass_id, request_id=f"events-{pass_id}", reason="duplicate")
+        answer = server.post(
+            "cancel", id=pass_id, request_id=f"events-{pass_id}", reason="duplicate"
+        )
         event = stream.next()
         assert event["id"] == str(last + 2)
     with server.http.stream("GET", EVENTS, params={"after_sequence": last + 1}) as response:
@@ -50,6 +52,8 @@ def test_events_come_as_they_happen(server: Http) -> None:
         "request_id": f"events-{pass_id}",
         "refund": {"currency": "AUD", "amount": "4.50"},
         "reason": "duplicate",
+        "erased": False,
+        "reference": answer.json()["reference"],
     }
 
 

@@ -9,9 +9,10 @@ from typing import Any
 
 import grpc
 import trustme
+from google.rpc import status_pb2
 
-from idpass import AsyncIdPassClient
 from idpass.v1 import id_pass_pb2 as pb
+from idpass.v1 import id_pass_service_pb2 as service_pb
 from idpass.v1.id_pass_service_pb2_grpc import IdPassServiceServicer
 from kit.serving import COMMAND, Serving, url_of
 
@@ -53,9 +54,9 @@ class ServerProcess:
 
 
 class Blocking:
-    """An AsyncIdPassClient that is used like an IdPassClient."""
+    """An AsyncIdPassClient, or a part of one, that is used like an IdPassClient."""
 
-    def __init__(self, client: AsyncIdPassClient, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, client: Any, loop: asyncio.AbstractEventLoop) -> None:
         self._client = client
         self._loop = loop
 
@@ -83,6 +84,7 @@ class Recorder(IdPassServiceServicer):
 
     def __init__(self) -> None:
         self.metadata: dict[str, Any] = {}
+        self.received: list[tuple[str, Any]] = []
         self.peer: dict[str, Any] = {}
         self.refusal = ""
 
@@ -92,9 +94,17 @@ class Recorder(IdPassServiceServicer):
         context.abort(grpc.StatusCode.UNAVAILABLE, self.refusal)
 
     def GetAccount(self, _request: Any, context: Any) -> pb.Account:
-        self.metadata = dict(context.invocation_metadata())
+        self.received = list(context.invocation_metadata())
+        self.metadata = dict(self.received)
         self.peer = dict(context.auth_context())
         return pb.Account(id="recorded")
+
+    def BatchCancelIdPasses(self, request: Any, context: Any) -> service_pb.BatchCancelResponse:
+        self.received = list(context.invocation_metadata())
+        answer = service_pb.BatchCancelResponse()
+        for _ in request.requests:
+            answer.results.add(error=status_pb2.Status(code=5))
+        return answer
 
 
 Serve = Callable[..., tuple[Recorder, str]]

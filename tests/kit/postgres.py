@@ -176,6 +176,39 @@ class Postgres:
         """Makes a standby a server that takes changes."""
         self._home.run("pg_ctl", "promote", "-D", self.data)
 
+    def archive(self) -> Path:
+        """Archives its WAL from now on; restarts it for that. Returns the archive."""
+        folder = self._home.new_folder()
+        self.execute("ALTER SYSTEM SET archive_mode = on")
+        self.execute(f"ALTER SYSTEM SET archive_command = 'cp %p {folder}/%f'")
+        self.stop()
+        self.start()
+        return folder
+
+    def back_up(self) -> "Postgres":
+        """A base backup, as a server that has not been started."""
+        made = Postgres.__new__(Postgres)
+        made._home = self._home
+        made._settle()
+        source = f"host=127.0.0.1 port={self.port} user=postgres"
+        self._home.run("pg_basebackup", "-c", "fast", "-N", "-D", made.data, "-d", source)
+        return made
+
+    def recover(self, archive: Path, point: str) -> None:
+        """Starts a base backup, brought up to a named restore point with an archive's WAL."""
+        with (self.data / "postgresql.auto.conf").open("a", encoding="utf-8") as file:
+            file.write(
+                f"restore_command = 'cp {archive}/%f %p'\nrecovery_target_name = '{point}'\n"
+                "recovery_target_action = 'promote'\narchive_mode = off\n"
+            )
+        (self.data / "recovery.signal").touch()
+        self._start_anywhere()
+        patience = time.monotonic() + WAIT_S
+        while self.execute("SELECT pg_is_in_recovery()") != [(False,)]:
+            if time.monotonic() > patience:
+                raise RuntimeError("the recovery did not end")
+            time.sleep(0.02)
+
     def _settle(self) -> None:
         self._folder = self._home.new_folder()
         self.data = self._folder / "data"

@@ -49,11 +49,18 @@ class Witness:
 
     A call that gets no answer is sometimes made again at once, as clients do, and sometimes left
     for later.
+
+    Args:
+        seed: of what it does.
+        pause_s: after each pass, seconds.
     """
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, pause_s: float = 0) -> None:
         self.name = f"witness-{seed}"
         self.answered = 0
+        self._pause_s = pause_s
+        self._answered_s = time.monotonic()
+        self._silence_s = 0.0
         self._calls: queue.SimpleQueue[Call] = queue.SimpleQueue()
         self._random = random.Random(seed)
         self._progress = threading.Condition()
@@ -68,6 +75,7 @@ class Witness:
                 return
             with contextlib.suppress(_Left):
                 self._one_pass(calls, f"{name}-{number}")
+            self._stop.wait(self._pause_s)
 
     def stop(self) -> None:
         self._stop.set()
@@ -89,6 +97,14 @@ class Witness:
             assert self._progress.wait_for(lambda: self.answered >= aim, timeout_s), (
                 f"{self.answered} answers, not {aim}"
             )
+
+    def silence(self) -> float:
+        """The longest time without an answer since this was called last, seconds."""
+        with self._progress:
+            now_s = time.monotonic()
+            silence_s = max(self._silence_s, now_s - self._answered_s)
+            self._answered_s, self._silence_s = now_s, 0.0
+            return silence_s
 
     def take(self) -> list[Call]:
         """The calls that ended since this was called last."""
@@ -126,6 +142,9 @@ class Witness:
             else:
                 self._calls.put(Call(method, fields, answer))
                 with self._progress:
+                    now_s = time.monotonic()
+                    self._silence_s = max(self._silence_s, now_s - self._answered_s)
+                    self._answered_s = now_s
                     self.answered += 1
                     self._progress.notify_all()
                 return answer

@@ -10,9 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from cryptography import x509
 
+from idpass import Unauthenticated
 from idpass_server.hosting import figures
-from idpass_server.store.observing import Steps, StoreObserver
+from idpass_server.store.observing import STEPS, StoreObserver
 from idpass_server.store.sqlite import checkpoints
 from idpass_server.store.sqlite.store import SqliteStore
 from kit.commit_cutter import CommitCutter, Cut
@@ -28,6 +30,7 @@ from kit.metered import (
     queries,
 )
 from kit.probing import Samples, get, scrape, total
+from kit.secure import Secure
 from kit.serving import COMMAND
 from kit.support import Service, eventually
 
@@ -168,6 +171,37 @@ def test_what_was_committed_is_counted_once_and_replays_and_refusals_are_not(
     assert rise(routes, http_route="other", http_response_status_code="404") == 1
 
 
+def test_a_certificate_that_is_not_known_and_one_that_is_refused_are_seen(tmp_path: Path) -> None:
+    server = Secure(tmp_path, metrics="127.0.0.1:0")
+    place = server.server.listens["metrics"]
+    try:
+        stranger = server.clients.issue("spiffe://example.org/nobody")
+        with server.client(stranger) as client, pytest.raises(Unauthenticated):
+            client.account()
+        eventually(lambda: total(scrape(place), "idpass_unauthenticated_total") == 1)
+        assert total(scrape(place), "idpass_unauthenticated_total", kind="certificate") == 1
+        ends = total(scrape(place), "idpass_tls_certificate_not_after_timestamp_seconds")
+        pem = x509.load_pem_x509_certificate(server.pair.cert.read_bytes())
+        assert ends == pem.not_valid_after_utc.timestamp()
+
+        def refused_files() -> dict[str, float]:
+            found = scrape(place)
+            files = ("callers", "certificates")
+            return {each: found["idpass_config_rejected", (("file", each),)] for each in files}
+
+        assert refused_files() == {"callers": 0, "certificates": 0}
+        server.pair.cert.write_text("none")
+        server.read_again()
+        assert refused_files() == {"callers": 0, "certificates": 1}
+        server.pair.replace(server.servers.issue("localhost", to_day=60))
+        server.read_again()
+        assert refused_files() == {"callers": 0, "certificates": 0}
+        later = total(scrape(place), "idpass_tls_certificate_not_after_timestamp_seconds")
+        assert later > ends
+    finally:
+        server.stop()
+
+
 def test_while_the_store_refuses_the_metrics_say_so(server: Metered) -> None:
     assert total(server.scrape(), "idpass_store_up") == 1
     before = total(server.scrape(), "idpass_store_errors_total", kind="unavailable")
@@ -262,20 +296,20 @@ def test_a_commit_that_is_settled_is_counted(postgres_db: str) -> None:
     service = Service(cutter.url, metrics="127.0.0.1:0")
     place = service.server.listens["metrics"]
     try:
-        first, second = (service.register().id_pass.id for _ in range(2))
-        cutter.cuts.extend([Cut.AFTER, Cut.BEFORE])
-        for pass_id in (first, second):
+        passes = [service.register().id_pass.id for _ in range(3)]
+        cutter.cuts.extend([Cut.AFTER, Cut.AFTER, Cut.BEFORE])
+        for pass_id in passes:
             assert service.cancel(pass_id).fee_refunded
         found = scrape(place)
         settled = "idpass_postgresql_commits_settled_total"
-        assert total(found, settled, outcome="stored") == 1
+        assert total(found, settled, outcome="stored") == 2
         assert total(found, settled, outcome="run_again") == 1
         assert total(found, settled, outcome="unknown") == 0
-        assert total(found, "idpass_postgresql_reconnects_total") >= 2
+        assert total(found, "idpass_postgresql_reconnects_total") >= 3
         # Whether it was stored at first or later: once.
-        assert total(found, "idpass_refunded_micros_total") == 9_000_000
-        for step in Steps._fields:
-            assert total(found, "idpass_store_commit_seconds_count", step=step) == 3
+        assert total(found, "idpass_refunded_micros_total") == 3 * 4_500_000
+        for step in STEPS:
+            assert total(found, "idpass_store_commit_seconds_count", step=step) == 4
     finally:
         service.stop()
         cutter.close()

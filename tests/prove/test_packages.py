@@ -4,6 +4,7 @@ nothing else is.
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import idpass
+from kit.deployed import instruction, instructions, words
 from kit.documents import command
 from kit.paths import ROOT
 from kit.shell import Shell
@@ -25,15 +27,16 @@ SERVER_FILES = {
     "protos/idpass/v1/id_pass_service.proto",
     "server/docs/operating.md",
     "server/requirements.txt",
+    "server/deploy/Containerfile",
     "server/idpass_server/gateway/openapi.json",
     "server/idpass_server/gateway/static/sandbox.html",
 }
 
 
-def run(*words: str | Path) -> subprocess.CompletedProcess[str]:
+def run(*words: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "VIRTUAL"))}
     return subprocess.run(
-        list(map(str, words)), capture_output=True, text=True, check=False, env=environment
+        list(map(str, words)), capture_output=True, text=True, check=False, env=environment, cwd=cwd
     )
 
 
@@ -110,3 +113,30 @@ def test_what_an_extra_would_bring_is_named_and_can_be_installed(installed: Path
     assert run(*pip, "install", *packages).returncode == 0
     imported = run(installed / "python", "-c", "import idpass_server.gateway.serving")
     assert imported.returncode == 0, imported.stderr
+
+
+def test_the_image_is_made_from_what_is_copied_into_it(tmp_path: Path) -> None:
+    places = {"/opt/idpass": f"{tmp_path}/opt", "python": sys.executable}
+    (tmp_path / "src").mkdir()
+    stages = 0
+    for name, rest in instructions():
+        stages += name == "FROM"
+        if stages > 1:
+            break
+        if name == "COPY":
+            *sources, target = rest.split()
+            for source in sources:
+                to = tmp_path / "src" / target
+                to = to / source if target == "./" else to
+                to.parent.mkdir(parents=True, exist_ok=True)
+                copy = shutil.copytree if (ROOT / source).is_dir() else shutil.copy
+                copy(ROOT / source, to)
+        elif name == "RUN":
+            program, *arguments = words(rest)
+            program = places.get(program, program.replace("/opt/idpass", places["/opt/idpass"]))
+            arguments = [each.replace("/opt/idpass", places["/opt/idpass"]) for each in arguments]
+            done = run(program, *arguments, cwd=tmp_path / "src")
+            assert done.returncode == 0, done.stdout + done.stderr
+    (entry,) = words(instruction("ENTRYPOINT"))
+    demo = run(tmp_path / "opt/bin" / entry, "demo")
+    assert demo.stdout.endswith("Every row is as the lifecycle says.\n"), demo.stderr

@@ -122,8 +122,8 @@ def test_an_endpoint_gets_the_statuses_that_it_wants() -> None:
 
 
 def test_the_id_of_a_message_depends_on_all_that_it_stands_for() -> None:
-    parts = [("h1", "h2"), ("acme", "beta"), (1, 2), ("w1", "w2")]
-    ids = [rules.message_id(*each) for each in itertools.product(*parts)]
+    parts = itertools.product(("h1", "h2"), ("acme", "beta"), (1, 2), ("w1", "w2"))
+    ids = [rules.message_id(history, name, n, to) for history, name, n, to in parts]
     assert len(set(ids)) == len(ids) == 16
     assert rules.message_id("h1", "acme", 1, "w1") == ids[0]
 

@@ -10,6 +10,7 @@ import pytest
 
 from idpass_server.engine import busy
 from idpass_server.engine.clock import Clock
+from idpass_server.engine.submissions import Taken
 from idpass_server.engine.writes import Engine
 from idpass_server.rules.commands import Command, Expire, Outcome, Settled
 from idpass_server.rules.refusals import InternalFault, Overloaded, StoreUnavailable
@@ -55,12 +56,14 @@ class Bench:
         self.store = FakeStore()
         self.broken: list[StoreBroken] = []
         self.notified: list[Mapping[str, int]] = []
+        self.taken: list[Taken] = []
         self.engine = Engine(
             self.store,  # type: ignore[arg-type]
             Clock(),
             max_pending=10,
             on_commit=self.notified.append,
             on_broken=self.broken.append,
+            on_batch=self.taken.append,
         )
 
     def submit(self, *ids: str, account: str = "demo", **options: Any) -> "asyncio.Future[Any]":
@@ -212,3 +215,29 @@ async def test_stopping_finishes_what_waits_for_a_busy_account(bench: Bench) -> 
     waits = bench.submit("waits", account="other")
     await bench.engine.stop()
     assert isinstance((await waits)[0], StoreUnavailable)
+
+
+async def test_each_batch_is_told_with_its_calls_before_they_are_answered(bench: Bench) -> None:
+    first = await bench.hold()
+    rest = [bench.submit("a"), bench.submit("b", "c")]
+    for answer in (first, *rest):
+        answer.add_done_callback(lambda _: told.append(len(bench.taken)))
+    told: list[int] = []
+    bench.store.may_commit.set()
+    await asyncio.gather(first, *rest)
+    await eventually(lambda: len(told) == 3)
+    assert told == [1, 2, 2]
+    assert [len(taken.submissions) for taken in bench.taken] == [1, 2]
+    for taken in bench.taken:
+        assert taken.stored
+        assert taken.taken_s <= taken.ended_s
+        assert all(each.submitted_s <= taken.taken_s for each in taken.submissions)
+
+
+async def test_a_batch_that_failed_is_told_as_that_call_by_call(bench: Bench) -> None:
+    first = await bench.hold()
+    good, bad = bench.submit("good"), bench.submit("bad")
+    bench.store.may_commit.set()
+    await asyncio.gather(first, good, bad)
+    told = [(each.submissions[0].commands[0].subject, each.stored) for each in bench.taken]
+    assert told == [("first", True), ("good", True), ("bad", False)]

@@ -24,6 +24,10 @@ DAMAGE = [
     ("UPDATE accounts SET last_sequence = last_sequence + 1", "event sequence has gaps"),
     ("INSERT INTO history_gaps VALUES ('demo', 2, 4)", "was skipped"),
     ("DELETE FROM history", "not exactly one history"),
+    ("INSERT INTO purged_totals VALUES ('demo', 0, 0, 0, 0)", "no gap says so"),
+    ("INSERT INTO purged_totals VALUES ('demo', 0, 0, 1, 0)", "fees charged"),
+    ("INSERT INTO purged_totals VALUES ('demo', 0, 0, 0, 1)", "fees refunded"),
+    ("INSERT INTO purged_totals VALUES ('demo', 0, 1, 0, 0)", "event sequence has gaps"),
     (
         "INSERT INTO passes SELECT 'ghost', id, status, currency, fee_micros, fee_refunded, "
         "applicant_reference, NULL, NULL, create_time_us, update_time_us, expire_time_us, "

@@ -110,6 +110,7 @@ def test_what_is_read_back_otherwise_is_not_committed(
             "events": "UPDATE events SET caller = 'x' WHERE sequence = 3",
             "history": "UPDATE history SET begin_time_us = 0",
             "history_gaps": "INSERT INTO history_gaps VALUES ('demo', 1, 2)",
+            "purged_totals": "INSERT INTO purged_totals VALUES ('demo', 0, 0, 0, 0)",
             "admin_log": "UPDATE admin_log SET who = 'x'",
             "webhooks": "UPDATE webhooks SET cursor = 1",
             "webhook_deliveries": "UPDATE webhook_deliveries SET attempts = 5",

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from psycopg.conninfo import conninfo_to_dict
 
 from idpass_server.ids import new_uuid
 from idpass_server.rules.commands import Register, Registered
@@ -208,6 +209,29 @@ def test_of_two_that_take_changes_the_one_promoted_last_is_followed(
             primary.start()
         assert primary.execute("SELECT count(*) FROM passes") == [(1,)]
         assert former.execute("SELECT count(*) FROM passes") == [(0,)]
+
+
+def test_a_silent_host_is_left_out_while_another_answers(
+    monkeypatch: pytest.MonkeyPatch, postgres_db: str
+) -> None:
+    monkeypatch.setattr(postgres_hosts, "LOOK_S", 0.05)
+
+    def ports(store: PostgresStore) -> list[str]:
+        return str(conninfo_to_dict(store._database.conninfo)["port"]).split(",")
+
+    hung = socket.create_server(("127.0.0.1", 0))  # whose kernel still takes connections
+    silent = str(hung.getsockname()[1])
+    url = postgres_db.replace("/test", f",127.0.0.1:{silent}/test")
+    with closing(PostgresStore(url)) as store:
+        connected = store._reader.connection()
+        store.listen(list, lambda _news: None)
+        while silent in ports(store):
+            time.sleep(0.01)
+        assert len(ports(store)) == 1
+        assert store._reader.connection() is connected
+        hung.close()  # it is gone, and its machine says so
+        while silent not in ports(store):
+            time.sleep(0.01)
 
 
 # -- poolers

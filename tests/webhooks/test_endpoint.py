@@ -23,9 +23,9 @@ DAY_S = 86_400.0
 
 def message(sequence: int, pass_id: str = "") -> Message:
     event = Event(
-        *("acme", sequence, pass_id or f"p{sequence}", "new", "cancelled", sequence, "ann"),
-        *(None, None, "r", "AUD", None, None, "", None),
-    )
+        "acme", sequence, pass_id or f"p{sequence}", "new", "cancelled", sequence, "ann",
+        None, None, "r", "AUD", None, None, "", None,
+    )  # fmt: skip
     return Message(event, b"body")
 
 
@@ -167,11 +167,11 @@ def test_an_endpoint_that_is_down_gets_what_is_due_again_and_now_and_then_a_new_
     tried = []
     while trial.now_s < 1_000.0 + DAY_S:
         trial.next()
-        item = trial.take()
-        assert item is not None
+        probe = trial.take()
+        assert probe is not None
         assert trial.take() is None
-        tried.append((item.sequence, item.attempts))
-        trial.settle(item, None)
+        tried.append((probe.sequence, probe.attempts))
+        trial.settle(probe, None)
     new = [sequence for sequence, attempts in tried if not attempts]
     assert len(tried) > len(new)
     assert new == list(range(WINDOW + 1, 31))

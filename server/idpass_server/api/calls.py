@@ -11,7 +11,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable
-from typing import Any, Final, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn
 
 import grpc
 import structlog
@@ -29,6 +29,9 @@ from idpass_server.rules.refusals import (
     StoreUnavailable,
     Unauthenticated,
 )
+
+if TYPE_CHECKING:
+    from idpass_server.api.spans import Spans  # an extra may be missing
 
 REFERENCE_KEY: Final = "idpass-reference"
 """Metadata key of the call's reference: trailing for unary calls, initial for streams."""
@@ -73,6 +76,7 @@ class Call(NamedTuple):
     Attributes:
         caller: who makes it.
         reference: UUID of the call.
+        record: what the log will say of it; the method adds which pass it is about.
         deadline_s: on time.monotonic(); infinite if the call has none.
         count_as: raises what the call costs to that of a number of calls, in the caller's rate.
         still_admitted: raises Unauthenticated or NotPermitted if a stream's caller may no longer
@@ -81,6 +85,7 @@ class Call(NamedTuple):
 
     caller: Caller
     reference: str
+    record: CallRecord
     deadline_s: float
     count_as: Callable[[int], None]
     still_admitted: Callable[[], None] = _admitted
@@ -95,6 +100,8 @@ class Calls:
         max_calls: largest number of unary calls in flight; more are refused as Overloaded.
         max_streams_per_account: largest number of open streams per account.
         limit: rate of each caller without its own; calls over it are refused as Overloaded.
+        logged: which calls have a line in the log, as CallLog.
+        spans: traces calls; None for no tracing.
 
     Attributes:
         log: of the calls that have ended.
@@ -108,9 +115,12 @@ class Calls:
         max_calls: int,
         max_streams_per_account: int,
         limit: Limit,
+        logged: str = "all",
+        spans: "Spans | None" = None,
     ) -> None:
         self._identity = identity
         self._metrics = metrics
+        self._spans = spans
         self._room = Room(max_calls)
         self._max_streams_per_account = max_streams_per_account
         self._streams: dict[str, Room] = {}
@@ -119,7 +129,7 @@ class Calls:
         self._begun = 0
         self._held: Counter[str] = Counter()
         self._draining = asyncio.Event()
-        self.log = CallLog()
+        self.log = CallLog(logged)
 
     @property
     def in_flight(self) -> int:
@@ -151,6 +161,20 @@ class Calls:
         """Waits until no unary call is in flight."""
         while self.in_flight or self._held.total():  # noqa: ASYNC110 only when the server stops
             await asyncio.sleep(FINISHED_S)
+
+    def begin(self, method: str, context: Any, service: str) -> CallRecord:
+        """Begins the record of a call.
+
+        Args:
+            method: name of the rpc.
+            context: gRPC's, of the call.
+            service: full name of the rpc's service.
+        """
+        record = CallRecord(method, service)
+        record.come_from(context)
+        if self._spans is not None:
+            self._spans.begin(record)
+        return record
 
     def admit(self, record: CallRecord, permission: Permission, size: int, context: Any) -> Call:
         """Decides whether a caller may make a call; the only place that does.
@@ -191,7 +215,7 @@ class Calls:
             raise TimeoutError("the deadline passed before it was started")
         deadline_s = math.inf if remaining_s is None else record.started_s + remaining_s
         count_as = functools.partial(self._count_as, caller, tokens)
-        return Call(caller, record.reference, deadline_s, count_as)
+        return Call(caller, record.reference, record, deadline_s, count_as)
 
     def _count_as(self, caller: Caller, taken: int, calls: int) -> None:
         """Charges a caller for a call that costs as much as `calls`, less the tokens taken."""
@@ -296,4 +320,6 @@ class Calls:
                 del self._streams[caller.account]
         record.ended_s = time.monotonic()
         self._metrics.ended(record)
+        if self._spans is not None:
+            self._spans.end(record)
         self.log.add(record)

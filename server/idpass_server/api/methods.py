@@ -12,7 +12,6 @@ import grpc
 from google.protobuf.descriptor import ServiceDescriptor
 
 from idpass_server.api import wire
-from idpass_server.api.call_log import CallRecord
 from idpass_server.api.calls import HISTORY_KEY, REFERENCE_KEY, Call, Calls
 from idpass_server.api.identity import Permission
 
@@ -33,11 +32,13 @@ class _Rpc(NamedTuple):
     """What is fixed for all calls of one method.
 
     Attributes:
+        service: full name of the service.
         name: as in the descriptor.
         permission: that callers need.
         read: parses a request.
     """
 
+    service: str
     name: str
     permission: Permission
     read: Callable[[bytes], Any]
@@ -66,7 +67,7 @@ def handlers(
     by_method: dict[str, Any] = {}
     for descriptor in service.methods:
         method = getattr(servicer, descriptor.name)
-        each = _Rpc(descriptor.name, method.permission, wire.reader(descriptor))
+        each = _Rpc(service.full_name, descriptor.name, method.permission, wire.reader(descriptor))
         handle = grpc.unary_unary_rpc_method_handler
         behavior: Callable[..., Any] = _unary(each, method, calls)
         if descriptor.server_streaming:
@@ -80,7 +81,7 @@ def _unary(
     rpc: _Rpc, method: Callable[[Any, Call], Awaitable[Any]], calls: Calls
 ) -> Callable[[bytes, Any], Awaitable[Any]]:
     async def handle(body: bytes, context: Any) -> Any:
-        record = CallRecord(rpc.name)
+        record = calls.begin(rpc.name, context, rpc.service)
         try:
             call = calls.admit(record, rpc.permission, len(body), context)
             calls.enter(record, call.caller)
@@ -104,7 +105,7 @@ def _stream(
     history: Callable[[], Awaitable[str]],
 ) -> Callable[[bytes, Any], AsyncIterator[Any]]:
     async def handle(body: bytes, context: Any) -> AsyncIterator[Any]:
-        record = CallRecord(rpc.name)
+        record = calls.begin(rpc.name, context, rpc.service)
         try:
             call = calls.admit_stream(record, rpc.permission, len(body), context)
             calls.enter_stream(record, call.caller)

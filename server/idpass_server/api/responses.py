@@ -109,6 +109,7 @@ def event(record: records.Event) -> pb.IdPassEvent:
         request_id=record.request_id or "",
         reason=_reason(record.reason),
         erased=bool(record.erased),
+        reference=record.reference,
     )
     if record.refund_micros is not None:
         message.refund.CopyFrom(money(record.currency, record.refund_micros))

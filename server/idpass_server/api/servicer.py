@@ -83,6 +83,7 @@ class IdPassServicer:
     ) -> service_pb.BatchCancelResponse:
         items = requests.batch_requests(request)
         call.count_as(len(items))
+        call.record.passes = len(items)
         asked = [_cancel_or_refusal(item, call) async for item in _in_turns(items)]
         commands = [each for each in asked if isinstance(each, Cancel)]
         decided = iter(await self._engine.submit(commands, call.deadline_s) if commands else ())
@@ -96,7 +97,9 @@ class IdPassServicer:
         self, request: service_pb.RegisterRequest, call: Call
     ) -> service_pb.RegisterResponse:
         command = requests.register(request, call.caller, call.reference)
-        return responses.register_response(_expect(Registered, await self._change(command, call)))
+        answer = _expect(Registered, await self._change(command, call))
+        call.record.id_pass = answer.id_pass.id
+        return responses.register_response(answer)
 
     @rpc(Permission.ADVANCE)
     async def AdvanceIdPass(
@@ -118,6 +121,7 @@ class IdPassServicer:
         page, history = await self._reads.list_passes(query)
         if token_history not in ("", history):
             raise HistoryLost(history)
+        call.record.passes = len(page.passes)
         call.count_as(math.ceil(len(page.passes) / PASSES_PER_CALL))
         next_page_token = ""
         if page.next_before_id is not None:
@@ -141,6 +145,8 @@ class IdPassServicer:
         asked = requests.watch(request)
         account, positions = await self._account(call)
         id_pass = None if asked.pass_id is None else await self._pass(call, asked.pass_id)
+        if id_pass is not None:
+            positions = positions.of_pass()
         positions.check(asked.after_sequence, asked.history)
         if (
             id_pass is not None
@@ -166,11 +172,14 @@ class IdPassServicer:
         Raises:
             Refusal: the outcome, if it is one.
         """
+        call.record.id_pass = command.subject
         (outcome,) = await self._engine.submit([command], call.deadline_s)
         if isinstance(outcome, Refusal):
             if _late_result(command, outcome):
                 self._metrics.late_results.inc()
             raise outcome
+        if isinstance(outcome, Cancelled | Registered | Advanced):  # others are no caller's
+            call.record.replayed = outcome.replayed
         return outcome
 
     def _result(self, outcome: Outcome, call: Call) -> Cancelled | status_pb2.Status:
@@ -182,6 +191,7 @@ class IdPassServicer:
         return error.status
 
     async def _pass(self, call: Call, pass_id: str) -> Pass:
+        call.record.id_pass = pass_id
         id_pass = await self._reads.get_pass(call.caller.account, pass_id)
         if id_pass is None:
             raise PassNotFound(pass_id)

@@ -10,12 +10,15 @@ from the server; 5 done, but the output could not be written; 74 the store broke
 from idpass_server.cli import (
     accounts,
     admin_log,
+    backups,
     callers,
     credentials,
     databases,
+    exporting,
     health,
     passes,
     reports,
+    retention,
     serving,
 )
 from idpass_server.cli.base import main
@@ -23,12 +26,15 @@ from idpass_server.cli.base import main
 __all__ = [
     "accounts",
     "admin_log",
+    "backups",
     "callers",
     "credentials",
     "databases",
+    "exporting",
     "health",
     "main",
     "passes",
     "reports",
+    "retention",
     "serving",
 ]

@@ -28,7 +28,7 @@ def audit_command(context: click.Context, db: str, *, quick: bool, as_json: bool
     """
     logs.configure("warning")
     began_s = time.monotonic()
-    with _progress() as begin:
+    with progress() as begin:
         found = opening.audit_store(db, quick=quick, begin=begin)
     if as_json:
         told = {"database": shown_url(db), "sound": not found.problems, "quick": quick}
@@ -47,7 +47,7 @@ def audit_command(context: click.Context, db: str, *, quick: bool, as_json: bool
 
 
 @contextmanager
-def _progress() -> Iterator[Callable[[str], None]]:
+def progress() -> Iterator[Callable[[str], None]]:
     """Shows on a terminal what is being checked, on a line that is erased at the end."""
     if not sys.stderr.isatty():
         yield lambda _: None
@@ -104,6 +104,19 @@ def _told(missing: list[str], *, ends_older: bool) -> str:
         else "servers of the previous version can serve it meanwhile and afterwards"
     )
     return f"lacks {', '.join(missing)}; {after}"
+
+
+@main.command("compact")
+@option("db")
+def compact_command(db: str) -> None:
+    """Give the room of what was deleted from a SQLite file, which no server is using, to the disk.
+
+    While it runs, it needs twice as much room as the file will have. Room that is not given back is
+    used again.
+    """
+    logs.configure("warning")
+    before, after = opening.compact_store(db)
+    click.echo(f"{shown_url(db)}: {before:,} bytes before, {after:,} now")
 
 
 @main.command("copy")

@@ -128,11 +128,6 @@ class Delivering:
 
     # -- what others tell and ask
 
-    @property
-    def history(self) -> str:
-        """The history id of the database."""
-        return self._outbox.history
-
     def accounts(self) -> list[str]:
         """Names of the accounts whose events are of interest."""
         return list(self._by_account)
@@ -167,7 +162,7 @@ class Delivering:
             payload = {
                 "type": rules.TEST_TYPE,
                 "timestamp": shown(now_us).replace("+00:00", "Z"),
-                "data": {"history": self.history, "webhook_id": webhook.id},
+                "data": {"history": await self._reads.history(), "webhook_id": webhook.id},
             }
             message_id = f"msg_test_{new_uuid()}"
             return (await self._post(webhook, message_id, encoded(payload), 1))[0]
@@ -382,7 +377,9 @@ class Delivering:
                 endpoint.drop(item)
                 return
             body = message.body
-        message_id = rules.message_id(self.history, webhook.account, item.sequence, webhook.id)
+        message_id = rules.message_id(
+            self._outbox.history, webhook.account, item.sequence, webhook.id
+        )
         attempt, retry_after_us = await self._post(webhook, message_id, body, item.attempts + 1)
         if endpoint.closed:
             return

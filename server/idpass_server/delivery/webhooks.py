@@ -50,10 +50,6 @@ class Created(NamedTuple):
 class Outgoing(Protocol):
     """What delivers: `delivering.Delivering`."""
 
-    @property
-    def history(self) -> str:
-        """The history id of the database."""
-
     def changed(self) -> None:
         """Endpoints have changed."""
 
@@ -269,7 +265,7 @@ class Webhooks:
         found = await self._reads.run(
             self._tables.deliveries, account, webhook_id, limit, before_sequence
         )
-        history = self._outgoing.history
+        history = await self._reads.history()
         shown = [
             (each, rules.message_id(history, account, each.sequence, webhook_id)) for each in found
         ]

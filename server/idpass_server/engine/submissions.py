@@ -35,6 +35,22 @@ class Submission(NamedTuple):
         return self.answer.cancelled() or time.monotonic() >= self.deadline_s
 
 
+class Taken(NamedTuple):
+    """A batch that was given to the store, for whoever traces calls. Times: on time.monotonic().
+
+    Attributes:
+        submissions: in it.
+        taken_s: when the writer began with it.
+        ended_s: when the store was done with it.
+        stored: false if the store failed, and nothing was changed or the outcome is unknown.
+    """
+
+    submissions: Sequence[Submission]
+    taken_s: float
+    ended_s: float
+    stored: bool
+
+
 class Check(NamedTuple):
     """Asks whether a change could be stored now.
 

@@ -22,7 +22,7 @@ import structlog
 from idpass_server.engine.busy import PAUSE_S, BusyAccounts
 from idpass_server.engine.clock import Clock
 from idpass_server.engine.observing import NOBODY, EngineObserver
-from idpass_server.engine.submissions import Check, Submission, Work, by_submission, count
+from idpass_server.engine.submissions import Check, Submission, Taken, Work, by_submission, count
 from idpass_server.rules.commands import Command, Outcome
 from idpass_server.rules.refusals import InternalFault, Overloaded, Refusal, StoreUnavailable
 from idpass_server.store import Store, StoreBroken, cause_of
@@ -51,6 +51,8 @@ class Engine:
             events.
         on_broken: called on the event loop, once, when the store can no longer be trusted.
         observer: is told of batches and failures.
+        on_batch: called on the event loop with each batch before its calls get their outcomes; None
+            for nobody.
     """
 
     def __init__(
@@ -62,6 +64,7 @@ class Engine:
         on_commit: Callable[[Mapping[str, int]], None],
         on_broken: Callable[[StoreBroken], None],
         observer: EngineObserver = NOBODY,
+        on_batch: Callable[[Taken], None] | None = None,
     ) -> None:
         self._store = store
         self._clock = clock
@@ -69,6 +72,7 @@ class Engine:
         self._on_commit = on_commit
         self._on_broken = on_broken
         self._observer = observer
+        self._on_batch = on_batch
         self._pending = 0
         self._broken: StoreBroken | None = None
         self._loop = asyncio.get_running_loop()
@@ -252,15 +256,17 @@ class Engine:
             self._commit(taken)
 
     def _commit(self, submissions: list[Submission]) -> None:
+        taken_s, stored = time.monotonic(), False
         commands = [command for submission in submissions for command in submission.commands]
         sequences: Mapping[str, int] = {}
         outcomes: list[Outcome]
-        waited_s = time.monotonic() - submissions[0].submitted_s
+        waited_s = taken_s - submissions[0].submitted_s
         try:
             if self._broken is not None:
                 raise StoreUnavailable("the store has failed; nothing was changed")
             now = self._clock.now()
             outcomes, sequences, busy, events = self._store.commit(commands, now.us, now.due_us)
+            stored = True
             self._observer.batch(waited_s, len(commands), events)
             if sequences:
                 self._stored_s = time.monotonic()
@@ -284,7 +290,8 @@ class Engine:
             self._observer.failed("fault")
             log.exception("commit_failed")
             outcomes = [InternalFault()] * len(commands)
-        self._loop.call_soon_threadsafe(self._deliver, submissions, outcomes, sequences)
+        taken = Taken(submissions, taken_s, time.monotonic(), stored)
+        self._loop.call_soon_threadsafe(self._deliver, taken, outcomes, sequences)
 
     def _put_back(
         self, submissions: list[Submission], outcomes: list[Outcome], busy: Collection[str]
@@ -323,11 +330,11 @@ class Engine:
             )
         return StoreUnavailable("the store has failed; nothing was changed")
 
-    def _deliver(
-        self, submissions: list[Submission], outcomes: list[Outcome], sequences: Mapping[str, int]
-    ) -> None:
+    def _deliver(self, taken: Taken, outcomes: list[Outcome], sequences: Mapping[str, int]) -> None:
         self._pending -= len(outcomes)
-        for submission, own in by_submission(submissions, outcomes):
+        if self._on_batch is not None:
+            self._on_batch(taken)
+        for submission, own in by_submission(taken.submissions, outcomes):
             if not submission.answer.done():
                 submission.answer.set_result(own)
         if sequences:

@@ -10,6 +10,7 @@ import grpc
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
+from idpass_server import trace_context
 from idpass_server.gateway import bodies, errors, messages
 from idpass_server.gateway.errors import HttpError
 from idpass_server.gateway.messages import Violations
@@ -31,6 +32,7 @@ _JSON_TYPE: Final = re.compile(
 )
 _PRINTABLE: Final = re.compile(rb"[ -~]{1,4096}")
 _TOKEN: Final = re.compile(rb"[!-~]{1,128}")
+_TRACE_HEADERS: Final = {trace_context.TRACEPARENT.encode(), trace_context.TRACESTATE.encode()}
 KEY: Final = "Idempotency-Key"
 """Header that is the same as `request_id` in the body."""
 REFERENCE: Final = "idpass-reference"
@@ -87,7 +89,7 @@ class Api:
                 f"{self._route.path} takes no query string; fields go into the JSON body"
             )
         headers = headers_of(scope)
-        metadata = metadata_of(headers)
+        metadata = metadata_of(headers) + trace_of(scope)
         body = b"{}"
         if self._route.verb == "POST":
             _check_type(headers)
@@ -196,6 +198,13 @@ def metadata_of(headers: dict[bytes, bytes]) -> Metadata:
     if not _PRINTABLE.fullmatch(authorization):
         raise errors.unreadable("authorization is not 1 to 4096 printable ASCII characters")
     return (("authorization", authorization.decode()),)
+
+
+def trace_of(scope: Scope) -> Metadata:
+    """The metadata that passes on the trace that a request belongs to; empty without one."""
+    found = [(name.decode(), value) for name, value in scope["headers"] if name in _TRACE_HEADERS]
+    trace = trace_context.read(found)
+    return () if trace is None else trace.headers()
 
 
 def _check_type(headers: dict[bytes, bytes]) -> None:

@@ -21,6 +21,7 @@ from idpass_server.gateway.api import (
     metadata_of,
     reference_header,
     respond_error,
+    trace_of,
 )
 from idpass_server.gateway.errors import HttpError
 from idpass_server.gateway.routes import EVENTS_PATH, WATCH, rpc_path
@@ -99,7 +100,7 @@ def _read(scope: Scope) -> tuple[Any, tuple[tuple[str, str], ...]]:
     request, violations = messages.read(WATCH.input_type, query)
     if violations:
         raise errors.invalid(violations)
-    return request, metadata_of(headers)
+    return request, metadata_of(headers) + trace_of(scope)
 
 
 async def _reference(call: Any) -> Headers:

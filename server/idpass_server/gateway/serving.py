@@ -13,6 +13,7 @@ import httptools  # noqa: F401 uvicorn looks for it only when it serves
 import structlog
 import uvicorn
 
+from idpass import __version__
 from idpass_server import addresses
 from idpass_server.gateway.app import App, Observe, Reset
 from idpass_server.gateway.connections import Connection, Limits
@@ -23,6 +24,8 @@ BACKLOG: Final = 1_024
 CLOSE_AGAIN_S: Final = 0.1
 """Interval at which a stopping gateway ends streams that have been opened since, seconds."""
 CHANNEL_OPTIONS: Final[list[tuple[str, Any]]] = [
+    # The service's log then tells what came over HTTP.
+    ("grpc.primary_user_agent", f"idpass-gateway/{__version__}"),
     # A proxy from the environment must not see what is meant to stay on this machine.
     ("grpc.enable_http_proxy", 0),
     # Fits a page of 1,000 passes with the longest notes.

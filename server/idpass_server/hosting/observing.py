@@ -19,7 +19,7 @@ from idpass_server.hosting.reloading import Reloading
 from idpass_server.hosting.tls import Certificates
 from idpass_server.rules.records import Event, Status
 from idpass_server.store import observing as store
-from idpass_server.store.observing import Steps, StoreObserver
+from idpass_server.store.observing import StoreObserver
 from idpass_server.urls import sqlite_path
 
 
@@ -107,7 +107,9 @@ class StoreMetrics(StoreObserver):
             bounds=STEP_SECONDS,
         )
         metrics.registry.register(commit)
-        self._steps = [commit.of((step,)) for step in Steps._fields]
+        self._load, self._decide, self._save, self._commit = (
+            commit.of((step,)) for step in store.STEPS
+        )
         if sqlite:
             self._checkpoints = Histogram(
                 f"{PREFIX}_sqlite_checkpoint_seconds",
@@ -130,12 +132,11 @@ class StoreMetrics(StoreObserver):
         for outcome in ("stored", "run_again", "unknown"):
             self._settled.labels(outcome)
 
-    def committed(self, steps: Steps) -> None:
-        load, decide, save, commit = self._steps
-        load.observe(steps.load)
-        decide.observe(steps.decide)
-        save.observe(steps.save)
-        commit.observe(steps.commit)
+    def committed(self, load_s: float, decide_s: float, save_s: float, commit_s: float) -> None:
+        self._load.observe(load_s)
+        self._decide.observe(decide_s)
+        self._save.observe(save_s)
+        self._commit.observe(commit_s)
 
     def checkpointed(self, seconds: float) -> None:
         self._checkpoints.observe(seconds)
@@ -161,7 +162,7 @@ def show_files(metrics: Metrics, reloading: Reloading, certificates: Certificate
         metrics.gauge(
             "tls_certificate_not_after_timestamp_seconds",
             "When the server's certificate in force ends, seconds since the epoch",
-            certificates.not_after.timestamp,
+            certificates.not_after_s,
             over_workers="min",
         )
 

@@ -25,7 +25,8 @@ from idpass_server.engine.reads import Reads
 from idpass_server.engine.sweeper import Sweeper
 from idpass_server.engine.writes import Engine
 from idpass_server.failures import OperatorError
-from idpass_server.hosting import observing, pages, trust, unix_sockets, wiring
+from idpass_server.hosting import observing, pages, tracing, trust, unix_sockets, wiring
+from idpass_server.hosting.about import about
 from idpass_server.hosting.figures import Figures, measure_lag
 from idpass_server.hosting.health import check_store
 from idpass_server.hosting.listening import bind, serve_pages
@@ -123,6 +124,8 @@ class Server:
         settings, before = self._settings, self._before
         certificates = trust.certificates(settings, self._reloading)
         credentials = certificates.credentials() if certificates else None
+        self._tracing = await asyncio.to_thread(tracing.start)  # it imports much
+        self._spans = self._tracing.spans if self._tracing is not None else None
         shares_port = settings.workers > 1 or before is not None
         self._grpc = wiring.server(settings, shares_port=shares_port)
         try:
@@ -145,9 +148,10 @@ class Server:
         except BaseException:
             self._pages.close()
             await self._close_webhooks()
-            await self._close_store()
+            await self._close()
             raise
         await self._serve()
+        log.info("started", **about(self._settings, self._store.software))
         if ready is None:
             log.info("serving", listen=self.address, db=shown_url(self._settings.db))
         return self.address
@@ -177,6 +181,7 @@ class Server:
             on_commit=self._notify,
             on_broken=self._break,
             observer=self._observer,
+            on_batch=self._spans.batch if self._spans is not None else None,
         )
         self._reads = Reads(
             self._store,
@@ -199,7 +204,9 @@ class Server:
             self._reads,
             on_change=self._recheck,
         )
-        behind = wiring.Behind(self._store, self._engine, self._reads, self.readiness, self._clock)
+        behind = wiring.Behind(
+            self._store, self._engine, self._reads, self.readiness, self._clock, self._spans
+        )
         service = wiring.service(self._settings, self._grpc, identity, behind, self.metrics)
         self._calls, self._watchers, self._health, self._hooks = service
 
@@ -311,7 +318,7 @@ class Server:
             for task in self._tasks:
                 task.cancel()
             self._pages.close()
-            closed = await self._close_store()
+            closed = await self._close()
         log.info("stopped")
         if self._failed is not None:
             raise PartFailed(f"stopped, since a part of the server failed: {self._failed}")
@@ -357,6 +364,13 @@ class Server:
         self._broken = True
         # Time for the answers that are due, those of unknown outcome among them, to go out.
         asyncio.get_running_loop().call_later(0.1, self._stopping.set)
+
+    async def _close(self) -> bool:
+        """Closes the store, and exports the last spans meanwhile. Returns as `_close_store`."""
+        if self._tracing is None:
+            return await self._close_store()
+        closed, _ = await asyncio.gather(self._close_store(), self._tracing.close())
+        return closed
 
     async def _close_store(self) -> bool:
         """Stores what was submitted, and closes. Returns false if it does not within CLOSE_S."""

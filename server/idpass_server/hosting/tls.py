@@ -57,10 +57,9 @@ class Certificates:
         self._mutual = client_ca is not None
         self._in_force = self._given = self._load()
 
-    @property
-    def not_after(self) -> datetime:
-        """When the server's certificate that is in force ends."""
-        return self._in_force.not_after
+    def not_after_s(self) -> float:
+        """When the server's certificate that is in force ends, seconds since the epoch."""
+        return self._in_force.not_after.timestamp()
 
     def credentials(self) -> grpc.ServerCredentials:
         """gRPC's credentials, for opening a port."""

@@ -1,6 +1,6 @@
 """Wires what lies between gRPC and the store: admission, watchers, metrics, and the services."""
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import grpc
 from grpc_health.v1 import health_pb2_grpc
@@ -23,6 +23,9 @@ from idpass_server.hosting.channel_options import options
 from idpass_server.hosting.health import Health
 from idpass_server.store import Store
 
+if TYPE_CHECKING:
+    from idpass_server.api.spans import Spans  # an extra may be missing
+
 
 class Behind(NamedTuple):
     """What a service stands on.
@@ -33,6 +36,7 @@ class Behind(NamedTuple):
         reads: read.
         readiness: told by the health service.
         clock: the server's time.
+        spans: trace calls; None for no tracing.
     """
 
     store: Store
@@ -40,6 +44,7 @@ class Behind(NamedTuple):
     reads: Reads
     readiness: Readiness
     clock: Clock
+    spans: "Spans | None" = None
 
 
 class Service(NamedTuple):
@@ -88,6 +93,8 @@ def service(
         max_calls=settings.max_calls,
         max_streams_per_account=settings.max_watchers_per_account,
         limit=Limit(settings.default_rate_per_s, settings.burst),
+        logged=settings.log_calls,
+        spans=behind.spans,
     )
     watchers = Watchers(
         behind.reads,

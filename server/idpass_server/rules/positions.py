@@ -44,6 +44,10 @@ class Positions(NamedTuple):
     history: str
     gaps: tuple[Gap, ...] = ()
 
+    def of_pass(self) -> "Positions":
+        """The positions for whoever reads one pass that is there: none of its events was purged."""
+        return self._replace(gaps=tuple(g for g in self.gaps if g.after_sequence != PURGED))
+
     def check(self, position: int, history: str = "") -> None:
         """Checks that a position can be resumed from.
 

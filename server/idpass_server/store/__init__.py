@@ -15,6 +15,7 @@ from idpass_server.rules.batch import Batch
 from idpass_server.rules.commands import Command, Outcome
 from idpass_server.rules.positions import Gap
 from idpass_server.rules.records import Account, Event, Money, Pass
+from idpass_server.store.admin_log import State
 from idpass_server.store.observing import Disk
 from idpass_server.store.retention import Found, Wanted
 from idpass_server.store.webhooks import WebhookTables
@@ -56,6 +57,18 @@ class Committed(NamedTuple):
         """Reports on a batch that has run."""
         last_sequences = {each.name: each.last_sequence for each in batch.changed_accounts()}
         return cls(outcomes, last_sequences, busy, batch.events)
+
+
+class Software(NamedTuple):
+    """What a database is.
+
+    Attributes:
+        database: such as "SQLite 3.53.4".
+        schema: name of the newest migration that this program knows, and that the database has.
+    """
+
+    database: str
+    schema: str
 
 
 class ListQuery(NamedTuple):
@@ -119,6 +132,10 @@ def cause_of(error: BaseException) -> str | None:
 
 class Store(Protocol):
     """A database, open to be served."""
+
+    @property
+    def software(self) -> Software:
+        """What the database is."""
 
     @property
     def failed_checkpoints(self) -> int:
@@ -275,6 +292,19 @@ class Store(Protocol):
             false, and changes nothing, if there is no such account, or it has events in another
             currency.
         """
+
+    def record(self, who: str, what: str, account: str | None, facts: State) -> None:
+        """Writes an entry in the admin log before work of many transactions.
+
+        Args:
+            who: the operator.
+            what: the command.
+            account: name of the account concerned; None for all.
+            facts: what will be done.
+        """
+
+    def purge(self, account: str, ids: Sequence[str], ended_before_us: int) -> int:
+        """Removes passes that ended before a time; arguments and result as `purging.purge`."""
 
     def delete_account(self, name: str, *, who: str = PROGRAM) -> bool:
         """Deletes an account that was never used; false, and changes nothing, for any other."""

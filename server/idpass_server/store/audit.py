@@ -39,6 +39,11 @@ def _of_events(columns: str, sums: str, wrong: str) -> str:
         WHERE {wrong}"""
 
 
+def _purged(column: str) -> str:
+    """What purges have removed of an account."""
+    return f"coalesce((SELECT p.{column} FROM purged_totals p WHERE p.account = name), 0)"
+
+
 def _sums(column: str, name: str) -> str:
     """Sums that two sets of numbers hardly ever share unless they are equal."""
     return (
@@ -78,7 +83,7 @@ CHECKS: Final = (
         _of_events(
             "charged_micros, charges",
             "sum(charge_micros) AS charges",
-            "charged_micros <> coalesce(charges, 0)",
+            f"charged_micros <> coalesce(charges, 0) + {_purged('charged_micros')}",
         ),
         quick=True,
     ),
@@ -87,31 +92,30 @@ CHECKS: Final = (
         _of_events(
             "refunded_micros, refunds",
             "sum(refund_micros) AS refunds",
-            "refunded_micros <> coalesce(refunds, 0)",
+            f"refunded_micros <> coalesce(refunds, 0) + {_purged('refunded_micros')}",
         ),
         quick=True,
     ),
     Check(
-        # Above what was purged, and without the numbers that restores left out.
+        # But for what was purged, and the numbers that restores left out.
         "event sequence has gaps",
-        f"""WITH purged AS (
-                SELECT account AS of_account, before_sequence AS up_to FROM history_gaps
-                WHERE after_sequence = {PURGED}),
-            skipped AS (
-                SELECT account, sum(before_sequence - CASE WHEN up_to > after_sequence
-                    THEN up_to ELSE after_sequence END) AS numbers
-                FROM history_gaps LEFT JOIN purged ON of_account = account
-                WHERE after_sequence <> {PURGED} AND before_sequence > coalesce(up_to, 0)
-                GROUP BY account),
-            kept AS (
-                SELECT account, min(sequence) AS oldest, max(sequence) AS newest, count(*) AS n
-                FROM events LEFT JOIN purged ON of_account = account
-                WHERE sequence > coalesce(up_to, 0) GROUP BY account)
-            SELECT name, last_sequence, oldest, newest, n FROM accounts
-            LEFT JOIN purged ON of_account = name LEFT JOIN skipped ON skipped.account = name
-            LEFT JOIN kept ON kept.account = name
-            WHERE coalesce(n, 0) <> last_sequence - coalesce(up_to, 0) - coalesce(numbers, 0)
-                OR newest > last_sequence OR up_to > last_sequence""",
+        f"""SELECT name, last_sequence, newest, n, numbers FROM accounts LEFT JOIN (
+                SELECT account, max(sequence) AS newest, count(*) AS n FROM events
+                GROUP BY account) AS e ON e.account = name
+            LEFT JOIN (
+                SELECT account, sum(before_sequence - after_sequence) AS numbers
+                FROM history_gaps WHERE after_sequence <> {PURGED}
+                GROUP BY account) AS g ON g.account = name
+            WHERE coalesce(n, 0) + {_purged("events")} <> last_sequence - coalesce(numbers, 0)
+                OR newest > last_sequence""",
+        quick=True,
+    ),
+    Check(
+        # A watcher would miss the events without being told.
+        "events were purged, and no gap says so",
+        f"""SELECT name FROM accounts JOIN purged_totals p ON p.account = name
+            LEFT JOIN history_gaps g ON g.account = name AND after_sequence = {PURGED}
+            WHERE before_sequence IS NULL OR before_sequence >= last_sequence""",
         quick=True,
     ),
     Check(
@@ -136,7 +140,7 @@ CHECKS: Final = (
             WHERE name = account AND from_status IS NULL
                 AND event_time_us >= registration_day * {DAY_US} - {CLOCKS_APART_US}
             GROUP BY account) AS e ON account = name
-            WHERE registrations_of_day > coalesce(registered, 0)""",
+            WHERE registrations_of_day > coalesce(registered, 0) + {_purged("passes")}""",
         quick=True,
         warning=True,
     ),
@@ -241,12 +245,15 @@ CHECKS: Final = (
     ),
     Check(
         "link between a pass and the one that superseded it is one-sided",
+        # The other one may have been purged.
         """SELECT p.account, p.id, p.supersedes FROM passes p LEFT JOIN passes o
             ON o.account = p.account AND o.id = p.supersedes
             WHERE p.supersedes IS NOT NULL AND o.superseded_by IS DISTINCT FROM p.id
+                AND NOT (o.id IS NULL AND p.account IN (SELECT account FROM purged_totals))
             UNION ALL SELECT o.account, o.id, o.superseded_by FROM passes o LEFT JOIN passes p
             ON p.account = o.account AND p.id = o.superseded_by
-            WHERE o.superseded_by IS NOT NULL AND p.supersedes IS DISTINCT FROM o.id""",
+            WHERE o.superseded_by IS NOT NULL AND p.supersedes IS DISTINCT FROM o.id
+                AND NOT (p.id IS NULL AND o.account IN (SELECT account FROM purged_totals))""",
     ),
     Check(
         "times go back although the sequence goes on: a clock was wrong",

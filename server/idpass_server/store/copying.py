@@ -17,6 +17,7 @@ from idpass_server.store import CannotOpen, webhook_sql
 from idpass_server.store.admin_log import Entry
 from idpass_server.store.postgres.link import Connection
 from idpass_server.store.postgres.store import connected
+from idpass_server.store.purging import TOTALS
 from idpass_server.store.rows import TIMER
 from idpass_server.store.sqlite.file import connect
 from idpass_server.store.sqlite.store import SqliteStore
@@ -42,6 +43,7 @@ TABLES: Final = (
     # The copy goes on with the same history.
     _Table("history", ("id", "begin_time_us", "base_sequence"), "id"),
     _Table("history_gaps", ("account", *Gap._fields), "account, after_sequence"),
+    _Table("purged_totals", TOTALS, "account"),
     _Table("admin_log", Entry._fields, "id"),
     _Table("webhooks", Webhook._fields, "account, id"),
     _Table("webhook_deliveries", webhook_sql.DELIVERY, ", ".join(webhook_sql.DELIVERY[:3])),

@@ -73,6 +73,21 @@ def for_update(connection: Any) -> str:
     return " FOR UPDATE" if _is_postgres(connection) else ""
 
 
+def uuids(connection: Any, parameter: str) -> str:
+    """A query for the UUIDs in a parameter, which is a JSON array of them.
+
+    Args:
+        connection: of sqlite3 or psycopg.
+        parameter: its name.
+    """
+    if _is_postgres(connection):
+        return (
+            "SELECT CAST(value AS uuid) "  # noqa: S608 the name is a constant
+            f"FROM json_array_elements_text(CAST(:{parameter} AS json))"
+        )
+    return f"SELECT value FROM json_each(:{parameter})"  # noqa: S608 likewise
+
+
 def _is_postgres(connection: Any) -> bool:
     return hasattr(connection, "pgconn")
 

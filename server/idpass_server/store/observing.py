@@ -1,22 +1,9 @@
 """What a store tells about its work, to whoever keeps figures of it."""
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
-
-class Steps(NamedTuple):
-    """How long the steps of a batch that changed something took, seconds.
-
-    Attributes:
-        load: beginning the transaction, waiting for locks, and reading.
-        decide: the rules.
-        save: writing the changes; where they are only queued for the commit, next to nothing.
-        commit: until everything is on disk.
-    """
-
-    load: float
-    decide: float
-    save: float
-    commit: float
+STEPS: Final = ("load", "decide", "save", "commit")
+"""Names of the steps of a batch."""
 
 
 class Disk(NamedTuple):
@@ -30,8 +17,15 @@ class Disk(NamedTuple):
 class StoreObserver:
     """Keeps nothing; a subclass does. Called on the threads that do the work."""
 
-    def committed(self, steps: Steps) -> None:
-        """A batch that changed something has been committed; on the writer's thread."""
+    def committed(self, load_s: float, decide_s: float, save_s: float, commit_s: float) -> None:
+        """A batch that changed something has been committed; on the writer's thread.
+
+        Args:
+            load_s: beginning the transaction, waiting for locks, and reading, seconds.
+            decide_s: the rules, seconds.
+            save_s: writing the changes, seconds; where they only queue for the commit, few.
+            commit_s: until everything is on disk, seconds.
+        """
 
     def checkpointed(self, seconds: float) -> None:
         """The WAL was folded into the file, and a commit took at most this long over it."""

@@ -3,6 +3,7 @@
 import importlib
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
+from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
 
@@ -13,8 +14,11 @@ from idpass_server.store.audit import Audit, audit
 from idpass_server.store.history import NewHistory
 from idpass_server.store.observing import NOBODY, StoreObserver
 from idpass_server.store.schema import Plan
+from idpass_server.store.sqlite import backup, restoring
+from idpass_server.store.sqlite.backup import Backup
 from idpass_server.store.sqlite.migrating import planned
 from idpass_server.store.sqlite.opening import Damaged, reading
+from idpass_server.store.sqlite.restoring import Former, Restored
 from idpass_server.store.sqlite.store import SqliteStore
 from idpass_server.urls import sqlite_path
 
@@ -111,6 +115,65 @@ def begin_history(url: str, who: str = PROGRAM) -> NewHistory:
         return begun
     with closing(SqliteStore(path, migrates=False, create=False)) as store:
         return store.begin_history(who)
+
+
+def back_up(
+    url: str,
+    to: Path,
+    *,
+    keep: int | None = None,
+    replace: bool = False,
+    begin: Callable[[str], None] = lambda _: None,
+) -> Backup:
+    """Backs up a SQLite file, which may be served.
+
+    Args:
+        url: of the database.
+        to: as for `backup.back_up`, and so are the others.
+
+    Raises:
+        BadSetting: the URL or `to` cannot be used.
+        CannotOpen: the database cannot be read, or the backup cannot be written or is not sound.
+    """
+    path = _only_sqlite(url, "backs up")
+    try:
+        return backup.back_up(path, to, keep=keep, replace=replace, begin=begin)
+    except Damaged as damage:
+        raise CannotOpen(
+            f"{path}: the copy is not sound and was not kept: {damage}; audit the database with: "
+            f"idpass-server audit --db '{url}'"
+        ) from damage
+
+
+def restore(
+    file: Path,
+    url: str,
+    who: str,
+    *,
+    confirm: Callable[[Former], None],
+    begin: Callable[[str], None] = lambda _: None,
+) -> Restored:
+    """Replaces a SQLite file by a backup; arguments as for `restoring.restore`.
+
+    Raises:
+        BadSetting: the URL or the file cannot be used.
+        CannotOpen: the file or the database cannot be used; nothing was changed.
+    """
+    path = _only_sqlite(url, "restores")
+    try:
+        return restoring.restore(file, path, who, confirm=confirm, begin=begin)
+    except Damaged as damage:
+        raise CannotOpen(f"{file} is not sound, and nothing was changed: {damage}") from damage
+
+
+def _only_sqlite(url: str, does: str) -> Path:
+    path = sqlite_path(url)
+    if path is None:
+        raise BadSetting(
+            f"this command {does} SQLite files; PostgreSQL has tools of its own, such as "
+            "pg_basebackup with a WAL archive or pgBackRest: see server/docs/keeping.md"
+        )
+    return path
 
 
 def plan_store(url: str) -> Plan:
@@ -245,6 +308,32 @@ def copy_store(
 
     copied = copying.copy(path, target, begin)
     return {table.name: each for table, each in zip(copying.TABLES, copied, strict=True)}
+
+
+def compact_store(url: str) -> tuple[int, int]:
+    """Gives the room of what was deleted from a SQLite file back to the disk.
+
+    Args:
+        url: of the database, which no server uses.
+
+    Returns:
+        size of the file before and after, bytes.
+
+    Raises:
+        BadSetting: the URL is not that of a SQLite file.
+        CannotOpen: the file is being served, or cannot be used.
+        StoreUnavailable: the disk has not enough room.
+    """
+    path = sqlite_path(url)
+    if path is None:
+        raise BadSetting(
+            "compact is for SQLite files; PostgreSQL reuses room by itself (autovacuum), and gives "
+            "it back with VACUUM FULL, which locks a table"
+        )
+    with closing(SqliteStore(path, migrates=False, create=False)) as store:
+        before = path.stat().st_size
+        store.compact()
+    return before, path.stat().st_size
 
 
 def _postgres() -> ModuleType:

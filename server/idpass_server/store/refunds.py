@@ -27,8 +27,9 @@ def _sum(column: str, condition: str = "TRUE") -> str:
 _RANGE: Final = "event_time_us >= :from_us AND event_time_us < :to_us"
 _TOTALS: Final = f"""
     SELECT name, accounts.currency, coalesce(e.charged, 0), coalesce(e.refunded, 0),
-        coalesce(e.refunds, 0), coalesce(e.all_charged, 0), coalesce(e.all_refunded, 0),
-        charged_micros, refunded_micros
+        coalesce(e.refunds, 0), coalesce(e.all_charged, 0) + coalesce(p.charged_micros, 0),
+        coalesce(e.all_refunded, 0) + coalesce(p.refunded_micros, 0),
+        accounts.charged_micros, accounts.refunded_micros
     FROM accounts LEFT JOIN (
         SELECT account, {_sum("charge_micros", _RANGE)} AS charged,
             {_sum("refund_micros", _RANGE)} AS refunded,
@@ -36,6 +37,7 @@ _TOTALS: Final = f"""
             {_sum("charge_micros")} AS all_charged, {_sum("refund_micros")} AS all_refunded
         FROM events WHERE {_CHOSEN} GROUP BY account
     ) AS e ON e.account = name
+    LEFT JOIN purged_totals p ON p.account = name
     WHERE CAST(:account AS text) IS NULL OR name = :account
     ORDER BY name"""
 
@@ -63,8 +65,8 @@ class Total(NamedTuple):
         charged_micros: fees charged within the range.
         refunded_micros: fees given back within the range.
         refunds: number of refunds within the range.
-        events_charged_micros: fees charged by all events that there are.
-        events_refunded_micros: fees given back by all events that there are.
+        events_charged_micros: fees charged by all events that there are and that were purged.
+        events_refunded_micros: fees given back by all events that there are and that were purged.
         account_charged_micros: what the account itself says was ever charged.
         account_refunded_micros: what the account itself says was ever given back.
     """

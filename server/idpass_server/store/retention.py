@@ -27,12 +27,14 @@ class Wanted(NamedTuple):
         ended_before_us: only passes that ended before this, microseconds since the epoch; None for
             any, in flight or not.
         applicant_reference: only passes with this reference; None for any.
+        id: only the pass with this id; None for any.
         personal: only passes with something to erase.
     """
 
     account: str
     ended_before_us: int | None = None
     applicant_reference: str | None = None
+    id: str | None = None
     personal: bool = False
 
 
@@ -63,6 +65,8 @@ def find(connection: Any, wanted: Wanted, after_id: str | None, limit: int) -> F
         conditions.append("end_time_us < :ended_before_us")
     if wanted.applicant_reference is not None:
         conditions.append("applicant_reference = :applicant_reference")
+    if wanted.id is not None:
+        start += " AND id = :id"
     if wanted.personal:
         conditions.append("(applicant_reference <> '' OR cancel_note <> '')")
     values = {**wanted._asdict(), "after_id": after_id, "limit": limit, "scan": SCAN_ROWS}

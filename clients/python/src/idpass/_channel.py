@@ -12,7 +12,7 @@ from typing import Any, Generic, TypeVar
 
 import grpc
 
-from idpass import __version__, _reach
+from idpass import __version__, _reach, _trace
 
 Pem = str | os.PathLike[str] | bytes
 Token = str | Callable[[], str]
@@ -98,15 +98,16 @@ class Endpoint:
         return grpc_module.secure_channel(self.address, credentials, options)
 
     def metadata(self) -> tuple[tuple[str, str], ...] | None:
-        """The metadata of a call.
+        """The metadata of a call, made now: it has the caller's current trace.
 
         Raises:
             ValueError: the token cannot be sent in a header.
         """
+        trace = _trace.metadata()
         if self._token is None:
-            return None
+            return trace or None
         token = self._token if isinstance(self._token, str) else self._token()
-        return (("authorization", _header(token)),)
+        return (("authorization", _header(token)), *trace)
 
     def unreached(self, why: str) -> str:
         """The message for a call that was never sent; see `_reach.explained`."""

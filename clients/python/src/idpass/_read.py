@@ -124,6 +124,7 @@ def event(message: pb.IdPassEvent) -> Event:
         money(message.refund) if message.HasField("refund") else None,
         reason(message.reason) if cancelled else None,
         message.erased,
+        message.reference,
     )
 
 

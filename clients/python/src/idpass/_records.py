@@ -174,6 +174,8 @@ class Event:
         reason: why the pass was cancelled; None for any other change.
         erased: True if the operator erased the pass's `applicant_reference` and note; its status
             is the same before and after.
+        reference: UUID of the call that made the change, as in its answer and in the service's
+            log; "" from a service that does not tell it yet.
     """
 
     sequence: int
@@ -186,6 +188,7 @@ class Event:
     refund: Money | None
     reason: CancelReason | None
     erased: bool = False
+    reference: str = ""
 
 
 @dataclass(frozen=True)

@@ -182,7 +182,7 @@ def event_line(event: Event) -> Text:
         line.append(f", {event.reason}")
     if event.erased:
         line.append(", applicant reference and note erased")
-    return line.append(f"  {harmless(event.caller)}", "dim")
+    return line.append(f"  {harmless(event.caller)}  {harmless(event.reference)}", "dim")
 
 
 def receipt_line(receipt: Receipt, *, checked: bool = False) -> Text:

@@ -4,6 +4,7 @@ This module is long because it is the reference: each method documents its argum
 raises here, once, and `aio` refers to it. `_calls` builds requests, `_retry` decides on retries.
 """
 
+import contextvars
 import threading
 import time
 from collections import deque
@@ -232,7 +233,9 @@ class IdPassClient:
             while True:
                 batch = None if failure else next(batches, None)
                 if batch is not None:
-                    waiting.append((batch, executor.submit(run, batch)))
+                    # With the caller's context variables: its trace is among them.
+                    own = contextvars.copy_context()
+                    waiting.append((batch, executor.submit(own.run, run, batch)))
                     if len(waiting) < in_flight:
                         continue
                 if not waiting:

@@ -66,7 +66,9 @@ export class Feed {
   }
 
   item(event) {
-    const { sequence, id_pass_id, from_status, to_status, event_time, refund, caller, erased } = event;
+    const {
+      sequence, id_pass_id, from_status, to_status, event_time, refund, caller, erased, reference,
+    } = event;
     const name = this.passes.get(id_pass_id)?.applicant_reference || id_pass_id;
     const time = new Date(event_time);
     const today = Date.now() - time < 86_400_000;
@@ -78,7 +80,8 @@ export class Feed {
         make("span", { class: `status ${to_status}` }, words(to_status)),
         erased ? ", applicant erased" : "",
         refund ? make("span", { class: "refund" }, ` ${money(refund)} refunded`) : "",
-        caller === "demo" ? "" : ` by ${caller}`),
+        caller === "demo" ? "" : ` by ${caller}`,
+        make("code", {}, reference)),
       make("time", { datetime: event_time, title: event_time }, (today ? clock : day).format(time)));
   }
 }

@@ -201,6 +201,16 @@ MIGRATIONS: Final[Mapping[str, str]] = {
         );
         INSERT INTO leases VALUES ('webhooks', '00000000-0000-0000-0000-000000000000', 0, 0);
         """,
+    # A program that does not know them goes on: only operators purge.
+    "purged_totals": """
+        CREATE TABLE purged_totals (
+            account         text COLLATE "C" NOT NULL PRIMARY KEY,
+            passes          bigint NOT NULL,
+            events          bigint NOT NULL,
+            charged_micros  bigint NOT NULL,
+            refunded_micros bigint NOT NULL
+        );
+        """,
 }
 
 

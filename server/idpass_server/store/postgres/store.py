@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
+from functools import partial
 from typing import Any, Final, TypeVar
 
 import psycopg
@@ -26,12 +27,16 @@ from idpass_server.store import (
     Committed,
     ListQuery,
     Page,
+    Software,
     Tell,
     accounts,
+    admin_log,
     either,
     history,
+    purging,
     retention,
 )
+from idpass_server.store.admin_log import State
 from idpass_server.store.history import NewHistory
 from idpass_server.store.observing import NOBODY, StoreObserver
 from idpass_server.store.postgres import schema as postgres_schema
@@ -98,12 +103,16 @@ class PostgresStore:
             )
         )
         try:
-            postgres_schema.check(self._link.connection(), shown_url(url))
+            connection = self._link.connection()
+            postgres_schema.check(connection, shown_url(url))
+            version = connection.info.parameter_status("server_version")
         except BaseException as error:
             self._link.close()
             if isinstance(error, psycopg.Error):
                 raise CannotOpen(cannot_connect(url, error)) from error
             raise
+        newest = postgres_schema.schema().migrations[-1]
+        self.software = Software(f"PostgreSQL {version}", newest)
 
     def close(self) -> None:
         for thread in (self._announcer, self._listener, self._lookout):
@@ -149,6 +158,12 @@ class PostgresStore:
 
     def delete_account(self, name: str, *, who: str = PROGRAM) -> bool:
         return self._operate(accounts.delete, name, who)
+
+    def record(self, who: str, what: str, account: str | None, facts: State) -> None:
+        self._operate(partial(admin_log.record, before=None, after=facts), who, what, account)
+
+    def purge(self, account: str, ids: Sequence[str], ended_before_us: int) -> int:
+        return self._operate(purging.purge, account, ids, ended_before_us)
 
     def _operate(self, work: Callable[..., T], *args: Any) -> T:
         """Does an operator's work in one transaction."""

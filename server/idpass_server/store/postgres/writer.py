@@ -30,7 +30,7 @@ from idpass_server.rules.commands import Command
 from idpass_server.rules.records import Event
 from idpass_server.rules.refusals import StoreUnavailable
 from idpass_server.store import Committed
-from idpass_server.store.observing import NOBODY, Steps, StoreObserver
+from idpass_server.store.observing import NOBODY, StoreObserver
 from idpass_server.store.postgres import sql, transaction
 from idpass_server.store.postgres.errors import (
     CONFLICT,
@@ -183,7 +183,7 @@ class Writer:
         connection = self._link.connection()
         committing = unsettled
         begun_s = time.perf_counter()
-        steps: Steps | None = None
+        steps: tuple[float, float, float] | None = None
         try:
             connection.patience_s = LOAD_S
             with connection.pipeline():
@@ -208,7 +208,7 @@ class Writer:
                     decided_s = time.perf_counter()
                     transaction.save(connection, batch)
                     saved_s = time.perf_counter()
-                    steps = Steps(loaded_s - begun_s, decided_s - loaded_s, saved_s - decided_s, 0)
+                    steps = (loaded_s - begun_s, decided_s - loaded_s, saved_s - decided_s)
                 self._link.warnings.clear()
                 connection.patience_s = PATIENCE_S
                 connection.execute("COMMIT")
@@ -222,8 +222,7 @@ class Writer:
                     raise _OutcomeUnknown(committing, error) from error
             raise
         if steps is not None and committed.events:
-            commit_s = time.perf_counter() - begun_s - sum(steps)
-            self._observer.committed(steps._replace(commit=commit_s))
+            self._observer.committed(*steps, time.perf_counter() - saved_s)
         return committed
 
 

@@ -16,6 +16,8 @@ import os
 import stat
 import struct
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
 import structlog
@@ -160,6 +162,21 @@ class Taken(CannotOpen):
 
 def _inode(status: os.stat_result) -> tuple[int, int]:
     return status.st_dev, status.st_ino
+
+
+@contextmanager
+def name_held(names: Names) -> Iterator[None]:
+    """Keeps servers from a name that has no database yet.
+
+    Raises:
+        Taken: another process holds it.
+        CannotOpen: its lock cannot be made.
+    """
+    descriptor = _lock_file(names, 0)
+    try:
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _lock_file(names: Names, wait_s: float) -> int:

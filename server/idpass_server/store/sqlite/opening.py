@@ -123,7 +123,7 @@ def reading(
     """
     names = Names(path)
     must_exist(names)
-    _refuse_left_behind(names)
+    refuse_left_behind(names)
     connection = connect(path, read_only=True)
     try:
         connection.execute("BEGIN")
@@ -141,7 +141,7 @@ def reading(
         connection.close()
 
 
-def _refuse_left_behind(names: Names) -> None:
+def refuse_left_behind(names: Names) -> None:
     """Refuses a file that nobody serves and whose WAL belongs to another file.
 
     Raises:

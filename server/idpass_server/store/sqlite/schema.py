@@ -280,6 +280,22 @@ def webhooks(db: Database) -> None:
     )
 
 
+@migrations()
+def purged_totals(db: Database) -> None:
+    # A program that does not know them goes on: only operators purge.
+    db.execute(
+        """
+        CREATE TABLE purged_totals (
+            account         TEXT    NOT NULL PRIMARY KEY,
+            passes          INTEGER NOT NULL,
+            events          INTEGER NOT NULL,
+            charged_micros  INTEGER NOT NULL,
+            refunded_micros INTEGER NOT NULL
+        ) STRICT, WITHOUT ROWID
+        """
+    )
+
+
 SCHEMA: Final = schema.Schema(tuple(each.name for each in migrations._migrations), OLDEST)  # noqa: SLF001 no accessor
 
 

@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -30,22 +31,28 @@ from idpass_server.store import (
     Committed,
     ListQuery,
     Page,
+    Software,
     StoreBroken,
     Tell,
     accounts,
+    admin_log,
     either,
     history,
+    purging,
     retention,
     rows,
 )
+from idpass_server.store.admin_log import State
 from idpass_server.store.history import NewHistory
-from idpass_server.store.observing import NOBODY, Disk, Steps, StoreObserver
+from idpass_server.store.observing import NOBODY, Disk, StoreObserver
 from idpass_server.store.retention import Found, Wanted
 from idpass_server.store.sqlite import sql
 from idpass_server.store.sqlite.checkpoints import Checkpoints
 from idpass_server.store.sqlite.file import BUSY_TIMEOUT_S, connect, own_errors, sqlite3
 from idpass_server.store.sqlite.news import Listener
 from idpass_server.store.sqlite.opening import opened
+from idpass_server.store.sqlite.schema import SCHEMA
+from idpass_server.store.sqlite.wal import mark
 from idpass_server.store.webhooks import Dialect, Execute, WebhookTables
 
 CHECK_TIMEOUT_S: Final = 0.2
@@ -72,6 +79,8 @@ class SqliteStore:
     Raises:
         CannotOpen: another process serves the file, or it is not fit for use.
     """
+
+    software = Software(f"SQLite {sqlite3.sqlite_version}", SCHEMA.migrations[-1])
 
     def __init__(
         self,
@@ -179,7 +188,7 @@ class SqliteStore:
         self._checkpoints.committed(commit_s)
         if batch.events:
             self._observer.committed(
-                Steps(loaded_s - begun_s, decided_s - loaded_s, saved_s - decided_s, commit_s)
+                loaded_s - begun_s, decided_s - loaded_s, saved_s - decided_s, commit_s
             )
         return Committed.of(batch, outcomes)
 
@@ -260,6 +269,16 @@ class SqliteStore:
     def listen(self, watched: Callable[[], Collection[str]], tell: Tell) -> None:
         self._listener = Listener(self._path, watched, tell)
 
+    def compact(self) -> None:
+        """Gives the room of what was deleted back to the disk.
+
+        Needs as much free room as the database has data, twice over until it is done.
+        """
+        with self._errors():
+            self._writer.execute("VACUUM")
+            mark(self._writer)
+        self._same_file()
+
     # -- accounts, for the operator
 
     def create_account(self, account: Account, *, who: str = PROGRAM) -> bool:
@@ -284,6 +303,12 @@ class SqliteStore:
 
     def delete_account(self, name: str, *, who: str = PROGRAM) -> bool:
         return self._operate(accounts.delete, name, who)
+
+    def record(self, who: str, what: str, account: str | None, facts: State) -> None:
+        self._operate(partial(admin_log.record, before=None, after=facts), who, what, account)
+
+    def purge(self, account: str, ids: Sequence[str], ended_before_us: int) -> int:
+        return self._operate(purging.purge, account, ids, ended_before_us)
 
     def _operate(self, work: Callable[..., T], *args: Any) -> T:
         """Does an operator's work in one transaction."""

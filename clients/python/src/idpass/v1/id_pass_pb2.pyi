@@ -258,6 +258,7 @@ class IdPassEvent(_message.Message):
     REFUND_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     ERASED_FIELD_NUMBER: _builtins.int
+    REFERENCE_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
     """1, 2, 3, … within the account, in commit order, without gaps."""
     id_pass_id: _builtins.str
@@ -279,6 +280,10 @@ class IdPassEvent(_message.Message):
     `applicant_reference` and the note of its cancellation. Nothing else has changed:
     `from_status` and `to_status` are both the status of the pass, in flight or terminal. A copy
     of the pass that was made from earlier answers should be erased as well.
+    """
+    reference: _builtins.str
+    """The UUID of the call that made the change: the `reference` of its answer
+    and of its line in the server's log. A sweep has one too.
     """
     @_builtins.property
     def event_time(self) -> _timestamp_pb2.Timestamp:
@@ -303,10 +308,11 @@ class IdPassEvent(_message.Message):
         refund: _money_pb2.Money | None = ...,
         reason: Global___CancelReason.ValueType = ...,
         erased: _builtins.bool = ...,
+        reference: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["event_time", b"event_time", "refund", b"refund"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["caller", b"caller", "erased", b"erased", "event_time", b"event_time", "from_status", b"from_status", "id_pass_id", b"id_pass_id", "reason", b"reason", "refund", b"refund", "request_id", b"request_id", "sequence", b"sequence", "to_status", b"to_status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["caller", b"caller", "erased", b"erased", "event_time", b"event_time", "from_status", b"from_status", "id_pass_id", b"id_pass_id", "reason", b"reason", "reference", b"reference", "refund", b"refund", "request_id", b"request_id", "sequence", b"sequence", "to_status", b"to_status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
