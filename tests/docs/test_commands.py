@@ -51,6 +51,10 @@ HOW: Final = {
         "idpass-server restore": f"{HERE}test_operating_from_the_start_to_a_restored_backup",
         "litestream restore": f"not run: {LITESTREAM} does the same elsewhere",
         "idpass-server new-history": "not run: operations/test_backup.py runs it on both stores",
+        "idpass-server erase": f"{HERE}test_an_accounts_data_are_erased_purged_and_exported",
+        "idpass-server purge": f"{HERE}test_an_accounts_data_are_erased_purged_and_exported",
+        "idpass-server export": f"{HERE}test_an_accounts_data_are_erased_purged_and_exported",
+        "idpass-server compact": f"{HERE}test_an_accounts_data_are_erased_purged_and_exported",
     },
     "security.md": {
         "idpass-server token": f"{HERE}test_a_tokens_digest_is_what_sha256sum_says",
@@ -100,12 +104,6 @@ HOW: Final = {
         "$ idpass-server pass find": SUPPORT,
         "$ idpass-server report refunds": SUPPORT,
         "eval": "operations/test_support.py::test_the_documented_lines_complete_in_bash",
-    },
-    "keeping.md": {
-        "idpass-server erase": f"{HERE}test_an_accounts_data_are_erased_purged_and_exported",
-        "idpass-server purge": f"{HERE}test_an_accounts_data_are_erased_purged_and_exported",
-        "idpass-server export": f"{HERE}test_an_accounts_data_are_erased_purged_and_exported",
-        "idpass-server compact": f"{HERE}test_an_accounts_data_are_erased_purged_and_exported",
     },
     "CONTRIBUTING.md": {
         "make setup": "not run: each takes minutes; that the targets exist is tested",
