@@ -12,6 +12,7 @@
     ├── TooFewDescriptors   the limit of open files is below what connections need
     ├── CannotMake          development certificates cannot be made
     ├── CannotStart         a worker process cannot serve
+    ├── HandOverFailed      a process cannot take over from another
     └── PartFailed          a part of a running server ended
 
 BadSetting is here, since several modules raise it; each of the others is defined beside what raises

@@ -65,6 +65,9 @@ HOW: Final = {
         "idpass-server serve": TLS,
         "idpass --address": TLS,
     },
+    "upgrading.md": {
+        "idpass-server migrate": f"{HERE}test_operating_from_the_start_to_a_restored_backup",
+    },
     "webhooks.md": {
         "idpass-server webhook-key": "webhooks/test_key.py::test_a_key_is_made_for_its_owner_alone",
     },
@@ -195,7 +198,7 @@ def test_operating_from_the_start_to_a_restored_backup(tmp_path: Path) -> None:
         assert asked.endswith("serving\n")
         shell.run(command("keeping.md", "idpass-server backup"))
     shell.run(command("keeping.md", "idpass-server restore"))
-    assert "up to date" in shell.run("idpass-server migrate").stdout
+    assert "up to date" in shell.run(command("upgrading.md", "idpass-server migrate")).stdout
     assert "all is well: 2 accounts" in shell.run(command(page, "idpass-server audit")).stdout
 
 

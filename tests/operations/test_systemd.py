@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import stat
 import time
 import uuid
 from collections.abc import Iterator
@@ -102,3 +103,28 @@ async def test_readiness_that_was_not_heard_is_said_again(tmp_path: Path) -> Non
         informing = asyncio.create_task(systemd.keep_informed("serving", dict))
         assert (await asyncio.to_thread(manager.until, "READY"))["STATUS"] == "serving"
         informing.cancel()
+
+
+def test_systemd_learns_which_process_serves_after_a_hand_over(tmp_path: Path) -> None:
+    with manager_at_a_path() as manager:
+        path = Path(manager.address).with_name("grpc.sock")
+        options = ("--listen", f"unix:{path}")
+        env = {"NOTIFY_SOCKET": manager.address, "WATCHDOG_USEC": "600000"}
+        with process(tmp_path / "idpass.db", *options, env=env) as server:
+            manager.until("READY")
+            path.chmod(0o660)
+            inode = path.stat().st_ino
+            server.signal(signal.SIGUSR2)
+            manager.until("RELOADING")
+            pid = server.wait_for("handed_over")["pid"]
+            told = manager.until("MAINPID", str(pid))
+            assert told["READY"] == "1"
+            assert server.wait() == 0
+            assert stat.S_IMODE(path.stat().st_mode) == 0o660
+            assert path.stat().st_ino != inode
+            server.register()
+            manager.until("WATCHDOG")
+            os.kill(pid, signal.SIGTERM)
+            manager.until("STOPPING")
+            server.wait_for("stopped", count=2)
+        assert not path.exists()

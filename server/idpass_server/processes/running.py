@@ -126,12 +126,14 @@ class _Running:
             if successor is None:
                 return healthy
             if self._stopping.is_set() or not healthy:
+                self._systemd.stopping()
                 await successor.end()
                 return healthy
             if await self._let_serve(successor):
                 return True
             # On the same ports, also where any free one was asked for.
             self._settings = dataclasses.replace(self._settings, **self._served)
+            self._started.clear()
             self._leaving.clear()
 
     async def _serve(self) -> bool:
@@ -242,7 +244,9 @@ class _Running:
         await self._started.wait()
         if self._ready is not None:
             self._leaving.set()
-        elif self._handing_over is None or self._handing_over.done():
+        elif not self._leaving.is_set() and (
+            self._handing_over is None or self._handing_over.done()
+        ):
             self._handing_over = asyncio.current_task()
             await self._hand_over()
 
