@@ -1,5 +1,7 @@
 """Every example in the package's README is run."""
 
+import asyncio
+import base64
 import contextlib
 import inspect
 import io
@@ -8,13 +10,18 @@ import re
 import shlex
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
+from http.server import HTTPServer
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from idpass import IdPassClient, _cli, cli
+from idpass.webhooks import sign
 from idpass_server.testing import RunningServer, running_server
 
 README = Path(__file__).parents[2] / "clients" / "python" / "README.md"
@@ -26,6 +33,9 @@ COMMANDS = [
     for line in block.splitlines()
     if line.startswith("idpass ")
 ]
+
+
+SECRET = "whsec_" + base64.b64encode(b"s" * 32).decode()
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +51,11 @@ def test_an_example_runs(
     monkeypatch.chdir(tmp_path)
     for name in ("ca", "cert", "key"):
         Path(f"{name}.pem").write_text("")
-    names: dict[str, Any] = {"pass_id": server.put_pass(), "__name__": "example"}
+    names: dict[str, Any] = {
+        "pass_id": server.put_pass(),
+        "secret": SECRET,
+        "__name__": "example",
+    }
     for earlier in EXAMPLES[:number]:  # imports are not said twice
         for line in earlier.splitlines():
             if line.startswith(("from ", "import ")):
@@ -82,3 +96,54 @@ def test_the_default_deadline_is_the_one_that_is_told() -> None:
 
     assert inspect.signature(IdPassClient).parameters["timeout"].default == 5.0
     assert "5 seconds in all" in TEXT
+
+
+def receivers() -> list[str]:
+    return [example for example in EXAMPLES if "verify(" in example]
+
+
+def signed(body: bytes, secret: str = SECRET) -> dict[str, str]:
+    now = int(time.time())
+    return {
+        "webhook-id": "msg_1",
+        "webhook-timestamp": str(now),
+        "webhook-signature": sign(body, "msg_1", now, secret),
+    }
+
+
+EVENT = b'{"type":"webhook.test","timestamp":"2026-11-25T09:30:00Z","data":{"history":"h"}}'
+OTHER = "whsec_" + base64.b64encode(b"o" * 32).decode()
+
+
+def test_the_receiver_with_a_framework_takes_what_is_signed(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    names: dict[str, Any] = {"secret": SECRET}
+    exec(receivers()[0], names)
+
+    async def post(headers: dict[str, str]) -> httpx.Response:
+        transport = httpx.ASGITransport(names["app"])
+        async with httpx.AsyncClient(transport=transport, base_url="http://here") as http:
+            return await http.post("/id-pass", content=EVENT, headers=headers)
+
+    for _ in range(2):
+        assert asyncio.run(post(signed(EVENT))).status_code == 200
+    refused = asyncio.run(post(signed(EVENT, OTHER)))
+    assert refused.status_code == 400
+    assert "no signature fits" in refused.text
+    assert capsys.readouterr().out == "webhook.test None\n"
+
+
+def test_the_receiver_without_a_framework_takes_what_is_signed(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    names: dict[str, Any] = {"secret": SECRET}
+    exec(receivers()[1], names)
+    with HTTPServer(("127.0.0.1", 0), names["Receiver"]) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = "http://127.0.0.1:{1}/".format(*server.server_address)
+        with httpx.Client(trust_env=False) as http:
+            assert http.post(url, content=EVENT, headers=signed(EVENT)).status_code == 204
+            assert http.post(url, content=EVENT, headers=signed(EVENT, OTHER)).status_code == 400
+        server.shutdown()
+    assert capsys.readouterr().out == "webhook.test msg_1\n"
