@@ -12,6 +12,8 @@ import schemathesis
 KEY = "Idempotency-Key"
 TOKEN = re.compile(r"[!-~]{1,128}")
 UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+MAX_URL = 2_048
+URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[!-~]*")
 OF_ANY_PASS = {"/idpass/cancel", "/idpass/details"}
 _numbers = itertools.count()
 
@@ -27,12 +29,30 @@ def map_case(_context: Any, case: Any) -> Any:
     for holder, name in ((body, "request_id"), (case.headers or {}, KEY)):
         if isinstance(holder.get(name), str) and TOKEN.fullmatch(holder[name]):
             holder[name] = f"schemathesis-{number}"
+    _mend_webhook(case.path, body)
     # Every other time the pass exists, and is new; ids of other answers may be of any status.
     pass_id = str(body.get("id"))
     if UUID.fullmatch(pass_id):
         exists = case.path in OF_ANY_PASS and number % 2
         case.body = body | {"id": _new_pass() if exists else str(uuid.uuid4())}
     return case
+
+
+def _mend_webhook(path: str, body: dict[str, Any]) -> None:
+    """Makes a valid request of one that a schema calls valid; what is invalid stays so."""
+    url = body.get("url")
+    loose = path == "/idpass/webhooks/update"  # where it may be empty
+    if isinstance(url, str) and len(url) <= MAX_URL and (loose or URI.fullmatch(url)):
+        body["url"] = "https://hooks.example.com/id-pass"  # few URLs may be called
+    after = body.get("after_sequence")
+    if isinstance(after, int | float) and 0 < after < 1 << 63 and after == int(after):
+        body["after_sequence"] = 0  # any other is ahead of the newest event
+    if path == "/idpass/webhooks/update" and body.get("all_statuses") is True:
+        body.pop("statuses", None)
+    if path == "/idpass/webhooks/redeliver":
+        numbers = [body.get("sequence", 0), body.get("from_sequence", 0)]
+        if all(type(number) is int and number >= 0 for number in numbers):
+            body |= {"sequence": 1, "from_sequence": 0}  # exactly one of them
 
 
 def _new_pass() -> str:
