@@ -31,6 +31,7 @@ EVENT = {
     "refund": {"currency": "AUD", "amount": "4.50"},
     "reason": "abandoned",
     "erased": False,
+    "reference": "01932c07-0000-7000-8000-00000000000f",
 }
 PASS = {
     "id": PASS_ID,
@@ -80,6 +81,7 @@ def test_a_signed_event_is_read() -> None:
         *(42, PASS_ID, Status.OPENED, Status.CANCELLED, at, "billing", "r-1"),
         refund=Money("AUD", Decimal("4.50")),
         reason=CancelReason.ABANDONED,
+        reference="01932c07-0000-7000-8000-00000000000f",
     )
     assert event.id_pass
     assert event.id_pass.status is Status.CANCELLED

@@ -318,9 +318,10 @@ def test_a_reset_is_not_undone_by_what_was_asked_before(page: Page, sandbox: Htt
 
 def test_a_reset_is_done_when_the_new_data_are_shown(page: Page) -> None:
     """Though the first answers after it are refusals, as of a service that has just begun."""
+    before = page.text("fees-charged")
     page.click("register")
     page.outcome("Registered.")
-    charged = page.text("fees-charged")
+    charged = page.until(lambda: (text := page.text("fees-charged")) != before and text)
     page.driver.execute_script(REFUSED_AFTER_RESET)
     page.click("reset")
     page.outcome("as they were in the beginning")
@@ -433,6 +434,7 @@ def test_the_inbox_gets_each_event_signed_and_shows_what_is_tried_again(
     expected = f"id_pass.cancelled {name}signature checked · answered 204delivered"
     page.until(lambda: expected in delivery(page))
     page.click("inbox-fails")
+    page.until(lambda: sandbox.http.get("/sandbox/inbox").json()["fails"])
     page.pick(1)
     page.click("cancel")
     page.until(lambda: "answered 500 · again in" in delivery(page))

@@ -21,7 +21,7 @@ from kit.support import Service, cli
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 SERVICE_UNKNOWN = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
-NAMES = ["", "idpass.v1.IdPassService", "liveness"]
+NAMES = ["", "idpass.v1.IdPassService", "idpass.v1.WebhookService", "liveness"]
 INITIAL_WINDOW_SIZE = 4
 
 

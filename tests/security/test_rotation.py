@@ -217,9 +217,9 @@ def test_a_watch_goes_on_over_connections_that_have_had_their_time(
     opened = []
     follow = Watchers.follow
 
-    def counted(*arguments: Any) -> Any:
+    def counted(*arguments: Any, **named: Any) -> Any:
         opened.append(arguments)
-        return follow(*arguments)
+        return follow(*arguments, **named)
 
     monkeypatch.setattr(Watchers, "follow", counted)
     sequences = []

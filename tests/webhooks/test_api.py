@@ -8,7 +8,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from idpass import (
 from idpass.webhooks import WebhookDeliveryState, WebhookPauseReason, sign, verify
 from idpass_server.gateway import messages
 from kit.client import Blocking
+from kit.guarded import Guarded, caller
 from kit.hooked import ALLOWED, Hooked, key_file
 from kit.http import served
 from kit.receiver import Receiver
@@ -399,3 +400,48 @@ def test_listen_refuses_what_is_no_url_and_no_position(hooked: Hooked, tmp_path:
     )
     assert broken.returncode == 2
     assert "is not a position of `idpass listen`" in broken.stderr
+
+
+# -- another account's
+
+
+def test_another_accounts_webhook_does_not_exist(receiver: Receiver, tmp_path: Path) -> None:
+    server = Guarded(
+        tmp_path,
+        *(caller("ann"), caller("bob", "beta")),
+        webhook_key=str(key_file(tmp_path)),
+        webhook_allow=ALLOWED,
+    )
+    ways: dict[str, Callable[[Any, str], Any]] = {
+        "get": lambda webhooks, each: webhooks.get(each),
+        "update": lambda webhooks, each: webhooks.update(each, state="paused"),
+        "delete": lambda webhooks, each: webhooks.delete(each),
+        "rotate": lambda webhooks, each: webhooks.rotate_secret(each),
+        "test": lambda webhooks, each: webhooks.test(each),
+        "deliveries": lambda webhooks, each: list(webhooks.deliveries(each)),
+        "redeliver": lambda webhooks, each: webhooks.redeliver(each, from_sequence=1),
+    }
+    with (
+        IdPassClient(server.address, token="ann-token") as ann,
+        IdPassClient(server.address, token="bob-token") as bob,
+    ):
+        ann.register()
+        bob.register()
+        made = ann.webhooks.create(receiver.url)
+        assert bob.webhooks.list() == []
+        for way in ways.values():
+            told = []
+            for webhook_id in (made.webhook.id, UNKNOWN_ID):
+                with pytest.raises(NotFound) as refused:
+                    way(bob.webhooks, webhook_id)
+                error = refused.value
+                assert error.metadata == {"id": webhook_id}
+                told.append((error.reason, error.message.replace(webhook_id, "ID")))
+            assert told[0] == told[1] == ("WEBHOOK_NOT_FOUND", told[0][1])
+        assert ann.webhooks.get(made.webhook.id) == made.webhook
+        bob.register()
+        ann.register()
+        (request,) = receiver.wait_for(1)
+        assert verify(request.body, request.headers, made.secret).id_pass.account == "acme"  # type: ignore[union-attr]
+        assert len(receiver.requests) == 1
+    server.stop()

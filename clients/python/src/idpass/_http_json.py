@@ -35,6 +35,7 @@ def read_event(value: Json) -> Event:
         _read_money(value["refund"]) if "refund" in value else None,
         _read_reason(value.get("reason", "")) if cancelled else None,
         erased,
+        value.get("reference", ""),
     )
 
 
@@ -94,6 +95,7 @@ def event(record: Event) -> dict[str, Any]:
             "refund": _money(record.refund),
             "reason": _reason(record.reason),
             "erased": record.erased,
+            "reference": record.reference or None,
         }
     )
 
