@@ -132,7 +132,7 @@ class OrdinaryServicer(IdPassServiceServicer):
             )
             execute(
                 "INSERT INTO events VALUES"
-                " ('demo', ?, ?, ?, 'cancelled', ?, 'demo', ?, ?, ?, ?, NULL, ?, ?, ?)",
+                " ('demo', ?, ?, ?, 'cancelled', ?, 'demo', ?, ?, ?, ?, NULL, ?, ?, ?, 0)",
                 (
                     sequence,
                     id_,
