@@ -221,17 +221,16 @@ class Bench:
         many = Target("many", self._serve("hooks-many", few, command), Grpc())
         without: list[Round] = []
         beside: list[Round] = []
-        hooked: Process | None = None
         for _ in range(self.settings.rounds):
             without.append(await none.round(AT, self.settings.window_s))
             needed = int(8_000 * (self.settings.window_s + 0.25)) + AT
-            if many.served.hold(needed) is not hooked:
-                hooked = many.served.hold(needed)
-                await hooks.make(hooked.address, receiver.address, hooks.ENDPOINTS)
+            process = many.served.hold(needed)
+            await hooks.make(process.address, receiver.address, hooks.ENDPOINTS)
             beside.append(await many.round(AT, self.settings.window_s))
+            # What it still has to deliver is not to disturb the next round of the other.
+            await many.close()
+            many.served.stop()
         await none.close()
-        await many.close()
-        many.served.stop()
         process = none.served.hold(hooks.SAMPLES)
         events = 2_000
         per_s = await hooks.delivered_per_s(process.address, receiver.address, events)
