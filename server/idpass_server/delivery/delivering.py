@@ -29,6 +29,7 @@ from idpass_server.engine.clock import Clock
 from idpass_server.engine.reads import Reads
 from idpass_server.engine.writes import Engine
 from idpass_server.rules import webhooks as rules
+from idpass_server.rules.positions import Gap, numbers_between, skipped
 from idpass_server.rules.refusals import Refusal
 from idpass_server.rules.webhooks import Attempt, Webhook
 from idpass_server.store import DELIVERY_LEASE, LEASE_US, Store
@@ -105,6 +106,7 @@ class Delivering:
         self._stamp: object = None
         self._by_account: dict[str, list[Endpoint]] = {}
         self._latest: dict[str, int] = {}
+        self._gaps: dict[str, tuple[Gap, ...]] = {}
         self._woken: dict[str, Endpoint] = {}
         self._timers: list[tuple[float, str]] = []
         self._in_flight = 0
@@ -211,7 +213,9 @@ class Delivering:
         oldest_us = endpoint.oldest_event_us
         seconds = 0.0 if oldest_us is None else (self._clock.now().us - oldest_us) / 1e6
         newest = self._latest.get(endpoint.webhook.account, 0)
-        return Lag(max(0, newest - endpoint.settled), max(0.0, seconds), endpoint.webhook.paused)
+        gaps = self._gaps.get(endpoint.webhook.account, ())
+        events = numbers_between(endpoint.settled, newest, gaps)
+        return Lag(max(0, events), max(0.0, seconds), endpoint.webhook.paused)
 
     @property
     def _holds(self) -> bool:
@@ -246,11 +250,18 @@ class Delivering:
     async def _take_up(self, webhook: Webhook, newest: int) -> None:
         account = webhook.account
         pending = await self._reads.run(self._store.webhooks.pending, account, webhook.id)
+        self._gaps[account] = tuple(await self._reads.run(self._store.gaps, account))
         endpoint = Endpoint(webhook, pending, self._clock.now().us, time.monotonic())
+        self._skip(endpoint)
         self._endpoints[webhook.id] = endpoint
         self._by_account.setdefault(account, []).append(endpoint)
         self._latest[account] = max(self._latest.get(account, 0), newest)
         self._awaken(endpoint)
+
+    def _skip(self, endpoint: Endpoint) -> None:
+        """Moves its position over numbers that no event has, since a backup was restored."""
+        gaps = self._gaps.get(endpoint.webhook.account, ())
+        endpoint.position = skipped(endpoint.position, gaps)
 
     def _drop(self, endpoint: Endpoint) -> None:
         webhook = endpoint.webhook
@@ -264,6 +275,7 @@ class Delivering:
         else:
             self._by_account.pop(webhook.account, None)
             self._latest.pop(webhook.account, None)
+            self._gaps.pop(webhook.account, None)
 
     def _drop_all(self) -> None:
         for endpoint in list(self._endpoints.values()):
@@ -338,6 +350,7 @@ class Delivering:
         except Exception:
             log.exception("webhooks_failed")
         if not messages:
+            self._skip(endpoint)
             await asyncio.sleep(LAG_RETRY_S)
         endpoint.reading = False
         if not endpoint.closed:
