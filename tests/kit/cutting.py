@@ -1,6 +1,5 @@
 """Commands that are killed at a change they make to the disk (see cutting_disk.c)."""
 
-import os
 import shutil
 import signal
 import subprocess
@@ -10,7 +9,7 @@ from typing import Final
 
 import pytest
 
-from kit.serving import url_of
+from kit.serving import uncovered, url_of
 from kit.support import Service, problems
 
 KIT: Final = Path(__file__).parent
@@ -51,7 +50,7 @@ class Cutter:
             environment["CUTTING_DISK"] = str(at)
         done = subprocess.run(
             [sys.executable, "-m", "idpass_server", *arguments],
-            env=os.environ | environment,
+            env=uncovered() | environment,
             capture_output=True,
             text=True,
             check=False,

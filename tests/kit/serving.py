@@ -24,6 +24,11 @@ def interruptible(*command: str) -> list[str]:
     return [sys.executable, "-c", f"{default}os.execvp(sys.argv[1], sys.argv[1:])", *command]
 
 
+def uncovered() -> dict[str, str]:
+    """The environment, less what measures coverage: for processes whose every write counts."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")}
+
+
 def url_of(db: Path | str) -> str:
     """The URL of a database that is named by its file, or by its URL."""
     return db if isinstance(db, str) else f"sqlite:///{db}"

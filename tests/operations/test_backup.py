@@ -15,7 +15,7 @@ from idpass_server.cli import main
 from idpass_server.store import opening
 from idpass_server.store.sqlite.file import connect
 from kit.cutting import RestoreCuts
-from kit.serving import COMMAND, url_of
+from kit.serving import COMMAND, uncovered, url_of
 from kit.support import Service, cli, problems, process, refused
 
 
@@ -164,6 +164,7 @@ def test_a_full_disk_leaves_nothing_behind(filled: Path, tmp_path: Path) -> None
     command = [*COMMAND, "backup", "--db", url_of(filled), "--to", str(folder)]
     done = subprocess.run(
         ["sh", "-c", 'ulimit -f 72; exec "$@"', "sh", *command],
+        env=uncovered(),
         capture_output=True,
         text=True,
         check=False,

@@ -104,6 +104,7 @@ class Delivering:
         self._endpoints: dict[str, Endpoint] = {}
         self._paused: set[str] = set()
         self._stamp: object = None
+        self._changes = 0
         self._by_account: dict[str, list[Endpoint]] = {}
         self._latest: dict[str, int] = {}
         self._gaps: dict[str, tuple[Gap, ...]] = {}
@@ -137,8 +138,16 @@ class Delivering:
                 for endpoint in self._by_account[account]:
                     self._awaken(endpoint)
 
-    def changed(self) -> None:
-        """Has endpoints looked at again: a caller has changed one."""
+    def changed(self, webhook_id: str) -> None:
+        """Has an endpoint looked at again: a caller has changed it.
+
+        Nothing more is begun for it as it was, so that a leaked secret signs nothing from now on;
+        in another process, once that has looked too.
+        """
+        endpoint = self._endpoints.get(webhook_id)
+        if endpoint is not None:
+            self._drop(endpoint)
+        self._changes += 1
         self._stale.set()
 
     async def test(self, webhook: Webhook) -> Attempt:
@@ -227,7 +236,9 @@ class Delivering:
         Args:
             until_s: when to go on another time, since the lease must be kept.
         """
-        stamp = await self._reads.run(self._store.webhooks.stamp)
+        # Counted too: an endpoint may be dropped after it was read as it is now.
+        changes = self._changes
+        stamp = changes, await self._reads.run(self._store.webhooks.stamp)
         if stamp == self._stamp:
             return
         found = {each.id: (each, newest) for each, newest in await self._enabled()}

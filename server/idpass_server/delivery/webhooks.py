@@ -50,8 +50,8 @@ class Created(NamedTuple):
 class Outgoing(Protocol):
     """What delivers: `delivering.Delivering`."""
 
-    def changed(self) -> None:
-        """Endpoints have changed."""
+    def changed(self, webhook_id: str) -> None:
+        """An endpoint has changed: nothing more is begun for it as it was."""
 
     async def save(self) -> None:
         """Stores what has become of events; a change forgets what is not stored."""
@@ -143,7 +143,7 @@ class Webhooks:
             request_digest=request_id and rules.request_digest(url, wanted, after_sequence),
         )
         made = await self._engine.run(lambda it: it.webhooks.create(webhook, after_sequence))
-        self._outgoing.changed()
+        self._outgoing.changed(made.id)
         return Created(made, self._secrets.secret(made), replayed=made.id != webhook.id)
 
     async def get(self, account: str, webhook_id: str) -> Webhook:
@@ -206,7 +206,7 @@ class Webhooks:
             WebhookNotFound: the account has no such endpoint.
         """
         await self._engine.run(lambda it: it.webhooks.delete(account, webhook_id))
-        self._outgoing.changed()
+        self._outgoing.changed(webhook_id)
 
     async def rotate_secret(
         self, account: str, webhook_id: str, *, immediate: bool = False
@@ -312,7 +312,7 @@ class Webhooks:
             webhook = await self._engine.run(
                 lambda it: it.webhooks.redeliver_from(account, webhook_id, first, now_us)
             )
-        self._outgoing.changed()
+        self._outgoing.changed(webhook_id)
         return webhook
 
     async def _change(
@@ -322,7 +322,7 @@ class Webhooks:
         webhook = await self._engine.run(
             lambda it: it.webhooks.change(account, webhook_id, change, now_us)
         )
-        self._outgoing.changed()
+        self._outgoing.changed(webhook_id)
         return webhook
 
     def _checked(self, url: str) -> str:

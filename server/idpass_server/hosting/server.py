@@ -110,6 +110,7 @@ class Server:
         self._pages = contextlib.ExitStack()
         self.listens: dict[str, str] = {}
         self._tasks: list[asyncio.Task[None]] = []
+        self._cutting: asyncio.Task[None] | None = None
         self._reloading = Reloading()
 
     async def start(self, ready: Ready | None = None) -> str:
@@ -319,19 +320,28 @@ class Server:
                 task.cancel()
             self._pages.close()
             closed = await self._close()
+            if self._cutting is not None and not self._succeeded:  # a successor is not kept waiting
+                await self._cutting
         log.info("stopped")
         if self._failed is not None:
             raise PartFailed(f"stopped, since a part of the server failed: {self._failed}")
         return closed and not self._broken
 
     async def _hang_up(self) -> None:
-        """Lets calls in flight finish, and closes the connections."""
+        """Lets calls in flight finish, and begins to close the connections."""
         patience_s = 0.0 if self._broken else self._settings.drain_s
         if patience_s:
             await self._calls.drain(refuse=not self._succeeded)
         finishing = asyncio.create_task(self._grpc.stop(patience_s + HANG_UP_S))
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._calls.finished(), patience_s)
+        self._cutting = asyncio.create_task(self._cut(finishing))
+        if self._calls.in_flight:
+            await self._cutting
+        # Otherwise no call needs the store any more, and a successor may be waiting for it.
+
+    async def _cut(self, finishing: "asyncio.Task[None]") -> None:
+        """Cuts the connections that have not closed by themselves."""
         await asyncio.wait([finishing], timeout=HANG_UP_S)
         cutting = asyncio.create_task(self._grpc.stop(None))
         await asyncio.wait([finishing, cutting], timeout=HANG_UP_S)
