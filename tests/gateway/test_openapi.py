@@ -63,7 +63,7 @@ def test_schemathesis_finds_nothing(server: Http, tmp_path: Path) -> None:
         [
             *(SCHEMATHESIS, "--config-file", config, "run", f"{server.url}/openapi.json"),
             *("--exclude-path", EVENTS_PATH),  # it would wait for the stream to end
-            *("--max-examples", "25", "--max-failures", "5"),
+            *("--max-examples", "12", "--max-failures", "5"),
             *("--generation-deterministic", "--no-color", "--request-timeout", "10"),
         ],
         cwd=tmp_path,

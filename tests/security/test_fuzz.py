@@ -1,7 +1,7 @@
 """Random and mutated payloads to every method of a real server, far more than one would think of.
 
 None ends as UNKNOWN or INTERNAL, and none that is not valid writes anything. `make test` takes
-one seed and 20,000 payloads, `make prove` another and more; `make fuzz` goes on for FUZZ_SECONDS.
+one seed and 12,000 payloads, `make prove` another and more; `make fuzz` goes on for FUZZ_SECONDS.
 A failure says the seed.
 """
 
@@ -22,7 +22,7 @@ from kit import fuzzing
 from kit.proving import MINUTES, times
 from kit.support import problems, process, report, set_slots
 
-PAYLOADS: Final = times(every_day=20_000, a_minute=40_000)
+PAYLOADS: Final = times(every_day=12_000, a_minute=40_000)
 SECONDS: Final = float(os.environ.get("FUZZ_SECONDS", "0"))
 SEED: Final = int(
     os.environ.get("FUZZ_SEED") or (random.getrandbits(32) if SECONDS or MINUTES else 20261125)

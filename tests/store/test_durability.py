@@ -17,7 +17,7 @@ from idpass.v1 import id_pass_pb2 as pb
 from kit.paths import KIT
 from kit.support import STATUS, Calls, Service, cli, problems, process, refused, set_slots
 
-KILLS = 25
+KILLS = 15
 CUTS = 60
 ANSWERS_BEFORE_KILL = 120
 
