@@ -42,6 +42,8 @@ HISTORY_KEY: Final = "idpass-history"
 REFUSING_S: Final = 0.1
 """How long a draining server refuses calls before it looks for a lull, seconds. Callers that retry
 learn in that time that nothing was changed."""
+STOPPING_RETRY_MS: Final = 100
+"""Retry delay that a stopping server suggests, milliseconds: another may answer already."""
 QUIET_S: Final = 0.001
 """Length of a lull after which every received call has been handed over, seconds."""
 FINISHED_S: Final = 0.01
@@ -197,7 +199,9 @@ class Calls:
         self._begun += 1
         self._metrics.started(record.method)
         if self._draining.is_set():
-            raise StoreUnavailable("the server is stopping; nothing was changed")
+            raise StoreUnavailable(
+                "the server is stopping; nothing was changed", retry_ms=STOPPING_RETRY_MS
+            )
         tokens = 1 + size // BYTES_PER_CALL
         try:
             record.caller = caller = self._identity.caller(context)

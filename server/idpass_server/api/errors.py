@@ -286,7 +286,7 @@ def _store_unavailable(refusal: StoreUnavailable) -> Told:
         "STORE_UNAVAILABLE",
         message,
         {"outcome": "unknown" if refusal.outcome_unknown else "not_committed"},
-        retry_ms=UNAVAILABLE_RETRY_MS,
+        retry_ms=refusal.retry_ms or UNAVAILABLE_RETRY_MS,
     )
 
 

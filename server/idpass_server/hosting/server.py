@@ -346,6 +346,11 @@ class Server:
         cutting = asyncio.create_task(self._grpc.stop(None))
         await asyncio.wait([finishing, cutting], timeout=HANG_UP_S)
 
+    async def hung_up(self) -> None:
+        """Waits until the connections are closed, for which `wait` keeps no successor waiting."""
+        if self._cutting is not None:
+            await self._cutting
+
     @property
     def webhooks(self) -> "Webhooks | None":
         """What manages webhooks; None without --webhook-key."""

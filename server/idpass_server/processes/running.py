@@ -130,6 +130,8 @@ class _Running:
                 await successor.end()
                 return healthy
             if await self._let_serve(successor):
+                if isinstance(self._server, Server):
+                    await self._server.hung_up()
                 return True
             # On the same ports, also where any free one was asked for.
             self._settings = dataclasses.replace(self._settings, **self._served)

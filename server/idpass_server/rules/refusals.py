@@ -230,11 +230,15 @@ class StoreUnavailable(Refusal, OperatorError):
     Args:
         message: why, for the caller.
         outcome_unknown: whether the change may be on disk all the same.
+        retry_ms: delay before another try, milliseconds; None for the usual one.
     """
 
-    def __init__(self, message: str, *, outcome_unknown: bool = False) -> None:
+    def __init__(
+        self, message: str, *, outcome_unknown: bool = False, retry_ms: int | None = None
+    ) -> None:
         super().__init__(message)
         self.outcome_unknown = outcome_unknown
+        self.retry_ms = retry_ms
 
 
 class InternalFault(Refusal):
