@@ -294,10 +294,12 @@ def test_a_server_ends_with_its_terminal_unless_it_is_to_outlive_it(
 ) -> None:
     master, slave = pty.openpty()
 
-    ignoring = "signal.signal(signal.SIGHUP, signal.SIG_IGN)" if outlives else ""  # as nohup does
+    # As nohup does, or as a shell does, however these tests were started.
+    disposition = "SIG_IGN" if outlives else "SIG_DFL"
     taking = (
         "import fcntl, os, signal, sys, termios\n"
-        f"fcntl.ioctl({slave}, termios.TIOCSCTTY, 0)\n{ignoring}\n"
+        f"fcntl.ioctl({slave}, termios.TIOCSCTTY, 0)\n"
+        f"signal.signal(signal.SIGHUP, signal.{disposition})\n"
         "os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
     )
     serve = ["-m", "idpass_server", "serve", "--listen", "127.0.0.1:0"]
