@@ -90,6 +90,7 @@ class Receiver:
         self._tls = tls
         self._on_connect = on_connect
         self._came = threading.Condition()
+        self._open: set[asyncio.StreamWriter] = set()
         started: threading.Event = threading.Event()
         self._thread = threading.Thread(target=self._run, args=(started,), daemon=True)
         self._thread.start()
@@ -131,9 +132,13 @@ class Receiver:
             await asyncio.Event().wait()
         finally:
             server.close()
+            for writer in self._open:
+                writer.transport.abort()
+            await asyncio.sleep(0)  # in which they close
 
     async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
+        self._open.add(writer)
         try:
             if self._on_connect is not None:
                 await self._on_connect(reader, writer)
