@@ -20,8 +20,8 @@ from idpass_server.engine.clock import SECOND_US, Clock, shown
 from idpass_server.failures import OperatorError
 from idpass_server.ids import new_uuid
 from idpass_server.options import parse_duration
-from idpass_server.rules.commands import Erase, Erased
-from idpass_server.rules.refusals import PassNotFound, Refusal
+from idpass_server.rules.commands import Erase
+from idpass_server.rules.erasure import count_erased
 from idpass_server.store import Store, opening
 from idpass_server.store.retention import Wanted
 
@@ -117,13 +117,7 @@ def _erase(store: Store, account: str, ids: Sequence[str], now_us: int) -> int:
     """
     reference = new_uuid()
     commands = [Erase(account, reference, pass_id) for pass_id in ids]
-    erased = 0
-    for outcome in store.commit(commands, now_us).outcomes:
-        # A pass that was purged meanwhile is gone.
-        if isinstance(outcome, Refusal) and not isinstance(outcome, PassNotFound):
-            raise outcome
-        erased += isinstance(outcome, Erased) and outcome.event is not None
-    return erased
+    return count_erased(store.commit(commands, now_us).outcomes)
 
 
 @main.command("purge")

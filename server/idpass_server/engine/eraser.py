@@ -16,8 +16,9 @@ from idpass_server.engine.clock import SECOND_US, Clock
 from idpass_server.engine.reads import Reads
 from idpass_server.engine.writes import Engine
 from idpass_server.ids import new_uuid
-from idpass_server.rules.commands import SWEEPER, Erase, Erased
-from idpass_server.rules.refusals import PassNotFound, Refusal
+from idpass_server.rules.commands import SWEEPER, Erase
+from idpass_server.rules.erasure import count_erased
+from idpass_server.rules.refusals import Refusal
 from idpass_server.store import Store
 from idpass_server.store.retention import Wanted
 
@@ -89,11 +90,5 @@ class Eraser:
         if not ids:
             return 0
         reference = new_uuid()
-        outcomes = await self._engine.submit(
-            [Erase(account, reference, pass_id, SWEEPER) for pass_id in ids]
-        )
-        for outcome in outcomes:
-            # A pass that was purged meanwhile is gone.
-            if isinstance(outcome, Refusal) and not isinstance(outcome, PassNotFound):
-                raise outcome
-        return sum(isinstance(each, Erased) and each.event is not None for each in outcomes)
+        commands = [Erase(account, reference, pass_id, SWEEPER) for pass_id in ids]
+        return count_erased(await self._engine.submit(commands))

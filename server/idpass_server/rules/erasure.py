@@ -8,11 +8,13 @@ A receipt's digest is erased too, since a short reference could be guessed from 
 meets such a receipt is compared with what is left of the first request.
 """
 
+from collections.abc import Iterable
 from typing import Final
 
-from idpass_server.rules.commands import Cancel, Command, Erase, Erased, Register
+from idpass_server.rules.commands import Cancel, Command, Erase, Erased, Outcome, Register
 from idpass_server.rules.domain import DAY_US, Change, Decision
 from idpass_server.rules.records import Account, Event, Pass, Reason, Status
+from idpass_server.rules.refusals import PassNotFound, Refusal
 
 ERASED: Final = "erased"
 """Stands in a receipt in place of its digest."""
@@ -85,3 +87,20 @@ def repeats(command: Command, receipt: Event, id_pass: Pass) -> bool:
             )
         case _:
             return False
+
+
+def count_erased(outcomes: Iterable[Outcome]) -> int:
+    """Returns how many of the passes had something to erase. A pass purged meanwhile is gone.
+
+    Args:
+        outcomes: those of Erase commands.
+
+    Raises:
+        Refusal: the first of any other kind.
+    """
+    erased = 0
+    for outcome in outcomes:
+        if isinstance(outcome, Refusal) and not isinstance(outcome, PassNotFound):
+            raise outcome
+        erased += isinstance(outcome, Erased) and outcome.event is not None
+    return erased
