@@ -29,8 +29,9 @@ class Stage(Protocol):
     async def next(self) -> dict[str, Any] | None:
         """What happens next: an object whose `event` says which one. None after the last.
 
-        `serving` says where, in `listen`; `taken` and `committed` how many commands a batch has;
-        `killed` that its process is gone; `failed` that it ended as it should not have, the last.
+        `serving` says where, in `listen`; `taken` and `committed` which kinds of `commands` a
+        batch has; `killed` that its process is gone; `failed` that it ended as it should not
+        have, the last.
         """
 
 

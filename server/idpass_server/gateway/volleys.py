@@ -86,7 +86,9 @@ async def volley(
 
     Args:
         channel: to the service.
-        fields: `calls`, MIN_CALLS to MAX_CALLS objects with a `path` and a `body`; `spread_ms`, the time
+        fields: `calls`, MIN_CALLS to MAX_CALLS objects with a `path` and a `body`;
+            `spread_ms`, the time from the first one's start to the last one's, milliseconds.
+        metadata: of each call, which says who calls.
 
     Returns:
         `began_ms`, the time of the first call on the wall clock, milliseconds since the epoch; and

@@ -72,9 +72,10 @@ class FaultyStore(SqliteStore):
     def commit(
         self, commands: Sequence[Command], now_us: int, due_us: int | None = None
     ) -> Committed:
-        tell("taken", commands=len(commands))
+        kinds = [type(command).__name__.lower() for command in commands]
+        tell("taken", commands=kinds)
         committed = super().commit(commands, now_us, due_us)
-        tell("committed", commands=len(commands), events=len(committed.events))
+        tell("committed", commands=kinds, events=len(committed.events))
         if self._plan.kills and any(e.to_status is Status.CANCELLED for e in committed.events):
             os.kill(os.getpid(), signal.SIGKILL)
         return committed
