@@ -3,17 +3,19 @@
 
 import { call, detail, reason } from "./api.js";
 import { money, words } from "./dom.js";
+import { inFlight } from "./passes.js";
 import { onStage } from "./stage.js";
 
 const IN_GATEWAY = "Times are measured in the sandbox’s gateway, which sends all calls at once over one connection: a browser would hold back all but six.";
 const IN_BROWSER = "Times are this browser’s; those of the commit are the server’s own, by its clock.";
+const CUT_AFTER_MS = 120; // well within a commit of 400 ms
 const id = (what) => `${what}-${crypto.randomUUID()}`;
 const many = (number, one, others = `${one}s`) => `${number} ${number === 1 ? one : others}`;
 
 /** An answer in few words, and whether it is good news. */
 function told({ ok, path, status, answer }) {
   if (ok && path.endsWith("/cancel")) {
-    return { text: `${answer.replayed ? "the first answer again" : "cancelled"}, ${answer.fee_refunded ? `${money(answer.refund)} back` : "fee kept"}`, tone: "won" };
+    return { text: `${answer.replayed ? "the first answer again" : `cancelled, ${answer.fee_refunded ? `${money(answer.refund)} back` : "fee kept"}`}`, tone: "won" };
   }
   if (ok && path.endsWith("/register")) return { text: "registered", tone: "won" };
   if (ok) return { text: words(answer.id_pass.status), tone: "won" };
@@ -78,9 +80,9 @@ function counted(calls) {
   return { won, refunds, knows, rest, same };
 }
 
-/** Some callers cancel one pass at once. */
-export async function race({ callers, choose }) {
-  const pass = await registered(`Raced by ${callers}`);
+/** Some callers cancel one pass at once: the one given, if it can still be cancelled. */
+export async function race({ callers, choose, pass: given }) {
+  const pass = given && inFlight(given) ? given : await registered(`Raced by ${callers}`);
   const requests = Array.from({ length: callers }, () => (
     { path: "/idpass/cancel", body: { id: pass.id, request_id: id("race") } }
   ));
@@ -93,7 +95,7 @@ export async function race({ callers, choose }) {
     ...picture,
     lines: [commitLine(calls, began_ms, picture.first)],
     result: parts.join(" · "),
-    also: same && knows.length > 1 ? "All of them were told the same: when it was cancelled, and that its fee went back." : "",
+    also: same && knows.length > 1 ? "Each of them was told the same: when it was cancelled, and what became of the fee." : "",
     legend: `${IN_GATEWAY} The band begins when the service decided, by its clock, and ends with the first answer: in it the commit reached the disk.`,
     pass,
   };
@@ -111,7 +113,7 @@ export async function completion({ choose, tally }) {
   ];
   if (crypto.getRandomValues(new Uint8Array(1))[0] % 2) requests.reverse();
   const { began_ms, calls } = await volley(requests);
-  const names = calls.map(({ path }) => (path.endsWith("cancel") ? "Business cancels" : "Applicant completes"));
+  const names = calls.map(({ path }) => (path.endsWith("cancel") ? "Cancel" : "Completion"));
   const picture = together(calls, began_ms, names, choose);
   const { won, knows, rest } = counted(calls);
   const winner = won.length === 1 && won[0].path.endsWith("cancel") ? "cancel" : "complete";
@@ -128,7 +130,7 @@ export async function completion({ choose, tally }) {
 }
 
 /** The retry of one request, of which the first answer did not arrive: what both plays draw. */
-function retried(stage, { first, second, taken, committed, choose, lines = [], server = [] }) {
+function retried(stage, { first, second, taken, committed, choose, pause, lines = [], server = [] }) {
   const start = first.sent_ms;
   const since = (time) => time - start;
   const lane = (name, each, end) => ({
@@ -143,10 +145,11 @@ function retried(stage, { first, second, taken, committed, choose, lines = [], s
   const commit = { at: since(stage.at(taken)), to: since(stage.at(committed)), label: "commit" };
   return {
     exchanges: [first, second],
-    lanes: [lane("First request", first, lost), ...server.map((each) => each(since)), lane("Retry", second, again)],
+    lanes: [lane("First try", first, lost), ...server.map((each) => each(since)), lane("Retry", second, again)],
     lines: [commit, ...lines.map(({ at, label }) => ({ at: since(at), label }))],
-    rows: [row("First request", first, lost.text), row("Retry", second, again.text)],
-    legend: IN_BROWSER,
+    rows: [row("First try", first, lost.text), row("Retry", second, again.text)],
+    pause: pause && { from: since(pause.from), to: since(pause.to), label: pause.label },
+    legend: `${IN_BROWSER}${pause ? " The hatched pause is drawn shorter than it was." : ""}`,
   };
 }
 
@@ -164,6 +167,7 @@ export function lost({ choose, progress }) {
     progress("Cancel sent; its commit takes 400 ms …");
     const sent = stage.send("/idpass/cancel", body, cut.signal);
     const taken = await stage.until("taken", "cancel");
+    await new Promise((later) => { setTimeout(later, CUT_AFTER_MS); });
     cut.abort();
     const first = await sent;
     progress("Connection cut by this page. The same request again …");
@@ -197,11 +201,12 @@ export function killed({ choose, progress }) {
     const server = (news, from, to, text) => (since) => ({
       name: `Process ${news.pid}`,
       bars: [{ from: Math.max(since(from), 0), to: since(to), tone: "server" }],
-      end: { at: since(to), text, tone: text ? "lost" : "" },
+      end: { at: since(to), text, tone: text === "killed" ? "lost" : "" },
     });
     return {
       ...retried(stage, {
         first, second, taken, committed, choose,
+        pause: { from: first.answered_ms + 5, to: stage.at(after) - 5, label: "another process starts" },
         server: [
           server(before, stage.at(before), stage.at(committed), "killed"),
           server(after, stage.at(after), second.answered_ms, "serves the same file"),

@@ -22,16 +22,18 @@ import { showAccount, refreshAccount } from "./account.js";
 import { Actions } from "./actions.js";
 import { call } from "./api.js";
 import { Bulk } from "./bulk.js";
+import { showCode } from "./code.js";
 import { button, byId, make, onFrame, setText, words } from "./dom.js";
-import { Exchange } from "./exchange.js";
 import { Feed } from "./feed.js";
 import { Filters } from "./filters.js";
-import { hub, on, tell } from "./hub.js";
+import { guide } from "./guide.js";
+import { hub, tell } from "./hub.js";
 import { Inbox } from "./inbox.js";
 import { Inspector } from "./inspector.js";
 import { Help, listen } from "./keyboard.js";
 import { List } from "./list.js";
 import { Passes } from "./passes.js";
+import { race } from "./race.js";
 import { Register } from "./register.js";
 import { outcome } from "./says.js";
 import { Stream } from "./stream.js";
@@ -191,10 +193,6 @@ async function loadOnce(wanted) {
   return undefined;
 }
 
-on("exchange", (exchanges) => {
-  const shown = new Exchange(hub.grpcAddress);
-  shown.show(...exchanges);
-});
 tellOfExchanges((id) => passes.get(id), ({ answer }) => answer.reference && (() => {
   activity.show("events");
   feed.find(answer.reference);
@@ -232,4 +230,7 @@ function leave({ target }) {
 byId("register").addEventListener("click", () => register.open());
 byId("reset").addEventListener("click", reset);
 setInterval(drawSoon, 30_000); // passes age
+showCode();
+race();
+guide(reveal);
 load();
