@@ -11,9 +11,8 @@ import structlog
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import FileResponse, JSONResponse, RedirectResponse, Response
-from starlette.routing import BaseRoute, Mount, Route
-from starlette.staticfiles import StaticFiles
+from starlette.responses import JSONResponse, RedirectResponse, Response
+from starlette.routing import BaseRoute, Route
 
 from idpass_server import addresses
 from idpass_server.gateway import errors, messages
@@ -22,23 +21,13 @@ from idpass_server.gateway.errors import HttpError
 from idpass_server.gateway.events import Events
 from idpass_server.gateway.inbox import PATH as INBOX_PATH
 from idpass_server.gateway.inbox import Inbox
+from idpass_server.gateway.pages import HEADERS, Folder, Page
 from idpass_server.gateway.routes import EVENTS_PATH, routes
 from idpass_server.gateway.shows import STAGE_PATH, VOLLEY_PATH, Shows
 from idpass_server.gateway.stages import OpenStage
 
 HERE: Final = Path(__file__).parent
 STATIC: Final = HERE / "static"
-PAGE_HEADERS: Final = {
-    "content-security-policy": (
-        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
-        "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-    ),
-    "referrer-policy": "no-referrer",
-    "x-content-type-options": "nosniff",
-    "cross-origin-opener-policy": "same-origin",
-    "cache-control": "no-cache",
-}
-
 log = structlog.get_logger()
 
 Reset = Callable[[], Awaitable[None]]
@@ -81,15 +70,15 @@ class App:
         table: list[BaseRoute] = [Route(r.path, Api(r, channel)) for r in routes()]
         table += [
             Route(EVENTS_PATH, self._events),
-            Route("/openapi.json", _file(HERE / "openapi.json", "application/json")),
-            Route("/docs", _file(STATIC / "docs.html", "text/html")),
-            Mount("/static", _Static(directory=STATIC)),
+            Route("/openapi.json", Page(HERE / "openapi.json").show),
+            Route("/docs", Page(STATIC / "docs.html").show),
+            Route("/static/{name}", Folder(STATIC).show),
         ]
         if reset is None:
             table.append(Route("/", _to_docs))
         else:
             table += [
-                Route("/", _file(STATIC / "sandbox.html", "text/html")),
+                Route("/", Page(STATIC / "sandbox.html").show),
                 Route("/sandbox", self._sandbox),
                 Route("/sandbox/reset", self._make_anew, methods=["POST"]),
             ]
@@ -223,21 +212,7 @@ _PATHS: Final = {EVENTS_PATH, *(route.path for route in routes())}
 
 
 async def _to_docs(_request: Request) -> Response:
-    return RedirectResponse("/docs", headers=PAGE_HEADERS)
-
-
-def _file(path: Path, media_type: str) -> Callable[[Request], Awaitable[Response]]:
-    async def send(_request: Request) -> Response:
-        return FileResponse(path, media_type=media_type, headers=PAGE_HEADERS)
-
-    return send
-
-
-class _Static(StaticFiles):
-    def file_response(self, *args: Any, **kwargs: Any) -> Response:
-        response = super().file_response(*args, **kwargs)
-        response.headers.update(PAGE_HEADERS)
-        return response
+    return RedirectResponse("/docs", headers=HEADERS)
 
 
 # The handlers are coroutines, since Starlette runs others in threads.

@@ -58,11 +58,11 @@ export class Feed {
       make("span", {}, `#${sequence}`),
       button(foreign(pass ? nameOf(pass) : id_pass_id), () => this.choose(id_pass_id), { title: "Show this pass" }),
       make("span", {},
-        from_status && !erased ? `${words(from_status)} → ` : "",
+        from_status && !erased && make("span", { class: "muted" }, `${words(from_status)} →`),
         make("span", { class: `status ${to_status}` }, words(to_status)),
-        erased ? ", applicant erased" : "",
-        refund ? make("span", { class: "refund" }, ` ${money(refund)} refunded`) : "",
-        caller === "demo" ? "" : [" by ", caller].join("")),
+        erased && make("span", {}, "applicant erased"),
+        refund && make("span", { class: "refund" }, `${money(refund)} refunded`),
+        caller !== "demo" && make("span", { class: "muted" }, "by ", foreign(caller))),
       make("time", { datetime: event_time, title: `${event_time}\n${reference}` }, (today ? clock : day).format(time)));
   }
 }

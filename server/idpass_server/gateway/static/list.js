@@ -171,7 +171,7 @@ export class List {
       if (changed) flash(row.status, "changed");
       row.known = true;
     }
-    setText(row.fee, `${money(pass.fee)}${pass.fee_refunded ? " back" : ""}`);
+    setText(row.fee, `${money(pass.fee)}${pass.fee_refunded ? " refunded" : ""}`);
     row.fee.className = `fee number ${pass.fee_refunded ? "back" : ""}`;
     setText(row.old, age(pass.create_time));
   }

@@ -18,6 +18,5 @@ function item(event, pass, fresh) {
       to_status === "cancelled" && !refund && !erased && make("span", { class: "muted" }, "fee kept"),
       make("time", { datetime: event_time, title: event_time }, when(event_time))),
     make("div", { class: "muted" },
-      "by ", foreign(caller), reason && ` · ${words(reason)}`, note && " · “", note && foreign(note), note && "”"),
-    copyable);
+      "by ", foreign(caller), reason && ` · ${words(reason)}`, note && " · “", note && foreign(note), note && "”", " · ", copyable));
 }
