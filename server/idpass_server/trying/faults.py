@@ -32,6 +32,8 @@ from idpass_server.urls import sqlite_path
 
 FEE: Final = Money("AUD", 4_500_000)
 DATABASE: Final = "stage.db"
+REMOVALS: Final = 3
+"""How often the files of a server that is still running are removed."""
 
 
 class Plan(NamedTuple):
@@ -107,19 +109,25 @@ async def serve(plan: Plan) -> None:
     await server.wait()
 
 
-def _end_with_input(folder: str) -> None:
+def _end_with_input(folder: str, ending: threading.Event) -> None:
     sys.stdin.buffer.read()
-    shutil.rmtree(folder, ignore_errors=True)
+    ending.set()
+    for _ in range(REMOVALS):  # the server may still write
+        shutil.rmtree(folder, ignore_errors=True)
     os._exit(0)
 
 
 def main() -> None:
     """Serves as the first argument says, a Plan in JSON."""
     plan = Plan(*json.loads(sys.argv[1]))
-    threading.Thread(target=_end_with_input, args=(plan.folder,), daemon=True).start()
+    ending = threading.Event()
+    remover = threading.Thread(target=_end_with_input, args=(plan.folder, ending), daemon=True)
+    remover.start()
     logs.configure("error")
     prepare(plan)
     uvloop.run(serve(plan))
+    if ending.is_set():  # the server has missed its files first
+        remover.join()
 
 
 if __name__ == "__main__":

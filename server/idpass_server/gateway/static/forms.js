@@ -168,15 +168,13 @@ const typescriptOptions = (body, but) =>
   entries(body, but).map(([name, value]) => `  ${camel(name)}: ${typescriptValue(name, value)},`);
 
 function typescriptCall({ name, takes }, body) {
-  const given = takes.map((each) => typescriptValue(each, body[each] ?? ""));
   const options = typescriptOptions(body, takes);
-  const call = options.length
-    ? [`client.${name}(${[...given, "{"].join(", ")}`, ...options, "})"]
-    : [`client.${name}(${given.join(", ")})`];
-  if (name === "list") {
-    return [`for await (const idPass of ${call[0]}`, ...call.slice(1, -1), `${call.at(-1)}) console.log(idPass);`];
-  }
-  return [`const answer = await ${call[0]}`, ...call.slice(1, -1), ...(call.length > 1 ? [`${call.at(-1)};`] : []), "console.log(answer);"];
+  const given = [...takes.map((each) => typescriptValue(each, body[each] ?? "")), ...(options.length ? [`{\n${options.join("\n")}\n}`] : [])];
+  const call = `client.${name === "list" ? "listPasses" : name}(${given.join(", ")})`;
+  const text = name === "list"
+    ? `for await (const idPass of ${call}) console.log(idPass);`
+    : `const answer = await ${call};\nconsole.log(answer);`;
+  return text.split("\n");
 }
 
 function typescriptBatch({ requests }) {

@@ -45,7 +45,7 @@ class Stage {
   }
 
   async read(reader) {
-    let fault = "The show's server has ended.";
+    let fault = "The show’s server has ended.";
     try {
       for (let text = ""; ;) {
         const { value, done } = await reader.read();
@@ -68,7 +68,7 @@ class Stage {
     const waiting = this.waiting.splice(0);
     for (const each of waiting) {
       if (each.wanted(news)) each.tell(news);
-      else if (news.event === "failed") each.fail(new Error(`The show's server has failed: ${news.why}`));
+      else if (news.event === "failed") each.fail(new Error(`The show’s server has failed: ${news.why}`));
       else if (news.event === "over") each.fail(new Error(`The show took longer than ${news.after_s} s.`));
       else this.waiting.push(each);
     }
