@@ -21,12 +21,14 @@ const SHOWS = {
     name: "Against completion",
     about: "A business cancels a pass while its applicant is being verified, and the result comes in at the same moment.",
     look: "Either may win; the loser is told by whom it was beaten.",
+    lanes: 2,
     play: plays.completion,
   },
   lost: {
     name: "Lost answer",
     about: "This page cuts its own connection while its cancel is on the way to a slow disk, and sends the same request again.",
     look: "The retry has the same request_id, so it gets the first answer: replayed, and nothing refunded twice.",
+    lanes: 2,
     play: plays.lost,
     staged: true,
   },
@@ -34,6 +36,7 @@ const SHOWS = {
     name: "Server killed",
     about: "A server’s process is killed when a cancel is on disk and not answered yet. Another one starts on its file.",
     look: "The caller cannot know what happened, and need not: it asks again, and gets the first answer.",
+    lanes: 4,
     play: plays.killed,
     staged: true,
   },
@@ -41,6 +44,7 @@ const SHOWS = {
     name: "Slow disk",
     about: "Twenty callers cancel a pass each, 10 ms apart, at a server whose commits take 60 ms longer.",
     look: "While a commit is under way, the next batch gathers. Twenty calls need a handful of commits.",
+    lanes: 20,
     play: plays.slow,
     staged: true,
   },
@@ -48,6 +52,7 @@ const SHOWS = {
     name: "Full slots",
     about: "Passes are registered until an account with five slots has none left. Then one is cancelled.",
     look: "The sixth is refused. A cancel frees a slot at once, and the same request succeeds.",
+    lanes: 8,
     play: plays.slots,
     staged: true,
   },
@@ -82,8 +87,9 @@ class Race {
       make("header", {}, this.title, button("Close", () => this.close(), { class: "plain" })),
       make("div", { class: "shows", role: "group", "aria-label": "What to race" }, ...this.tabs),
       make("div", { class: "billing" }, make("div", {}, about, look), this.callers, start),
-      status, also, place, legend, times, code,
+      status, place, also, legend, times, code,
     );
+    this.callers.addEventListener("change", () => this.reserve());
     section.addEventListener("keydown", (event) => {
       // The page's own keys are about the pass below this panel.
       event.stopPropagation();
@@ -136,6 +142,13 @@ class Race {
     code.hidden = true;
     start.textContent = "Start";
     this.callers.hidden = name !== "race";
+    this.reserve();
+  }
+
+  /** Keeps the room that the lanes will take, so that nothing moves when they come. */
+  reserve() {
+    const lanes = SHOWS[this.name].lanes ?? this.callers.querySelector(":checked").value;
+    this.parts.place.style.setProperty("--lanes", lanes);
   }
 
   progress(text) {
