@@ -13,7 +13,7 @@ from kit.http import Http, served
 
 STRANGE = {
     "markup": "<b onclick=alert(1)>Ōnuku</b> & <script>window.hurt = 1</script>",
-    "quotes": "\"O'Brien\" `${1}` \\\" --",
+    "quotes": '"O\'Brien" `${1}` \\" --',
     "right to left": "مريم (1) -> שלום",
     "emoji": "👩‍👩‍👧🏳️‍🌈" * 9,
 }
