@@ -1,4 +1,4 @@
-"""The sandbox page in a real browser, driven as a person would; what takes longer is in tests/prove."""
+"""The sandbox page in a real browser, driven as a person would; the rest is in tests/prove."""
 
 import json
 from collections.abc import Iterator

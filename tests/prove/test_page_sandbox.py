@@ -1,4 +1,4 @@
-"""The sandbox page keeps its promises with ten tabs, ten thousand passes, and a server that goes away.
+"""The sandbox page with ten tabs, ten thousand passes, and a server that goes away.
 
 Promise: ten tabs live on one stream, and one of them can be closed; nothing that was asked before a
 reset undoes it; ten thousand passes take under 1.5 MB; the server may go away and come back without
@@ -164,7 +164,8 @@ return [...document.querySelectorAll(where)]
   .filter((each) => each.checkVisibility())
   .map((each) => [each.id || each.textContent, each.getBoundingClientRect()])
   .map(([name, { top, bottom, left, right, width, height }]) => ({
-    name, width, height, seen: top >= 0 && left >= 0 && bottom <= innerHeight && right <= innerWidth,
+    name, width, height,
+    seen: top >= 0 && left >= 0 && bottom <= innerHeight && right <= innerWidth,
   }));
 """
 
