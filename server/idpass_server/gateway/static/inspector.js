@@ -78,13 +78,16 @@ export class Inspector {
     fact.parentElement.hidden = !id;
     if (!id) return;
     const other = this.passes.get(id);
+    const text = other ? `${nameOf(other)}, ${words(other.status)}` : id;
+    if (fact.dataset.id === id && fact.textContent === text) return; // and the focus stays
+    fact.dataset.id = id;
     fact.replaceChildren(make("a", {
       href: `?pass=${id}`,
       onclick: (event) => {
         event.preventDefault();
         this.choose(id);
       },
-    }, foreign(other ? `${nameOf(other)}, ${words(other.status)}` : id)));
+    }, foreign(text)));
   }
 
   /** The countdown. */
