@@ -1,7 +1,7 @@
 // The pass that was chosen: what it is, how long it lasts, and what it is linked with.
 
 import { history } from "./api.js";
-import { button, byId, copy, flash, foreign, make, money, nameOf, setText, span, when, words } from "./dom.js";
+import { button, byId, copy, countdown, flash, foreign, make, money, nameOf, setText, when, words } from "./dom.js";
 import { hub, tell } from "./hub.js";
 import { Lifecycle } from "./lifecycle.js";
 import { inFlight } from "./passes.js";
@@ -78,13 +78,16 @@ export class Inspector {
     fact.parentElement.hidden = !id;
     if (!id) return;
     const other = this.passes.get(id);
+    const text = other ? `${nameOf(other)}, ${words(other.status)}` : id;
+    if (fact.dataset.id === id && fact.textContent === text) return; // and the focus stays
+    fact.dataset.id = id;
     fact.replaceChildren(make("a", {
       href: `?pass=${id}`,
       onclick: (event) => {
         event.preventDefault();
         this.choose(id);
       },
-    }, foreign(other ? `${nameOf(other)}, ${words(other.status)}` : id)));
+    }, foreign(text)));
   }
 
   /** The countdown. */
@@ -94,7 +97,7 @@ export class Inspector {
     const fact = this.facts.Link;
     if (inFlight(pass)) {
       const left = Date.parse(pass.expire_time) - Date.now();
-      setText(fact, `expires in ${span(left)}, ${when(pass.expire_time)}`);
+      setText(fact, `expires in ${countdown(left)}, ${when(pass.expire_time)}`);
       fact.classList.toggle("soon", left < 86_400_000);
     } else {
       setText(fact, pass.status === "expired" ? `expired ${when(pass.expire_time)}` : `closed ${when(pass.end_time ?? pass.update_time)}`);
