@@ -51,7 +51,7 @@ def stocked(serve: Serve, passes: int, rate: int) -> tuple[ServerProcess, list[s
 @pytest.mark.parametrize(
     ("rate", "batch_size", "in_flight"),
     [
-        (100, 50, 2),
+        pytest.param(100, 50, 2, marks=pytest.mark.long),
         (50, 350, 1),  # the second batch waits for 6 s, longer than its own time
     ],
 )
