@@ -16,7 +16,7 @@ import pytest
 import trustme
 
 from idpass import AsyncIdPassClient, IdPassClient, IdPassError, OutcomeUnknown, Unavailable
-from idpass._channel import is_loopback
+from idpass._endpoint import is_loopback
 from kit.client import Connect, Serve, server_credentials
 
 CLIENTS = (IdPassClient, AsyncIdPassClient)

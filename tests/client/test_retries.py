@@ -11,8 +11,7 @@ import pytest
 from google.rpc import error_details_pb2, status_pb2
 
 import idpass
-from idpass import IdPassClient, _calls, _retry
-from idpass import client as client_module
+from idpass import IdPassClient, RetryPolicy, _calls, _reconnect, _retry, _transport
 from idpass.v1 import id_pass_pb2 as pb
 from idpass.v1 import id_pass_service_pb2 as service_pb
 from idpass.v1.id_pass_service_pb2_grpc import IdPassServiceStub
@@ -55,16 +54,16 @@ class Script:
             [service_pb.DESCRIPTOR.services_by_name["IdPassService"]],
             grpc_testing.strict_fake_time(self.now_s),
         )
-        monkeypatch.setattr(client_module, "time", self)
+        monkeypatch.setattr(_transport, "time", self)
         monkeypatch.setattr("random.uniform", lambda _, most: most)
-        monkeypatch.setattr(client_module, "connect", self.connect)
+        monkeypatch.setattr(_transport, "connect", self.connect)
         self._connected = False
         self.put_in(IdPassClient("localhost:1"))
 
     def put_in(self, client: IdPassClient) -> None:
         """Has a client speak to this service."""
         self.client = client
-        client._channel._stub = IdPassServiceStub(self._recording(self.channel))
+        client._transport.channel._stub = IdPassServiceStub(self._recording(self.channel))
 
     def connect(self, *_: Any) -> bool:
         self._connected = True
@@ -192,7 +191,7 @@ def test_pauses_have_an_upper_limit(script: Script) -> None:
 
 
 def test_pauses_are_spread_at_random() -> None:
-    first = {_retry.Backoff().next_s() for _ in range(100)}
+    first = {_retry.Backoff(RetryPolicy()).next_s() for _ in range(100)}
     assert len(first) > 90
     assert all(0.05 <= pause_s <= 0.1 for pause_s in first)
 
@@ -357,16 +356,16 @@ def test_a_caller_over_its_rate_keeps_the_retries_of_what_gets_lost(script: Scri
             script.get(overloaded(60_000))
     script.get(LOST, None)
     for _ in range(600):
-        script.client._throttle.failed()
+        script.client._transport._throttle.failed()
     script.get(overloaded(200), None)
 
 
 def test_a_call_that_is_turned_away_keeps_the_retries_of_what_gets_lost(script: Script) -> None:
     for _ in range(600):
-        script.client._throttle.failed()
-    tokens = script.client._throttle._tokens
+        script.client._transport._throttle.failed()
+    tokens = script.client._transport._throttle._tokens
     script.get((CODE.CANCELLED, None, {}), (CODE.CANCELLED, None, {}), None)
-    assert script.client._throttle._tokens >= tokens
+    assert script.client._transport._throttle._tokens >= tokens
 
 
 def test_a_listing_goes_at_the_services_pace(script: Script) -> None:
@@ -414,7 +413,7 @@ class StreamRefused(Refused):
 def test_a_stream_that_the_server_refused_unseen_has_changed_nothing() -> None:
     throttle = _retry.Throttle()
     call = _calls.register(0, "", None, "once")
-    attempts = _retry.Attempts(call, 5.0, 0.0, throttle, str)
+    attempts = _retry.Attempts(call, 5.0, 0.0, policy=RetryPolicy(), throttle=throttle, explain=str)
     assert 0 < attempts.failed(StreamRefused(LOST), 1.0) <= 0.1
     with pytest.raises(idpass.Unavailable, match="Nothing was changed") as raised:
         attempts.failed(StreamRefused(LOST), 4.999)
@@ -423,7 +422,7 @@ def test_a_stream_that_the_server_refused_unseen_has_changed_nothing() -> None:
 
 
 def test_a_stream_that_was_open_comes_back_at_the_services_pace_but_not_for_ever() -> None:
-    reconnects = _retry.Reconnects(60.0, 0.0, str)
+    reconnects = _reconnect.Reconnects("WatchIdPasses", RetryPolicy(), 0.0, str)
     reconnects.connected()
     assert reconnects.failed(Refused(LOST), 1_000.0) <= 0.1
     assert 30.0 <= reconnects.failed(Refused(overloaded(30_000)), 1_001.0) <= 30.2
@@ -434,7 +433,7 @@ def test_a_stream_that_was_open_comes_back_at_the_services_pace_but_not_for_ever
 
 
 def test_a_stream_that_is_refused_from_the_beginning_is_not_waited_for() -> None:
-    reconnects = _retry.Reconnects(60.0, 0.0, str)
+    reconnects = _reconnect.Reconnects("WatchIdPasses", RetryPolicy(), 0.0, str)
     reconnects.connected()
     with pytest.raises(idpass.Overloaded):
         reconnects.failed(Refused(overloaded(200)), 1.0)
@@ -452,7 +451,7 @@ def test_retries_stop_while_most_attempts_fail_and_come_back_with_successes() ->
 
 def test_a_throttled_client_makes_one_attempt(script: Script) -> None:
     for _ in range(600):
-        script.client._throttle.failed()
+        script.client._transport._throttle.failed()
     with pytest.raises(idpass.OutcomeUnknown):
         script.cancel(LOST)
     assert script.pauses_s == []

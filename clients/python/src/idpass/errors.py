@@ -27,6 +27,8 @@
     ├── Unavailable               no server answered; nothing was changed
     ├── DeadlineExceeded          a call that changes nothing ran out of time
     ├── OutcomeUnknown            the change may or may not have been made: ask again
+    ├── BadAnswer                 what came is no answer of the service: a proxy's page, or garbled
+    ├── Unimplemented             the service is too old for the method, or is another one
     └── Internal                  a bug in the service
 
 The class follows from the ErrorInfo's reason. A reason that this version does not know falls back
@@ -296,6 +298,17 @@ class OutcomeUnknown(IdPassError):
     Calling again with `request_id` and the same arguments settles it: the change is made, or the
     first answer is given again if it was made already.
     """
+
+
+class BadAnswer(IdPassError):
+    """What came is no answer of the service: it is garbled, or from something in between.
+
+    After a change OutcomeUnknown is raised instead, since the service may have made it.
+    """
+
+
+class Unimplemented(IdPassError):
+    """Nothing there knows the method: an older service than the client, or another one."""
 
 
 class Internal(IdPassError):
