@@ -8,13 +8,13 @@ from typing import Any
 import grpc
 import grpc_testing
 import pytest
-from google.rpc import error_details_pb2, status_pb2
 
 import idpass
 from idpass import IdPassClient, RetryPolicy, _calls, _reconnect, _retry, _transport
 from idpass.v1 import id_pass_pb2 as pb
 from idpass.v1 import id_pass_service_pb2 as service_pb
 from idpass.v1.id_pass_service_pb2_grpc import IdPassServiceStub
+from kit.refusing import trailing
 
 CODE = grpc.StatusCode
 METHODS = service_pb.DESCRIPTOR.services_by_name["IdPassService"].methods_by_name
@@ -121,26 +121,6 @@ class Script:
 
     def get(self, *steps: Step | None) -> Any:
         return self.run(lambda: self.client.get("id"), "GetIdPass", *steps)
-
-
-def trailing(code: CODE, reason: str | None, metadata: dict[str, str]) -> Any:
-    """Metadata of an error; `pushback` is sent by itself, `delay` (both in ms) in a RetryInfo,
-    the rest in an ErrorInfo.
-    """
-    sent: list[tuple[str, Any]] = []
-    said = dict(metadata)
-    if "pushback" in said:
-        sent.append(("grpc-retry-pushback-ms", said.pop("pushback")))
-    if reason:
-        status = status_pb2.Status(code=code.value[0], message="no")
-        if "delay" in said:
-            retry_info = error_details_pb2.RetryInfo()
-            retry_info.retry_delay.FromMilliseconds(int(said.pop("delay")))
-            status.details.add().Pack(retry_info)
-        info = error_details_pb2.ErrorInfo(reason=reason, domain="idpass.v1", metadata=said)
-        status.details.add().Pack(info)
-        sent.append(("grpc-status-details-bin", status.SerializeToString()))
-    return tuple(sent)
 
 
 @pytest.fixture

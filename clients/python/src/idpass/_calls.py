@@ -22,6 +22,7 @@ from idpass._arguments import (
     text_id,
     whole,
 )
+from idpass._failure import EmptyAnswer
 from idpass._records import (
     Account,
     AdvanceReceipt,
@@ -190,11 +191,16 @@ class Listing:
 
 
 class Watching:
-    """The position of an iteration over events: after the newest that was read."""
+    """The position of an iteration over events: after the newest that was read.
+
+    Attributes:
+        ends: whether the events end: those of one pass do.
+    """
 
     method = "WatchIdPasses"
 
     def __init__(self, pass_id: Id | None, after_sequence: int, history: str | None) -> None:
+        self.ends = pass_id is not None
         self._request = service_pb.WatchRequest(
             after_sequence=whole("after_sequence", after_sequence),
             id="" if pass_id is None else text_id(pass_id),
@@ -215,6 +221,8 @@ class Watching:
         return Call(self.method, self._request, self._read)
 
     def _read(self, message: Any) -> Event:
+        if message is None:  # which is how grpc.aio gives what it cannot read
+            raise EmptyAnswer
         self._request.after_sequence = message.sequence
         return _read.event(message)
 

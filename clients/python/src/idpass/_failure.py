@@ -29,7 +29,8 @@ OLDER = (
 # Details of a bare CANCELLED: gRPC fills them in with the name of the code.
 _SAYS_NOTHING = frozenset({None, "", "CANCELLED"})
 
-EMPTY = "The answer has no message"
+EMPTY = "no message that can be read"
+ENDED = "the stream has ended"
 
 # What gRPC says of an answer that did not come from the service. In this order.
 _FOREIGN: dict[str, str] = {
@@ -39,25 +40,37 @@ _FOREIGN: dict[str, str] = {
     "between was.",
     r"Data frame with END_STREAM|No status received": "What answered does not speak gRPC, or was "
     "cut short: it gave no status. A proxy or a web server does so.",
-    EMPTY: "The call went well, and its answer is missing: something in between took it away.",
-    r"deserializing response": "The answer cannot be read: the service speaks another version of "
-    "the contract, or something in between changed it.",
+    f"{EMPTY}|deserializing response": "The answer is missing or cannot be read: the service "
+    "speaks another version of the contract, or something in between changed it.",
+    f"^{ENDED}": "The stream of events ended, which the service's never does: something in between "
+    "ended it.",
     r"Error parsing": "What answered does not speak gRPC as it should: a proxy or a web server may "
     "be in between.",
-    r"Socket closed|reset by peer|Broken pipe|RST_STREAM": "The connection broke in mid-call.",
+    "RST_STREAM": "The other side cut the call off, or something in between did.",
+    "Socket closed|reset by peer|Broken pipe": "The connection broke in mid-call.",
 }
 # What gRPC itself gives for an answer that makes no sense. Never the service without a reason.
 _SENSELESS = frozenset({grpc.StatusCode.UNKNOWN, grpc.StatusCode.INTERNAL})
 
 
 class EmptyAnswer(grpc.RpcError):
-    """An answer of status OK without a message, which gRPC's sync calls return as None."""
+    """An answer of status OK without a message that can be read, which gRPC returns as None."""
 
     def code(self) -> grpc.StatusCode:
         return grpc.StatusCode.INTERNAL
 
     def details(self) -> str:
         return EMPTY
+
+
+class EndedStream(grpc.RpcError):
+    """A stream without end that has ended with status OK."""
+
+    def code(self) -> grpc.StatusCode:
+        return grpc.StatusCode.UNAVAILABLE
+
+    def details(self) -> str:
+        return ENDED
 
 
 class Failure(NamedTuple):
@@ -118,7 +131,7 @@ def _not_of_the_service(
     elif code in _SENSELESS:
         kind = BadAnswer
     if why and said:
-        why += f" It said: {said}"
+        why += f" gRPC says: {said}"
     return kind(
         why or error.message,
         code=code,

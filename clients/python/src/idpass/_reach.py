@@ -31,6 +31,9 @@ _HINTS_TLS = {
     "client_certificate=('cert.pem', 'key.pem') (idpass --cert, --key).",
 }
 _HINTS_ALWAYS = {
+    "HTTP proxy": "The proxy is from the environment (grpc_proxy, https_proxy or http_proxy): name "
+    "the service's host in no_proxy, or give "
+    'channel_options=[("grpc.enable_http_proxy", 0)].',
     "Connection refused|No such file": "Is the service running, and is this its address?",
     "errors resolving|resolution failed": "Is the name right?",
 }

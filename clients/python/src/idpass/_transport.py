@@ -19,7 +19,7 @@ from idpass._arguments import limit
 from idpass._calls import Call
 from idpass._channel import LazyChannel, connect
 from idpass._endpoint import Endpoint
-from idpass._failure import EmptyAnswer
+from idpass._failure import EmptyAnswer, EndedStream
 from idpass._interceptors import SyncInterceptor
 from idpass._metadata import Metadata, Pairs, checked
 from idpass._policy import RetryPolicy, policy
@@ -166,7 +166,9 @@ class Transport:
                 for message in stream:
                     reconnects.connected()
                     yield call.read(message)
-                return  # noqa: TRY300 the stream has ended by itself
+                if watching.ends:
+                    return
+                raise EndedStream
             except grpc.RpcError as error:
                 if self.channel.closed:
                     return

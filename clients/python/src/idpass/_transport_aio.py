@@ -14,6 +14,7 @@ from idpass._arguments import limit
 from idpass._calls import Call
 from idpass._channel import LazyChannel, connect_aio
 from idpass._endpoint import Endpoint
+from idpass._failure import EmptyAnswer, EndedStream
 from idpass._interceptors import AsyncInterceptor
 from idpass._metadata import Metadata, Pairs, checked
 from idpass._policy import RetryPolicy, policy
@@ -79,6 +80,8 @@ class AsyncTransport:
             self._open.add(sent)
             try:
                 answer = await sent
+                if answer is None:
+                    raise EmptyAnswer
             except grpc.RpcError as error:
                 failure = error
             except asyncio.CancelledError:
@@ -153,7 +156,9 @@ class AsyncTransport:
                     watching.opened(metadata)
                 async for message in stream:
                     yield call.read(message)
-                return  # noqa: TRY300 the stream has ended by itself
+                if watching.ends:
+                    return
+                raise EndedStream
             except grpc.RpcError as error:
                 if self.channel.closed:
                     return
