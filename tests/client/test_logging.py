@@ -120,8 +120,9 @@ def facts(record: logging.LogRecord) -> dict[str, Any]:
     return {k.removeprefix("idpass_"): v for k, v in own.items()}
 
 
-LOST = (CODE.UNAVAILABLE, None, {})
-BUSY = (CODE.RESOURCE_EXHAUSTED, "OVERLOADED", {"delay": "1", "pushback": "1"})
+Refusal = tuple[grpc.StatusCode, str | None, dict[str, str]]
+LOST: Refusal = (CODE.UNAVAILABLE, None, {})
+BUSY: Refusal = (CODE.RESOURCE_EXHAUSTED, "OVERLOADED", {"delay": "1", "pushback": "1"})
 
 
 def test_a_call_that_goes_well_is_not_worth_a_word(client: Any, records: Any) -> None:

@@ -165,6 +165,70 @@ def test_a_call_may_have_a_deadline_of_its_own(script: Script) -> None:
     assert script.timeouts_s == [60]
 
 
+def test_the_policy_says_how_long_to_pause_and_how_often_to_try(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    script = Script(monkeypatch)
+    policy = RetryPolicy(max_attempts=5, initial_backoff=0.2, multiplier=3, max_backoff=1.0)
+    script.put_in(IdPassClient("localhost:1", retry=policy))
+    with pytest.raises(idpass.OutcomeUnknown):
+        script.cancel(*[LOST] * 5, timeout=60)
+    assert script.pauses_s == [0.2, 0.6, 1.0, 1.0]
+
+
+def test_a_policy_of_one_attempt_retries_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    script = Script(monkeypatch)
+    script.put_in(IdPassClient("localhost:1", retry=RetryPolicy(max_attempts=1)))
+    with pytest.raises(idpass.Unavailable):
+        script.get(LOST)
+    with pytest.raises(idpass.Overloaded):
+        script.cancel(overloaded(200))
+    with pytest.raises(idpass.Overloaded):
+        script.run(lambda: list(script.client.list()), "ListIdPasses", overloaded(200))
+    assert script.pauses_s == []
+
+
+def test_a_listing_counts_its_attempts_anew_after_each_delay_that_it_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    script = Script(monkeypatch)
+    script.put_in(IdPassClient("localhost:1", retry=RetryPolicy(max_attempts=2)))
+    steps = [overloaded(200)] * 5
+    script.run(lambda: list(script.client.list()), "ListIdPasses", *steps, LOST, None)
+    with pytest.raises(idpass.Unavailable):
+        script.run(lambda: list(script.client.list()), "ListIdPasses", LOST, LOST)
+
+
+@pytest.mark.parametrize(
+    ("values", "error", "said"),
+    [
+        ({"max_attempts": 0}, ValueError, "max_attempts is 0; the first attempt counts"),
+        ({"max_attempts": 2.5}, TypeError, "max_attempts is 2.5; give a whole number"),
+        ({"max_attempts": True}, TypeError, "max_attempts is True"),
+        ({"initial_backoff": "1"}, TypeError, "initial_backoff is '1'; give a number of seconds"),
+        ({"initial_backoff": -1}, ValueError, "initial_backoff is -1; 0 seconds is the least"),
+        ({"initial_backoff": float("nan")}, ValueError, "initial_backoff is nan"),
+        ({"initial_backoff": 3.0}, ValueError, "max_backoff is 2.0; 3 seconds is the least"),
+        ({"multiplier": 0.5}, ValueError, "multiplier is 0.5; 1 is the least"),
+        ({"reconnect_for": None}, TypeError, "reconnect_for is None"),
+    ],
+)
+def test_a_policy_that_makes_no_sense_is_refused(
+    values: dict[str, Any], error: type[Exception], said: str
+) -> None:
+    with pytest.raises(error, match=said):
+        RetryPolicy(**values)
+
+
+def test_a_policy_cannot_be_changed() -> None:
+    policy = RetryPolicy()
+    with pytest.raises(AttributeError):
+        policy.max_attempts = 3  # type: ignore[misc]
+    wrong: Any = 3
+    with pytest.raises(TypeError, match=r"retry is 3; give a RetryPolicy"):
+        IdPassClient("localhost:1", retry=wrong)
+
+
 def test_pauses_have_an_upper_limit(script: Script) -> None:
     script.cancel(*[LOST] * 8, None, timeout=60)
     assert script.pauses_s == [0.1, 0.2, 0.4, 0.8, 1.6, 2.0, 2.0, 2.0]

@@ -86,7 +86,7 @@ class Endpoint:
             # What a proxy from the environment finds there is not this machine.
             self._options["grpc.enable_http_proxy"] = 0
         self._options["grpc.primary_user_agent"] = f"idpass-client/{__version__}"
-        self._options.update(channel_options)
+        self._options.update(_checked_options(channel_options))
         self._pems = _read_pems(tls, client_certificate) if secure else None
 
     def __repr__(self) -> str:
@@ -156,6 +156,16 @@ def _is_loopback_host(text: str) -> bool:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
         return False
+
+
+def _checked_options(options: object) -> ChannelOptions:
+    if not isinstance(options, Sequence):
+        raise TypeError(f"channel_options is {type(options).__name__}; give pairs: name and value")
+    for each in options:
+        pair = isinstance(each, tuple | list) and len(each) == 2  # noqa: PLR2004
+        if not (pair and isinstance(each[0], str)):
+            raise TypeError(f"channel_options has {each!r}; give pairs: name and value")
+    return options
 
 
 def _read_pems(
