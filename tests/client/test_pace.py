@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from idpass import AsyncIdPassClient, IdPassClient, Overloaded, Status, _retry
+from idpass import AsyncIdPassClient, IdPassClient, Overloaded, Status, _reconnect
 from idpass._cleanup import Cleanup
 from kit.client import Connect, ServerProcess
 
@@ -134,15 +134,15 @@ def test_a_watcher_waits_for_room_when_it_comes_back_and_only_then(
         taken: Any = other.watch()
         assert next(taken).sequence == 1
 
-        failed = _retry.Reconnects.failed
+        failed = _reconnect.Reconnects.failed
 
-        def make_room(self: _retry.Reconnects, rpc_error: Any, now_s: float) -> float:
+        def make_room(self: _reconnect.Reconnects, rpc_error: Any, now_s: float) -> float:
             delay_s = failed(self, rpc_error, now_s)
             if "OVERLOADED" in str(rpc_error.trailing_metadata()):
                 taken.close()
             return delay_s
 
-        monkeypatch.setattr(_retry.Reconnects, "failed", make_room)
+        monkeypatch.setattr(_reconnect.Reconnects, "failed", make_room)
         other.register()
         assert next(watcher).sequence == 2
         assert taken.gi_frame is None  # it had to wait
