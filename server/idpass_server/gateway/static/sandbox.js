@@ -27,7 +27,7 @@ import { button, byId, make, onFrame, setText, words } from "./dom.js";
 import { Feed } from "./feed.js";
 import { Filters } from "./filters.js";
 import { guide } from "./guide.js";
-import { hub, tell } from "./hub.js";
+import { hub, on, tell } from "./hub.js";
 import { Inbox } from "./inbox.js";
 import { Inspector } from "./inspector.js";
 import { Help, listen } from "./keyboard.js";
