@@ -48,8 +48,12 @@ def with_code_in(language: str) -> Enter:
         page.choose()
         page.click("cancel")
         page.outcome("PASS_COMPLETE")
-        page.driver.find_element(By.XPATH, f"//*[@id='code']//label[text()='{language}']").click()
-        page.driver.find_element(By.CSS_SELECTOR, "#code .answer summary").click()
+        for by, where in (
+            (By.XPATH, f"//*[@id='code']//label[text()='{language}']"),
+            (By.CSS_SELECTOR, "#code .answer summary"),
+        ):  # wherever they are: a toast may lie over them
+            element = page.driver.find_element(by, where)
+            page.driver.execute_script("arguments[0].click()", element)
 
     return enter
 

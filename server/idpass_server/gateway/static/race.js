@@ -172,7 +172,6 @@ class Race {
         progress: (text) => this.progress(text),
       });
       await this.draw(picture);
-      if (!show.staged) tell("exchange", picture.exchanges, { quiet: true });
       tell("played", name);
     } catch (error) {
       this.progress(error.message);
