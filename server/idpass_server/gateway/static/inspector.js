@@ -18,7 +18,7 @@ export class Inspector {
     this.id = button("", () => copy(this.pass.id, this.id), { class: "plain id", title: "Copy the id" });
     this.facts = Object.fromEntries(FACTS.map((name) => [name, make("dd")]));
     this.lifecycle = new Lifecycle();
-    this.events = make("ol", { class: "timeline", "aria-label": "What has happened, oldest first" });
+    this.events = make("ol", { class: "timeline", "aria-label": "What has happened, newest first" });
     this.empty = make("div", { class: "empty" },
       make("h2", {}, "Life of a pass"),
       make("p", { class: "muted" }, "Choose a pass on the left. Cancel it, and see at once what comes of it: one winner, one refund, and a free retry."),
