@@ -11,7 +11,7 @@ import { Client, type Metadata } from "@grpc/grpc-js";
 
 import * as check from "./checks.js";
 import { Endpoint } from "./endpoint.js";
-import { IdPassError, Internal, Unauthenticated, Unavailable } from "./errors.js";
+import { BadAnswer, IdPassError, Unauthenticated, Unavailable } from "./errors.js";
 import type {
   AdvanceOptions,
   CallOptions,
@@ -22,7 +22,7 @@ import type {
   RegisterOptions,
   WatchOptions,
 } from "./options.js";
-import { type Failure, neverSent } from "./reach.js";
+import { type Failure, isForeign, neverSent } from "./reach.js";
 import type {
   Account,
   AdvanceReceipt,
@@ -301,6 +301,9 @@ export class IdPassClient {
       let failed: Failed;
       try {
         stream.opened = (headers) => {
+          if (isForeign(headers)) {
+            return; // a proxy's page is no stream
+          }
           reconnects.connected();
           watching.opened(headers.get("idpass-history")[0]?.toString());
         };
@@ -446,7 +449,7 @@ export class IdPassClient {
       const error =
         cause instanceof IdPassError
           ? cause
-          : new Internal(what, { code: "INTERNAL", requestId, cause });
+          : new BadAnswer(what, { code: "INTERNAL", requestId, cause });
       throw call.changes ? unknown(call, `${error.code}: ${error.message}`, error) : error;
     }
   }

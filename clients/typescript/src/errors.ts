@@ -27,6 +27,8 @@
  *     │   └── Overloaded            the server is too busy, or the caller too fast
  *     ├── Unavailable               no server answered; nothing was changed
  *     ├── DeadlineExceeded          a call that changes nothing ran out of time
+ *     ├── BadAnswer                 what came is no answer of the service: a proxy's page, or garbled
+ *     ├── Unimplemented             the service is too old for the method, or is another one
  *     ├── OutcomeUnknown            the change may or may not have been made: ask again
  *     └── Internal                  a bug in the service
  *
@@ -320,6 +322,20 @@ export class Unavailable extends IdPassError {
 /** A call that changes nothing ran out of time. */
 export class DeadlineExceeded extends IdPassError {
   override readonly name: string = "DeadlineExceeded";
+}
+
+/**
+ * What came is no answer of the service: it is garbled, or from something in between.
+ *
+ * After a change OutcomeUnknown is thrown instead, since the service may have made it.
+ */
+export class BadAnswer extends IdPassError {
+  override readonly name: string = "BadAnswer";
+}
+
+/** Nothing there knows the method: an older service than the client, or another one. */
+export class Unimplemented extends IdPassError {
+  override readonly name: string = "Unimplemented";
 }
 
 /**

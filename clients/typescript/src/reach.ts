@@ -35,12 +35,19 @@ const HINTS_TLS: readonly Hint[] = [
     "The service's certificate is for another name: use that name.",
   ],
   [
-    /certificate|self.signed/,
-    "The service's certificate has expired, or comes from an authority that is not trusted here: give that authority's PEM file as tls: 'ca.pem'.",
+    /alert/,
+    "The service refuses this side's certificate, or its want: give clientCertificate, from an " +
+      "authority that the service trusts.",
   ],
   [
-    /ECONNRESET|alert|Failed to connect|[Ss]ocket closed|disconnected|hang up|before starting/,
-    "If the service asks for a certificate, give clientCertificate; if it speaks plain text, leave tls out.",
+    /certificate|self.signed/,
+    "The service's certificate has expired, or comes from an authority that is not trusted here: " +
+      "give that authority's PEM file as tls: 'ca.pem'.",
+  ],
+  [
+    /ECONNRESET|Failed to connect|[Ss]ocket closed|disconnected|hang up|before starting/,
+    "If the service asks for a certificate, give clientCertificate; if it speaks plain text, " +
+      "leave tls out.",
   ],
 ];
 const HINTS_ALWAYS: readonly Hint[] = [
@@ -51,36 +58,41 @@ const HINTS_ALWAYS: readonly Hint[] = [
 type Hint = readonly [RegExp, string];
 
 /** Whether a call failed before it was given to a connection. False if in doubt. */
-export function neverSent({ error, headers }: Failure): boolean {
+export function neverSent(failure: Failure): boolean {
+  const { error } = failure;
   const words =
     error.code === Grpc.UNAVAILABLE
       ? NEVER_SENT
       : error.code === Grpc.DEADLINE_EXCEEDED
         ? STILL_WAITING
         : undefined;
-  return words !== undefined && unanswered(error, headers) && words.test(error.details);
+  return words !== undefined && unanswered(failure) && words.test(error.details);
 }
 
 /** Whether the server refused the call's stream unseen (REFUSED_STREAM, RFC 9113 section 8.7). */
-export function refused({ error, headers }: Failure): boolean {
+export function refused(failure: Failure): boolean {
+  const { error } = failure;
   return (
     error.code === Grpc.UNAVAILABLE &&
-    unanswered(error, headers) &&
+    unanswered(failure) &&
     error.details === "Stream refused by server"
   );
 }
 
 /** Whether no byte of an answer came. */
-export function unanswered(error: ServiceError, headers: Metadata | undefined): boolean {
+export function unanswered({ error, headers }: Failure): boolean {
   return headers === undefined && Object.keys(error.metadata?.getMap() ?? {}).length === 0;
 }
 
 /** The media type of an answer that is not gRPC's: a proxy, or another server. */
 export function foreign({ error, headers }: Failure): string | undefined {
-  const type = (headers ?? error.metadata)?.get("content-type")[0];
-  return type === undefined || String(type).startsWith("application/grpc")
-    ? undefined
-    : String(type);
+  const metadata = headers ?? error.metadata;
+  return isForeign(metadata) ? String(metadata.get("content-type")[0]) : undefined;
+}
+
+export function isForeign(metadata: Metadata | undefined): boolean {
+  const [type] = metadata?.get("content-type") ?? [];
+  return type !== undefined && !String(type).startsWith("application/grpc");
 }
 
 /** The message for a call that was never sent. */

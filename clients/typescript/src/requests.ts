@@ -14,7 +14,7 @@ import {
 import { timestampFromDate } from "@bufbuild/protobuf/wkt";
 
 import * as check from "./checks.js";
-import { IdPassError, Internal } from "./errors.js";
+import { BadAnswer, type IdPassError } from "./errors.js";
 import { IdPassSchema } from "./gen/idpass/v1/id_pass_pb.js";
 import {
   type BatchCancelResponse,
@@ -250,7 +250,7 @@ export class Batch {
 
   #read({ results }: BatchCancelResponse): CancelResult[] {
     if (results.length !== this.#items.length) {
-      throw new Internal(
+      throw new BadAnswer(
         `${results.length} results came for ${this.#items.length} passes: the answer cannot be read.`,
         { code: "INTERNAL" },
       );
@@ -264,7 +264,7 @@ export class Batch {
           return { id, requestId, receipt: null, error: fromStatus(result.value, requestId) };
         default: {
           const what = "The service gave a kind of result that this version does not know.";
-          return { id, requestId, receipt: null, error: new IdPassError(what, { requestId }) };
+          return { id, requestId, receipt: null, error: new BadAnswer(what, { requestId }) };
         }
       }
     });

@@ -15,6 +15,7 @@
 import type { Metadata } from "@grpc/grpc-js";
 
 import {
+  BadAnswer,
   type Code,
   DailyQuotaExhausted,
   DeadlineExceeded,
@@ -151,7 +152,9 @@ export class Attempts {
       this.#maybeMade = true;
     }
     if (error instanceof Unavailable) {
-      this.#waitedFor = error;
+      if (error.code !== "DEADLINE_EXCEEDED") {
+        this.#waitedFor = error; // one that found no connection in time says less
+      }
       const mayRetry = !closed && (free || this.throttle.failed());
       const delayMs = delayOf(error, failure, this.#backoff);
       if (mayRetry && delayMs >= 0 && delayMs < this.remainingMs(nowMs)) {
@@ -299,7 +302,7 @@ function read(failure: reach.Failure, subject: Subject, target: Target, closed: 
   }
   if (reach.neverSent(failure)) {
     const message = reach.explained(target.address, cause, target.secure);
-    const error = new Unavailable(message, { code: "UNAVAILABLE", requestId, cause });
+    const error = new Unavailable(message, { code, requestId, cause });
     return { error, sent: false, free: true };
   }
   const error = fromServiceError(cause, requestId);
@@ -314,58 +317,51 @@ function read(failure: reach.Failure, subject: Subject, target: Target, closed: 
 function withHelp(
   error: IdPassError,
   failure: reach.Failure,
-  subject: Subject,
+  { name }: Subject,
   { address }: Target,
 ): IdPassError {
-  const { code } = error;
   const said = failure.error.details;
   const facts = factsOf(error);
   const type = reach.foreign(failure);
+  const bad = (message: string, code = error.code) => new BadAnswer(message, { ...facts, code });
   if (type !== undefined) {
     const message =
       `What answers at ${address} is not the service: it sent ${type}, not gRPC (${said}). ` +
       "Is there a proxy in between, or is this the address of another server?";
-    const lost = code === "RESOURCE_EXHAUSTED" || (code === "UNIMPLEMENTED" && !/HTTP/.test(said));
-    return lost
-      ? new IdPassError(message, { ...facts, code: "UNKNOWN" })
-      : alike(error, message, facts);
+    // Unless grpc-js went by the HTTP status, its code is that of what it could not read.
+    return /HTTP status/.test(said) && !SENSELESS.has(error.code)
+      ? alike(error, message, facts)
+      : bad(message, "UNKNOWN");
   }
-  if (code === "CANCELLED") {
-    const more = /^(|CANCELLED|Call cancelled)$/.test(said) ? "" : ` It said: ${said}`;
-    return new Unavailable(DROPPED + more, facts);
-  }
-  if (code === "UNIMPLEMENTED") {
-    return /^(No message received|Too many responses)/.test(said)
-      ? alike(error, `The answer of ${address} is not one that ${subject.name} gives: ${said}.`, {
-          ...facts,
-          code: "INTERNAL",
-        })
-      : alike(
-          error,
-          `The server at ${address} does not have ${subject.name}: it is older than this client, ` +
-            `or another service's. It said: ${said}`,
-          facts,
-        );
+  if (said === "No message received") {
+    return bad(`What answers at ${address} gave no answer that ${name} has: ${said}.`, "INTERNAL");
   }
   if (/^Received message larger than max/.test(said)) {
-    return alike(
-      error,
-      `${said}: give the channel option grpc.max_receive_message_length a larger number.`,
-      facts,
-    );
+    const help = "give the channel option grpc.max_receive_message_length a larger number";
+    return alike(error, `The answer is too large: ${help}. It said: ${said}`, facts);
   }
-  if (
-    (code === "UNAVAILABLE" || code === "INTERNAL") &&
-    reach.unanswered(failure.error, undefined)
-  ) {
-    return alike(
-      error,
-      `The connection to ${address} broke before the answer came (${said}).`,
-      facts,
-    );
+  switch (error.code) {
+    case "CANCELLED": {
+      const more = /^(|CANCELLED|Call cancelled)$/.test(said) ? "" : ` It said: ${said}`;
+      return new Unavailable(DROPPED + more, facts);
+    }
+    case "UNIMPLEMENTED": {
+      const older = "the service is older than this client, or the address is that of another";
+      return alike(error, `Nothing there knows ${name}: ${older}. It said: ${said}`, facts);
+    }
+    case "UNAVAILABLE":
+      return reach.unanswered(failure)
+        ? alike(error, `The connection to ${address} broke in mid-call (${said}).`, facts)
+        : error;
+    case "UNKNOWN":
+    case "INTERNAL":
+      return bad(`What answers at ${address} ended ${name} without a reason (${said}).`);
+    default:
+      return error;
   }
-  return error;
 }
+
+const SENSELESS: ReadonlySet<Code> = new Set<Code>(["UNKNOWN", "INTERNAL"]);
 
 function alike(
   error: IdPassError,

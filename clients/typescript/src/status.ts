@@ -57,6 +57,7 @@ const BY_CODE: Readonly<Partial<Record<errors.Code, ErrorClass>>> = {
   UNAVAILABLE: errors.Unavailable,
   DEADLINE_EXCEEDED: errors.DeadlineExceeded,
   INTERNAL: errors.Internal,
+  UNIMPLEMENTED: errors.Unimplemented,
 };
 
 export function codeOf(number: number): errors.Code {
