@@ -42,7 +42,7 @@ def compare(expected: Any, found: Any, where: str) -> None:
             compare(each, getattr(found, name), f"{where}.{name}")
     elif isinstance(expected, list):
         assert len(found) == len(expected), where
-        for number, (each, item) in enumerate(zip(expected, found)):
+        for number, (each, item) in enumerate(zip(expected, found, strict=True)):
             compare(each, item, f"{where}.{number}")
     else:
         assert (str(found) if isinstance(found, Money) else found) == expected, where
