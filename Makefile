@@ -14,7 +14,7 @@ NPM := $(shell node --eval 'process.exit(+(parseInt(process.versions.node) < 20)
 PIP := -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test coverage prove fuzz check vulnerabilities format generate typescript without-node export-protos options baseline matrix bench bench-postgresql build lock clean
+.PHONY: help setup demo serve test coverage prove fuzz check vulnerabilities format generate typescript export-protos options baseline matrix bench bench-postgresql build lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -64,13 +64,13 @@ format: $(VENV)/dev $(if $(NPM),$(TS)/node_modules/ready) ## Format code and pro
 	$(BIN)/buf format --write protos
 	$(if $(NPM),$(NPM) --prefix $(TS) --silent run format)
 
-generate: $(GENERATE)/ready $(if $(NPM),$(TS)/node_modules/ready,without-node) ## Generate the clients' messages and stubs from protos/
+generate: $(GENERATE)/ready $(if $(NPM),$(TS)/node_modules/ready,$(TS)/without-node) ## Generate the clients' messages and stubs from protos/
 	$(GENERATE)/bin/python protos/generate.py
 	$(if $(NPM),$(GENERATE)/bin/python $(TS)/generate.py)
 
-typescript: $(if $(NPM),$(TS)/build/ready,without-node) ## Build the TypeScript client and its tests, if there is Node.js 20
+typescript: $(if $(NPM),$(TS)/build/ready,$(TS)/without-node) ## Build the TypeScript client and its tests, if there is Node.js 20
 
-without-node:
+$(TS)/without-node:
 	@echo "There is no Node.js 20 with npm: the TypeScript client is neither built nor tested"
 
 export-protos: $(VENV)/runtime ## Write the protos and those they need into DIR, for other languages

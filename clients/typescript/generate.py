@@ -41,7 +41,9 @@ def generate(out: Path) -> None:
 def stale(out: Path) -> list[str]:
     """The files that differ from the committed ones, or exist in one place only."""
     names = {
-        path.relative_to(folder).as_posix() for folder in (out, GEN) for path in folder.rglob("*.ts")
+        path.relative_to(folder).as_posix()
+        for folder in (out, GEN)
+        for path in folder.rglob("*.ts")
     }
     _, different, missing = filecmp.cmpfiles(out, GEN, sorted(names), shallow=False)
     return different + missing

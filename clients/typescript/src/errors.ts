@@ -27,9 +27,9 @@
  *     │   └── Overloaded            the server is too busy, or the caller too fast
  *     ├── Unavailable               no server answered; nothing was changed
  *     ├── DeadlineExceeded          a call that changes nothing ran out of time
+ *     ├── OutcomeUnknown            the change may or may not have been made: ask again
  *     ├── BadAnswer                 what came is no answer of the service: a proxy's page, or garbled
  *     ├── Unimplemented             the service is too old for the method, or is another one
- *     ├── OutcomeUnknown            the change may or may not have been made: ask again
  *     └── Internal                  a bug in the service
  *
  * The class follows from the reason. A reason that this version does not know falls back to the
@@ -325,6 +325,16 @@ export class DeadlineExceeded extends IdPassError {
 }
 
 /**
+ * The change may or may not have been made, and no answer came in time.
+ *
+ * Calling again with `requestId` and the same arguments settles it: the change is made, or the
+ * first answer is given again if it was made already.
+ */
+export class OutcomeUnknown extends IdPassError {
+  override readonly name: string = "OutcomeUnknown";
+}
+
+/**
  * What came is no answer of the service: it is garbled, or from something in between.
  *
  * After a change OutcomeUnknown is thrown instead, since the service may have made it.
@@ -336,16 +346,6 @@ export class BadAnswer extends IdPassError {
 /** Nothing there knows the method: an older service than the client, or another one. */
 export class Unimplemented extends IdPassError {
   override readonly name: string = "Unimplemented";
-}
-
-/**
- * The change may or may not have been made, and no answer came in time.
- *
- * Calling again with `requestId` and the same arguments settles it: the change is made, or the
- * first answer is given again if it was made already.
- */
-export class OutcomeUnknown extends IdPassError {
-  override readonly name: string = "OutcomeUnknown";
 }
 
 /** A bug in the service; report it with `reference`. */
