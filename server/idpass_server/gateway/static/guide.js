@@ -3,7 +3,7 @@
 
 import { call, detail, reason } from "./api.js";
 import { button, byId, make, money, nameOf, setText, words } from "./dom.js";
-import { on, requestId, selected, send, tell } from "./hub.js";
+import { hub, on, requestId, selected, send, tell } from "./hub.js";
 import { inFlight } from "./passes.js";
 
 const IDLE_DAYS = 3;
@@ -89,10 +89,18 @@ class Guide {
       make("div", { class: "now" }, this.text, this.said), this.act, this.leave);
     on("exchange", (exchanges, { quiet }) => this.heard(exchanges, quiet));
     on("played", (name) => name === "race" && this.finish("race", STEPS[2].look));
-    on("loaded", () => { this.cancelled = undefined; });
+    this.act.disabled = true;
+    on("loaded", () => this.loaded(place));
     this.go(STEPS.some(({ key }) => key === kept.step) ? kept.step : STEPS[0].key);
     this.follow();
     addEventListener("hashchange", () => this.follow());
+  }
+
+  /** The passes are there: mock ones to play with, or real ones, which a guide must not touch. */
+  loaded(place) {
+    this.cancelled = undefined;
+    this.act.disabled = false;
+    if (hub.sandbox === false) place.replaceChildren(make("p", { class: "real" }, "These passes are real: what is done here is done."));
   }
 
   /** Goes to the step that the address names. */

@@ -2,7 +2,7 @@
 
 import { Code } from "./code.js";
 import { button, byId, make, nameOf, setText } from "./dom.js";
-import { on, tell } from "./hub.js";
+import { hub, on, tell } from "./hub.js";
 import { draw, table } from "./lanes.js";
 import { inFlight } from "./passes.js";
 import * as plays from "./plays.js";
@@ -95,6 +95,10 @@ class Race {
       event.stopPropagation();
       if (event.key === "Escape") this.close();
     });
+    on("loaded", () => {
+      byId("race-open").hidden = hub.sandbox === false; // nothing is raced for real passes
+      if (hub.sandbox === false && !section.hidden) this.close();
+    });
     on("race", (pass) => this.open("race", pass));
     on("play", (name) => this.open(name) && this.play());
     addEventListener("hashchange", () => this.follow());
@@ -110,7 +114,7 @@ class Race {
 
   /** Opens the panel with a show; returns false while another one is played. */
   open(name, pass) {
-    if (this.playing) return false;
+    if (this.playing || hub.sandbox === false) return false;
     this.pass = pass;
     if (this.section.hidden) {
       this.before = document.activeElement;
