@@ -11,7 +11,7 @@ import structlog
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import FileResponse, JSONResponse, RedirectResponse, Response
+from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
@@ -77,17 +77,13 @@ class App:
         table += [
             Route(EVENTS_PATH, self._events),
             Route("/openapi.json", _file(HERE / "openapi.json", "application/json")),
+            Route("/", _file(STATIC / "sandbox.html", "text/html")),
             Route("/docs", _file(STATIC / "docs.html", "text/html")),
+            Route("/sandbox", self._sandbox),
             Mount("/static", _Static(directory=STATIC)),
         ]
-        if reset is None:
-            table.append(Route("/", _to_docs))
-        else:
-            table += [
-                Route("/", _file(STATIC / "sandbox.html", "text/html")),
-                Route("/sandbox", self._sandbox),
-                Route("/sandbox/reset", self._make_anew, methods=["POST"]),
-            ]
+        if reset is not None:
+            table.append(Route("/sandbox/reset", self._make_anew, methods=["POST"]))
         if inbox is not None:
             table += [
                 Route(INBOX_PATH, inbox.show, methods=["GET"]),
@@ -139,8 +135,10 @@ class App:
         self._events.close()
 
     async def _sandbox(self, _request: Request) -> Response:
-        """What the sandbox page needs to know beyond the API."""
-        return JSONResponse({"grpc_address": self._grpc_address})
+        """What the pages need to know beyond the API: whether the data are mock, for one."""
+        if self._reset is None:
+            return JSONResponse({"sandbox": False})  # where gRPC listens is not everybody's business
+        return JSONResponse({"sandbox": True, "grpc_address": self._grpc_address})
 
     async def _make_anew(self, request: Request) -> Response:
         # Another site's page can submit a form here, but not with this content type.
@@ -207,10 +205,6 @@ def _no_such(scope: Scope) -> HttpError:
 
 _OWN_PATHS: Final = {"/", "/docs", "/openapi.json", "/sandbox", "/sandbox/reset", INBOX_PATH}
 _PATHS: Final = {EVENTS_PATH, *(route.path for route in routes())}
-
-
-async def _to_docs(_request: Request) -> Response:
-    return RedirectResponse("/docs", headers=PAGE_HEADERS)
 
 
 def _file(path: Path, media_type: str) -> Callable[[Request], Awaitable[Response]]:
