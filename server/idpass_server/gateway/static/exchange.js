@@ -2,9 +2,10 @@
 
 import { detail, reason } from "./api.js";
 import { curl, grpcurl, http } from "./commands.js";
-import { byId, make, money, words } from "./dom.js";
+import { byId, make } from "./dom.js";
+import { outcome } from "./says.js";
 
-export const ORDER = ["First", "Second"];
+const ORDER = ["First", "Second"];
 const TOKENS = /("(?:[^"\\]|\\.)*")(\s*:)?/g;
 
 /** JSON with its names and texts set apart. */
@@ -17,37 +18,6 @@ function json(value) {
     end = match.index + match[1].length;
   }
   return make("pre", { tabindex: "0", "aria-label": "Answer in JSON" }, ...parts, text.slice(end));
-}
-
-/** The outcome in one line. */
-export function outcome({ ok, path, body, answer, status }) {
-  if (!ok) return `Refused: ${status || "no answer"} ${reason(answer)}`;
-  const checked = (body.requests?.[0] ?? body).validate_only ? "Checked only, nothing changed. It would be: " : "";
-  return checked + said(path, answer);
-}
-
-function said(path, answer) {
-  if (path === "/idpass/batch-cancel") return batch(answer);
-  const again = answer.replayed ? "The first answer again, nothing changed now: " : "";
-  if (path === "/idpass/cancel") {
-    const from = answer.previous_status ? ` from ${words(answer.previous_status)}` : "";
-    return `${again}Cancelled${from}, ${answer.fee_refunded ? `${money(answer.refund)} refunded` : "fee kept"}.`;
-  }
-  const superseded = answer.superseded ? ` in place of the prior one, ${answer.superseded.fee_refunded ? `${money(answer.superseded.refund)} refunded` : "whose fee is kept"}` : "";
-  const what = path === "/idpass/register" ? `Registered${superseded}` : `Now ${words(answer.id_pass.status)}`;
-  return `${again}${what}.`;
-}
-
-function batch({ results, cancelled_count, refund_totals }) {
-  const refused = results.length - cancelled_count;
-  const replayed = results.filter(({ response }) => response?.replayed).length;
-  const refunds = refund_totals.map(money).join(", ") || "nothing";
-  const parts = [`${cancelled_count} cancelled`, `${refunds} refunded`];
-  if (refused) parts.push(`${refused} refused`);
-  const told = `${parts.join(", ")}.`;
-  if (!replayed) return told;
-  if (replayed === cancelled_count) return `The first answers again, nothing changed now: ${told}`;
-  return `${replayed} of them answered as before, nothing changed for these: ${told}`;
 }
 
 function facts(answer) {
@@ -104,6 +74,7 @@ export class Exchange {
       make("span", { class: "grow" }), copied,
       make("button", { type: "button", onclick: copy }, "Copy"));
     const titles = exchanges.length > 1 ? ORDER : [];
-    byId("exchange").replaceChildren(bar, text, ...exchanges.map((each, i) => answered(each, titles[i])));
+    byId("code").hidden = false;
+    byId("code").replaceChildren(bar, text, ...exchanges.map((each, i) => answered(each, titles[i])));
   }
 }

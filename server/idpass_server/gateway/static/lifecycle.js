@@ -1,6 +1,6 @@
 // The diagram of the lifecycle, with the path of one pass highlighted.
 
-import { byId, money, setText, words } from "./dom.js";
+import { make, words } from "./dom.js";
 
 const SVG = "http://www.w3.org/2000/svg";
 const NODES = {
@@ -41,10 +41,10 @@ export class Lifecycle {
   constructor() {
     this.nodes = {};
     this.edges = {};
-    const drawing = svg("svg", { viewBox: "0 0 520 252", role: "img", "aria-labelledby": "lifecycle-title way" },
+    const drawing = svg("svg", { viewBox: "0 0 520 252", role: "img", "aria-label": "Life of a pass" },
       svg("defs", {}, arrow("arrow"), arrow("arrow-lit")));
     for (const [key, d] of Object.entries(EDGES)) {
-      this.edges[key] = svg("path", { d, "marker-end": "url(#arrow)" });
+      this.edges[key] = svg("path", { d, pathLength: 1, "marker-end": "url(#arrow)" });
       drawing.append(this.edges[key]);
     }
     for (const [text, x, y] of NOTES) drawing.append(svg("text", { class: "note", x, y }, text));
@@ -54,25 +54,22 @@ export class Lifecycle {
         svg("text", { x: x + WIDTH / 2, y: y + 20.5 }, words(status)));
       drawing.append(this.nodes[status]);
     }
-    byId("lifecycle").append(drawing);
+    this.element = make("figure", { class: "lifecycle" }, drawing);
+    this.drawing = drawing;
   }
 
-  /** Highlights the path of a pass, from its events, oldest first. */
-  show(pass, events) {
+  /** Highlights the path of a pass, from its events, oldest first. Args: `grown`: draw its last edge. */
+  show(events, grown) {
     const way = events.filter(({ erased }) => !erased).map(({ to_status }) => to_status);
     for (const [status, node] of Object.entries(this.nodes)) {
       node.classList.toggle("lit", way.includes(status));
+      node.classList.toggle("now", way.at(-1) === status);
     }
-    const steps = new Set(way.slice(1).map((status, index) => `${way[index]} ${status}`));
-    for (const [key, edge] of Object.entries(this.edges)) edge.classList.toggle("lit", steps.has(key));
-    setText(byId("way"), pass ? this.text(pass, way, events) : "Select a pass to see the way it went.");
-  }
-
-  text(pass, way, events) {
-    const refund = events.find((event) => event.refund)?.refund;
-    let fee = "";
-    if (refund) fee = `; ${money(refund)} refunded`;
-    else if (pass.status === "cancelled") fee = "; fee kept";
-    return `${pass.applicant_reference || pass.id}: ${way.map(words).join(" → ")}${fee}.`;
+    const steps = way.slice(1).map((status, index) => `${way[index]} ${status}`);
+    for (const [key, edge] of Object.entries(this.edges)) {
+      edge.classList.toggle("lit", steps.includes(key));
+      edge.classList.toggle("drawn", Boolean(grown) && steps.at(-1) === key);
+    }
+    this.drawing.setAttribute("aria-label", way.length ? `The way it went: ${way.map(words).join(" → ")}` : "Life of a pass");
   }
 }
