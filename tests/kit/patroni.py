@@ -118,7 +118,11 @@ class Stack:
             "/etc/pgbouncer": str(folder),
         }
         if not self._synchronous:
-            changes |= {"synchronous_mode: true": "synchronous_mode: false"}
+            # However far behind a standby is, it takes over: the more is lost, the surer it is found.
+            changes |= {
+                "synchronous_mode: true": "synchronous_mode: false\n"
+                f"    maximum_lag_on_failover: {2**40}"
+            }
         for file in FILES.iterdir():
             text = file.read_text()
             for written, meant in changes.items():

@@ -15,6 +15,7 @@ import grpc
 from kit.support import Calls
 
 NO_ANSWER = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED}
+LOST = {grpc.StatusCode.NOT_FOUND, grpc.StatusCode.FAILED_PRECONDITION}
 PATIENCE_S = 30.0
 RETRY_S = 0.05
 CHANNEL_OPTIONS = [
@@ -53,12 +54,14 @@ class Witness:
     Args:
         seed: of what it does.
         pause_s: after each pass, seconds.
+        may_lose: whether what was answered may be gone, so that what builds on it is refused.
     """
 
-    def __init__(self, seed: int, pause_s: float = 0) -> None:
+    def __init__(self, seed: int, pause_s: float = 0, *, may_lose: bool = False) -> None:
         self.name = f"witness-{seed}"
         self.answered = 0
         self._pause_s = pause_s
+        self._may_lose = may_lose
         self._answered_s = time.monotonic()
         self._silence_s = 0.0
         self._calls: queue.SimpleQueue[Call] = queue.SimpleQueue()
@@ -134,6 +137,8 @@ class Witness:
             try:
                 answer = Call(method, fields, None).make(calls)
             except grpc.RpcError as error:
+                if self._may_lose and error.code() in LOST:
+                    raise _Left from error
                 assert error.code() in NO_ANSWER, error
                 if self._stop.is_set() or self._random.random() < 0.5:
                     self._calls.put(Call(method, fields, None))
@@ -151,7 +156,7 @@ class Witness:
 
 
 class _Left(Exception):
-    """A call got no answer."""
+    """A call got no answer, or found what it builds on lost."""
 
 
 def check(calls: Calls, made: Iterable[Call]) -> None:

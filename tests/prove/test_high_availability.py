@@ -118,7 +118,7 @@ def drilled(names: Sequence[str] = WAYS, *, synchronous: bool = True) -> Iterato
             server = opened.enter_context(process(url, "--workers", str(WORKERS)))
             if not ways:
                 set_slots(url, 1_000_000)
-            witness = Witness(number, PAUSE_S)
+            witness = Witness(number, PAUSE_S, may_lose=not synchronous)
             watcher = opened.enter_context(Watcher(server.address))
             ways.append(Way(name, server, witness, watcher))
         for way in ways:
