@@ -93,7 +93,7 @@ class Page:
         )
 
     def rows(self) -> list[WebElement]:
-        return self.driver.find_elements(By.CSS_SELECTOR, "#rows tr")
+        return self.driver.find_elements(By.CSS_SELECTOR, "#rows .row")
 
     def show(self, status: str) -> None:
         """Filters by a status, and waits for its passes."""

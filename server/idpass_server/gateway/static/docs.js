@@ -1,10 +1,10 @@
 // The API page, drawn from /openapi.json, at once and not bit by bit: nothing moves under the reader's
 // eyes. In a sandbox its examples are of the sandbox's own passes.
 
-import { authorization } from "./api.js";
 import { errors, fields, fieldsOf, inline, prose, shared, withoutErrors } from "./describe.js";
 import { byId, make } from "./dom.js";
 import { look } from "./live.js";
+import { restore, signedIn } from "./session.js";
 import { Try } from "./try.js";
 
 const JSON_TYPE = "application/json";
@@ -106,8 +106,9 @@ function mark(id) {
 }
 
 async function draw() {
+  restore();
   const [api, live] = await Promise.all([fetch("/openapi.json").then((response) => response.json()), look()]);
-  const place = { sandbox: Boolean(live), account: live ? "demo" : "", signedIn: "authorization" in authorization() };
+  const place = { sandbox: Boolean(live), account: live ? "demo" : "", signedIn: signedIn() };
   const operations = Object.entries(api.paths)
     .flatMap(([path, verbs]) => Object.entries(verbs).map(([verb, each]) => ({ path, verb, ...each })));
   const { components } = api;

@@ -22,9 +22,9 @@ export class Try {
       onkeydown: (event) => event.key === "Enter" && (event.ctrlKey || event.metaKey) && this.send(),
     });
     this.wrong = make("span", { class: "wrong", id: this.id("wrong"), role: "status" });
-    this.curl = make("pre", { tabindex: "0", "aria-label": "As a curl command" });
+    this.curl = make("pre", { tabindex: "0", role: "group", "aria-label": "As a curl command" });
     this.line = make("p", { class: "line", role: "status" });
-    this.answer = make("pre", { tabindex: "0", "aria-label": "Answer" });
+    this.answer = make("pre", { tabindex: "0", role: "group", "aria-label": "Answer" });
     this.go = button(this.label(), () => this.send(), { class: changes(operationId) ? "" : "primary" });
     this.element = this.draw();
     this.choose(0);
@@ -162,7 +162,7 @@ export class Try {
       events.push(event);
       this.show(events);
       return events.length < 20;
-    }, { signal: stop }).then((ok) => !ok, () => false);
+    }, { signal: stop }).then((status) => status !== 200, () => false);
     // What refuses a stream is told by the same request as a call.
     if (refused) this.told(await call(this.target()));
     else this.told({ ok: true, status: 200, answer: events, ms: performance.now() - started });
