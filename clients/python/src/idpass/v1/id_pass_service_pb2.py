@@ -26,16 +26,19 @@ from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 from google.type import money_pb2 as google_dot_type_dot_money__pb2
+from idpass.v1 import error_reason_pb2 as idpass_dot_v1_dot_error__reason__pb2
 from idpass.v1 import id_pass_pb2 as idpass_dot_v1_dot_id__pass__pb2
 
+from idpass.v1.error_reason_pb2 import *
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fidpass/v1/id_pass_service.proto\x12\tidpass.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a\x17google/type/money.proto\x1a\x17idpass/v1/id_pass.proto\"\xc7\x01\n\rCancelRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\'\n\x06reason\x18\x03 \x01(\x0e\x32\x17.idpass.v1.CancelReason\x12\x0c\n\x04note\x18\x04 \x01(\t\x12\x30\n\x0f\x65xpected_status\x18\x05 \x01(\x0e\x32\x17.idpass.v1.IdPassStatus\x12\x16\n\x0erequire_refund\x18\x06 \x01(\x08\x12\x15\n\rvalidate_only\x18\x07 \x01(\x08\"\xfb\x01\n\x0e\x43\x61ncelResponse\x12\'\n\x06status\x18\x01 \x01(\x0e\x32\x17.idpass.v1.IdPassStatus\x12\x14\n\x0c\x66\x65\x65_refunded\x18\x02 \x01(\x08\x12\x11\n\treference\x18\x03 \x01(\t\x12\"\n\x06refund\x18\x04 \x01(\x0b\x32\x12.google.type.Money\x12\x30\n\x0fprevious_status\x18\x05 \x01(\x0e\x32\x17.idpass.v1.IdPassStatus\x12/\n\x0b\x63\x61ncel_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08replayed\x18\x07 \x01(\x08\"@\n\x12\x42\x61tchCancelRequest\x12*\n\x08requests\x18\x01 \x03(\x0b\x32\x18.idpass.v1.CancelRequest\"\xa0\x01\n\x13\x42\x61tchCancelResponse\x12-\n\x07results\x18\x01 \x03(\x0b\x32\x1c.idpass.v1.BatchCancelResult\x12\x17\n\x0f\x63\x61ncelled_count\x18\x02 \x01(\x05\x12\x16\n\x0erefunded_count\x18\x03 \x01(\x05\x12)\n\rrefund_totals\x18\x04 \x03(\x0b\x32\x12.google.type.Money\"q\n\x11\x42\x61tchCancelResult\x12-\n\x08response\x18\x01 \x01(\x0b\x32\x19.idpass.v1.CancelResponseH\x00\x12#\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\x08\n\x06result\"r\n\x0fRegisterRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x1a\n\x12link_validity_days\x18\x02 \x01(\x05\x12\x1b\n\x13\x61pplicant_reference\x18\x03 \x01(\t\x12\x12\n\nsupersedes\x18\x04 \x01(\t\"\x8a\x01\n\x10RegisterResponse\x12\"\n\x07id_pass\x18\x01 \x01(\x0b\x32\x11.idpass.v1.IdPass\x12-\n\nsuperseded\x18\x02 \x01(\x0b\x32\x19.idpass.v1.CancelResponse\x12\x11\n\treference\x18\x03 \x01(\t\x12\x10\n\x08replayed\x18\x04 \x01(\x08\"\x8e\x01\n\x0e\x41\x64vanceRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12*\n\tto_status\x18\x02 \x01(\x0e\x32\x17.idpass.v1.IdPassStatus\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12\x30\n\x0f\x65xpected_status\x18\x04 \x01(\x0e\x32\x17.idpass.v1.IdPassStatus\"Z\n\x0f\x41\x64vanceResponse\x12\"\n\x07id_pass\x18\x01 \x01(\x0b\x32\x11.idpass.v1.IdPass\x12\x11\n\treference\x18\x02 \x01(\t\x12\x10\n\x08replayed\x18\x03 \x01(\x08\"\x18\n\nGetRequest\x12\n\n\x02id\x18\x01 \x01(\t\"D\n\x0bGetResponse\x12\"\n\x07id_pass\x18\x01 \x01(\x0b\x32\x11.idpass.v1.IdPass\x12\x11\n\treference\x18\x02 \x01(\t\"\xad\x01\n\x0bListRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12)\n\x08statuses\x18\x03 \x03(\x0e\x32\x17.idpass.v1.IdPassStatus\x12/\n\x0bidle_before\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1b\n\x13\x61pplicant_reference\x18\x05 \x01(\t\"M\n\x0cListResponse\x12$\n\tid_passes\x18\x01 \x03(\x0b\x32\x11.idpass.v1.IdPass\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"C\n\x0cWatchRequest\x12\x16\n\x0e\x61\x66ter_sequence\x18\x01 \x01(\x03\x12\n\n\x02id\x18\x02 \x01(\t\x12\x0f\n\x07history\x18\x03 \x01(\t\"\x13\n\x11GetAccountRequest2\x81\x06\n\rIdPassService\x12^\n\x0c\x43\x61ncelIdPass\x12\x18.idpass.v1.CancelRequest\x1a\x19.idpass.v1.CancelResponse\"\x19\x82\xd3\xe4\x93\x02\x13\"\x0e/idpass/cancel:\x01*\x12u\n\x13\x42\x61tchCancelIdPasses\x12\x1d.idpass.v1.BatchCancelRequest\x1a\x1e.idpass.v1.BatchCancelResponse\"\x1f\x82\xd3\xe4\x93\x02\x19\"\x14/idpass/batch-cancel:\x01*\x12\x66\n\x0eRegisterIdPass\x12\x1a.idpass.v1.RegisterRequest\x1a\x1b.idpass.v1.RegisterResponse\"\x1b\x82\xd3\xe4\x93\x02\x15\"\x10/idpass/register:\x01*\x12\x62\n\rAdvanceIdPass\x12\x19.idpass.v1.AdvanceRequest\x1a\x1a.idpass.v1.AdvanceResponse\"\x1a\x82\xd3\xe4\x93\x02\x14\"\x0f/idpass/advance:\x01*\x12V\n\tGetIdPass\x12\x15.idpass.v1.GetRequest\x1a\x16.idpass.v1.GetResponse\"\x1a\x82\xd3\xe4\x93\x02\x14\"\x0f/idpass/details:\x01*\x12X\n\x0cListIdPasses\x12\x16.idpass.v1.ListRequest\x1a\x17.idpass.v1.ListResponse\"\x17\x82\xd3\xe4\x93\x02\x11\"\x0c/idpass/list:\x01*\x12\x42\n\rWatchIdPasses\x12\x17.idpass.v1.WatchRequest\x1a\x16.idpass.v1.IdPassEvent0\x01\x12W\n\nGetAccount\x12\x1c.idpass.v1.GetAccountRequest\x1a\x12.idpass.v1.Account\"\x17\x82\xd3\xe4\x93\x02\x11\x12\x0f/idpass/accountb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fidpass/v1/id_pass_service.proto\x12\tidpass.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a\x17google/type/money.proto\x1a\x1cidpass/v1/error_reason.proto\x1a\x17idpass/v1/id_pass.proto\"\xc7\x01\n\rCancelRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\'\n\x06reason\x18\x03 \x01(\x0e\x32\x17.idpass.v1.CancelReason\x12\x0c\n\x04note\x18\x04 \x01(\t\x12\x30\n\x0f\x65xpected_status\x18\x05 \x01(\x0e\x32\x17.idpass.v1.IdPassStatus\x12\x16\n\x0erequire_refund\x18\x06 \x01(\x08\x12\x15\n\rvalidate_only\x18\x07 \x01(\x08\"\xfb\x01\n\x0e\x43\x61ncelResponse\x12\'\n\x06status\x18\x01 \x01(\x0e\x32\x17.idpass.v1.IdPassStatus\x12\x14\n\x0c\x66\x65\x65_refunded\x18\x02 \x01(\x08\x12\x11\n\treference\x18\x03 \x01(\t\x12\"\n\x06refund\x18\x04 \x01(\x0b\x32\x12.google.type.Money\x12\x30\n\x0fprevious_status\x18\x05 \x01(\x0e\x32\x17.idpass.v1.IdPassStatus\x12/\n\x0b\x63\x61ncel_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08replayed\x18\x07 \x01(\x08\"@\n\x12\x42\x61tchCancelRequest\x12*\n\x08requests\x18\x01 \x03(\x0b\x32\x18.idpass.v1.CancelRequest\"\xa0\x01\n\x13\x42\x61tchCancelResponse\x12-\n\x07results\x18\x01 \x03(\x0b\x32\x1c.idpass.v1.BatchCancelResult\x12\x17\n\x0f\x63\x61ncelled_count\x18\x02 \x01(\x05\x12\x16\n\x0erefunded_count\x18\x03 \x01(\x05\x12)\n\rrefund_totals\x18\x04 \x03(\x0b\x32\x12.google.type.Money\"q\n\x11\x42\x61tchCancelResult\x12-\n\x08response\x18\x01 \x01(\x0b\x32\x19.idpass.v1.CancelResponseH\x00\x12#\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\x08\n\x06result\"r\n\x0fRegisterRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x1a\n\x12link_validity_days\x18\x02 \x01(\x05\x12\x1b\n\x13\x61pplicant_reference\x18\x03 \x01(\t\x12\x12\n\nsupersedes\x18\x04 \x01(\t\"\x8a\x01\n\x10RegisterResponse\x12\"\n\x07id_pass\x18\x01 \x01(\x0b\x32\x11.idpass.v1.IdPass\x12-\n\nsuperseded\x18\x02 \x01(\x0b\x32\x19.idpass.v1.CancelResponse\x12\x11\n\treference\x18\x03 \x01(\t\x12\x10\n\x08replayed\x18\x04 \x01(\x08\"\x8e\x01\n\x0e\x41\x64vanceRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12*\n\tto_status\x18\x02 \x01(\x0e\x32\x17.idpass.v1.IdPassStatus\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12\x30\n\x0f\x65xpected_status\x18\x04 \x01(\x0e\x32\x17.idpass.v1.IdPassStatus\"Z\n\x0f\x41\x64vanceResponse\x12\"\n\x07id_pass\x18\x01 \x01(\x0b\x32\x11.idpass.v1.IdPass\x12\x11\n\treference\x18\x02 \x01(\t\x12\x10\n\x08replayed\x18\x03 \x01(\x08\"\x18\n\nGetRequest\x12\n\n\x02id\x18\x01 \x01(\t\"D\n\x0bGetResponse\x12\"\n\x07id_pass\x18\x01 \x01(\x0b\x32\x11.idpass.v1.IdPass\x12\x11\n\treference\x18\x02 \x01(\t\"\xad\x01\n\x0bListRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12)\n\x08statuses\x18\x03 \x03(\x0e\x32\x17.idpass.v1.IdPassStatus\x12/\n\x0bidle_before\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1b\n\x13\x61pplicant_reference\x18\x05 \x01(\t\"M\n\x0cListResponse\x12$\n\tid_passes\x18\x01 \x03(\x0b\x32\x11.idpass.v1.IdPass\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"C\n\x0cWatchRequest\x12\x16\n\x0e\x61\x66ter_sequence\x18\x01 \x01(\x03\x12\n\n\x02id\x18\x02 \x01(\t\x12\x0f\n\x07history\x18\x03 \x01(\t\"\x13\n\x11GetAccountRequest2\x91\x06\n\rIdPassService\x12^\n\x0c\x43\x61ncelIdPass\x12\x18.idpass.v1.CancelRequest\x1a\x19.idpass.v1.CancelResponse\"\x19\x82\xd3\xe4\x93\x02\x13\"\x0e/idpass/cancel:\x01*\x12u\n\x13\x42\x61tchCancelIdPasses\x12\x1d.idpass.v1.BatchCancelRequest\x1a\x1e.idpass.v1.BatchCancelResponse\"\x1f\x82\xd3\xe4\x93\x02\x19\"\x14/idpass/batch-cancel:\x01*\x12\x66\n\x0eRegisterIdPass\x12\x1a.idpass.v1.RegisterRequest\x1a\x1b.idpass.v1.RegisterResponse\"\x1b\x82\xd3\xe4\x93\x02\x15\"\x10/idpass/register:\x01*\x12\x62\n\rAdvanceIdPass\x12\x19.idpass.v1.AdvanceRequest\x1a\x1a.idpass.v1.AdvanceResponse\"\x1a\x82\xd3\xe4\x93\x02\x14\"\x0f/idpass/advance:\x01*\x12\x66\n\tGetIdPass\x12\x15.idpass.v1.GetRequest\x1a\x16.idpass.v1.GetResponse\"*\x82\xd3\xe4\x93\x02$\"\x0f/idpass/details:\x01*Z\x0e\x12\x0c/idpass/{id}\x12X\n\x0cListIdPasses\x12\x16.idpass.v1.ListRequest\x1a\x17.idpass.v1.ListResponse\"\x17\x82\xd3\xe4\x93\x02\x11\"\x0c/idpass/list:\x01*\x12\x42\n\rWatchIdPasses\x12\x17.idpass.v1.WatchRequest\x1a\x16.idpass.v1.IdPassEvent0\x01\x12W\n\nGetAccount\x12\x1c.idpass.v1.GetAccountRequest\x1a\x12.idpass.v1.Account\"\x17\x82\xd3\xe4\x93\x02\x11\x12\x0f/idpass/accountBd\n\rcom.idpass.v1B\x12IdPassServiceProtoP\x01Z\x12idpass/v1;idpassv1\xa2\x02\x03IDP\xaa\x02\tIdPass.V1\xca\x02\tIdPass\\V1\xea\x02\nIdPass::V1P\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'idpass.v1.id_pass_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-  DESCRIPTOR._loaded_options = None
+  _globals['DESCRIPTOR']._loaded_options = None
+  _globals['DESCRIPTOR']._serialized_options = b'\n\rcom.idpass.v1B\022IdPassServiceProtoP\001Z\022idpass/v1;idpassv1\242\002\003IDP\252\002\tIdPass.V1\312\002\tIdPass\\V1\352\002\nIdPass::V1'
   _globals['_IDPASSSERVICE'].methods_by_name['CancelIdPass']._loaded_options = None
   _globals['_IDPASSSERVICE'].methods_by_name['CancelIdPass']._serialized_options = b'\202\323\344\223\002\023\"\016/idpass/cancel:\001*'
   _globals['_IDPASSSERVICE'].methods_by_name['BatchCancelIdPasses']._loaded_options = None
@@ -45,41 +48,41 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_IDPASSSERVICE'].methods_by_name['AdvanceIdPass']._loaded_options = None
   _globals['_IDPASSSERVICE'].methods_by_name['AdvanceIdPass']._serialized_options = b'\202\323\344\223\002\024\"\017/idpass/advance:\001*'
   _globals['_IDPASSSERVICE'].methods_by_name['GetIdPass']._loaded_options = None
-  _globals['_IDPASSSERVICE'].methods_by_name['GetIdPass']._serialized_options = b'\202\323\344\223\002\024\"\017/idpass/details:\001*'
+  _globals['_IDPASSSERVICE'].methods_by_name['GetIdPass']._serialized_options = b'\202\323\344\223\002$\"\017/idpass/details:\001*Z\016\022\014/idpass/{id}'
   _globals['_IDPASSSERVICE'].methods_by_name['ListIdPasses']._loaded_options = None
   _globals['_IDPASSSERVICE'].methods_by_name['ListIdPasses']._serialized_options = b'\202\323\344\223\002\021\"\014/idpass/list:\001*'
   _globals['_IDPASSSERVICE'].methods_by_name['GetAccount']._loaded_options = None
   _globals['_IDPASSSERVICE'].methods_by_name['GetAccount']._serialized_options = b'\202\323\344\223\002\021\022\017/idpass/account'
-  _globals['_CANCELREQUEST']._serialized_start=185
-  _globals['_CANCELREQUEST']._serialized_end=384
-  _globals['_CANCELRESPONSE']._serialized_start=387
-  _globals['_CANCELRESPONSE']._serialized_end=638
-  _globals['_BATCHCANCELREQUEST']._serialized_start=640
-  _globals['_BATCHCANCELREQUEST']._serialized_end=704
-  _globals['_BATCHCANCELRESPONSE']._serialized_start=707
-  _globals['_BATCHCANCELRESPONSE']._serialized_end=867
-  _globals['_BATCHCANCELRESULT']._serialized_start=869
-  _globals['_BATCHCANCELRESULT']._serialized_end=982
-  _globals['_REGISTERREQUEST']._serialized_start=984
-  _globals['_REGISTERREQUEST']._serialized_end=1098
-  _globals['_REGISTERRESPONSE']._serialized_start=1101
-  _globals['_REGISTERRESPONSE']._serialized_end=1239
-  _globals['_ADVANCEREQUEST']._serialized_start=1242
-  _globals['_ADVANCEREQUEST']._serialized_end=1384
-  _globals['_ADVANCERESPONSE']._serialized_start=1386
-  _globals['_ADVANCERESPONSE']._serialized_end=1476
-  _globals['_GETREQUEST']._serialized_start=1478
-  _globals['_GETREQUEST']._serialized_end=1502
-  _globals['_GETRESPONSE']._serialized_start=1504
-  _globals['_GETRESPONSE']._serialized_end=1572
-  _globals['_LISTREQUEST']._serialized_start=1575
-  _globals['_LISTREQUEST']._serialized_end=1748
-  _globals['_LISTRESPONSE']._serialized_start=1750
-  _globals['_LISTRESPONSE']._serialized_end=1827
-  _globals['_WATCHREQUEST']._serialized_start=1829
-  _globals['_WATCHREQUEST']._serialized_end=1896
-  _globals['_GETACCOUNTREQUEST']._serialized_start=1898
-  _globals['_GETACCOUNTREQUEST']._serialized_end=1917
-  _globals['_IDPASSSERVICE']._serialized_start=1920
-  _globals['_IDPASSSERVICE']._serialized_end=2689
+  _globals['_CANCELREQUEST']._serialized_start=215
+  _globals['_CANCELREQUEST']._serialized_end=414
+  _globals['_CANCELRESPONSE']._serialized_start=417
+  _globals['_CANCELRESPONSE']._serialized_end=668
+  _globals['_BATCHCANCELREQUEST']._serialized_start=670
+  _globals['_BATCHCANCELREQUEST']._serialized_end=734
+  _globals['_BATCHCANCELRESPONSE']._serialized_start=737
+  _globals['_BATCHCANCELRESPONSE']._serialized_end=897
+  _globals['_BATCHCANCELRESULT']._serialized_start=899
+  _globals['_BATCHCANCELRESULT']._serialized_end=1012
+  _globals['_REGISTERREQUEST']._serialized_start=1014
+  _globals['_REGISTERREQUEST']._serialized_end=1128
+  _globals['_REGISTERRESPONSE']._serialized_start=1131
+  _globals['_REGISTERRESPONSE']._serialized_end=1269
+  _globals['_ADVANCEREQUEST']._serialized_start=1272
+  _globals['_ADVANCEREQUEST']._serialized_end=1414
+  _globals['_ADVANCERESPONSE']._serialized_start=1416
+  _globals['_ADVANCERESPONSE']._serialized_end=1506
+  _globals['_GETREQUEST']._serialized_start=1508
+  _globals['_GETREQUEST']._serialized_end=1532
+  _globals['_GETRESPONSE']._serialized_start=1534
+  _globals['_GETRESPONSE']._serialized_end=1602
+  _globals['_LISTREQUEST']._serialized_start=1605
+  _globals['_LISTREQUEST']._serialized_end=1778
+  _globals['_LISTRESPONSE']._serialized_start=1780
+  _globals['_LISTRESPONSE']._serialized_end=1857
+  _globals['_WATCHREQUEST']._serialized_start=1859
+  _globals['_WATCHREQUEST']._serialized_end=1926
+  _globals['_GETACCOUNTREQUEST']._serialized_start=1928
+  _globals['_GETACCOUNTREQUEST']._serialized_end=1947
+  _globals['_IDPASSSERVICE']._serialized_start=1950
+  _globals['_IDPASSSERVICE']._serialized_end=2735
 # @@protoc_insertion_point(module_scope)

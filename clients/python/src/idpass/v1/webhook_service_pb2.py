@@ -23,17 +23,20 @@ _sym_db = _symbol_database.Default()
 
 
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
+from idpass.v1 import error_reason_pb2 as idpass_dot_v1_dot_error__reason__pb2
 from idpass.v1 import id_pass_pb2 as idpass_dot_v1_dot_id__pass__pb2
 from idpass.v1 import webhook_pb2 as idpass_dot_v1_dot_webhook__pb2
 
+from idpass.v1.error_reason_pb2 import *
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fidpass/v1/webhook_service.proto\x12\tidpass.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x17idpass/v1/id_pass.proto\x1a\x17idpass/v1/webhook.proto\"\x92\x01\n\x14\x43reateWebhookRequest\x12\x0b\n\x03url\x18\x01 \x01(\t\x12)\n\x08statuses\x18\x02 \x03(\x0e\x32\x17.idpass.v1.IdPassStatus\x12\x1b\n\x0e\x61\x66ter_sequence\x18\x03 \x01(\x03H\x00\x88\x01\x01\x12\x12\n\nrequest_id\x18\x04 \x01(\tB\x11\n\x0f_after_sequence\"^\n\x15\x43reateWebhookResponse\x12#\n\x07webhook\x18\x01 \x01(\x0b\x32\x12.idpass.v1.Webhook\x12\x0e\n\x06secret\x18\x02 \x01(\t\x12\x10\n\x08replayed\x18\x03 \x01(\x08\"\x1f\n\x11GetWebhookRequest\x12\n\n\x02id\x18\x01 \x01(\t\"9\n\x12GetWebhookResponse\x12#\n\x07webhook\x18\x01 \x01(\x0b\x32\x12.idpass.v1.Webhook\"\x15\n\x13ListWebhooksRequest\"<\n\x14ListWebhooksResponse\x12$\n\x08webhooks\x18\x01 \x03(\x0b\x32\x12.idpass.v1.Webhook\"\x98\x01\n\x14UpdateWebhookRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0b\n\x03url\x18\x02 \x01(\t\x12)\n\x08statuses\x18\x03 \x03(\x0e\x32\x17.idpass.v1.IdPassStatus\x12\x14\n\x0c\x61ll_statuses\x18\x04 \x01(\x08\x12&\n\x05state\x18\x05 \x01(\x0e\x32\x17.idpass.v1.WebhookState\"<\n\x15UpdateWebhookResponse\x12#\n\x07webhook\x18\x01 \x01(\x0b\x32\x12.idpass.v1.Webhook\"\"\n\x14\x44\x65leteWebhookRequest\x12\n\n\x02id\x18\x01 \x01(\t\"\x17\n\x15\x44\x65leteWebhookResponse\";\n\x1aRotateWebhookSecretRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x11\n\timmediate\x18\x02 \x01(\x08\"R\n\x1bRotateWebhookSecretResponse\x12#\n\x07webhook\x18\x01 \x01(\x0b\x32\x12.idpass.v1.Webhook\x12\x0e\n\x06secret\x18\x02 \x01(\t\" \n\x12TestWebhookRequest\x12\n\n\x02id\x18\x01 \x01(\t\"A\n\x13TestWebhookResponse\x12*\n\x07\x61ttempt\x18\x01 \x01(\x0b\x32\x19.idpass.v1.WebhookAttempt\"Q\n\x1cListWebhookDeliveriesRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"h\n\x1dListWebhookDeliveriesResponse\x12.\n\ndeliveries\x18\x01 \x03(\x0b\x32\x1a.idpass.v1.WebhookDelivery\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"T\n\x1dRedeliverWebhookEventsRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x10\n\x08sequence\x18\x02 \x01(\x03\x12\x15\n\rfrom_sequence\x18\x03 \x01(\x03\"E\n\x1eRedeliverWebhookEventsResponse\x12#\n\x07webhook\x18\x01 \x01(\x0b\x32\x12.idpass.v1.Webhook2\xfa\x08\n\x0eWebhookService\x12v\n\rCreateWebhook\x12\x1f.idpass.v1.CreateWebhookRequest\x1a .idpass.v1.CreateWebhookResponse\"\"\x82\xd3\xe4\x93\x02\x1c\"\x17/idpass/webhooks/create:\x01*\x12n\n\nGetWebhook\x12\x1c.idpass.v1.GetWebhookRequest\x1a\x1d.idpass.v1.GetWebhookResponse\"#\x82\xd3\xe4\x93\x02\x1d\"\x18/idpass/webhooks/details:\x01*\x12i\n\x0cListWebhooks\x12\x1e.idpass.v1.ListWebhooksRequest\x1a\x1f.idpass.v1.ListWebhooksResponse\"\x18\x82\xd3\xe4\x93\x02\x12\x12\x10/idpass/webhooks\x12v\n\rUpdateWebhook\x12\x1f.idpass.v1.UpdateWebhookRequest\x1a .idpass.v1.UpdateWebhookResponse\"\"\x82\xd3\xe4\x93\x02\x1c\"\x17/idpass/webhooks/update:\x01*\x12v\n\rDeleteWebhook\x12\x1f.idpass.v1.DeleteWebhookRequest\x1a .idpass.v1.DeleteWebhookResponse\"\"\x82\xd3\xe4\x93\x02\x1c\"\x17/idpass/webhooks/delete:\x01*\x12\x88\x01\n\x13RotateWebhookSecret\x12%.idpass.v1.RotateWebhookSecretRequest\x1a&.idpass.v1.RotateWebhookSecretResponse\"\"\x82\xd3\xe4\x93\x02\x1c\"\x17/idpass/webhooks/rotate:\x01*\x12n\n\x0bTestWebhook\x12\x1d.idpass.v1.TestWebhookRequest\x1a\x1e.idpass.v1.TestWebhookResponse\" \x82\xd3\xe4\x93\x02\x1a\"\x15/idpass/webhooks/test:\x01*\x12\x92\x01\n\x15ListWebhookDeliveries\x12\'.idpass.v1.ListWebhookDeliveriesRequest\x1a(.idpass.v1.ListWebhookDeliveriesResponse\"&\x82\xd3\xe4\x93\x02 \"\x1b/idpass/webhooks/deliveries:\x01*\x12\x94\x01\n\x16RedeliverWebhookEvents\x12(.idpass.v1.RedeliverWebhookEventsRequest\x1a).idpass.v1.RedeliverWebhookEventsResponse\"%\x82\xd3\xe4\x93\x02\x1f\"\x1a/idpass/webhooks/redeliver:\x01*b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fidpass/v1/webhook_service.proto\x12\tidpass.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1cidpass/v1/error_reason.proto\x1a\x17idpass/v1/id_pass.proto\x1a\x17idpass/v1/webhook.proto\"\x92\x01\n\x14\x43reateWebhookRequest\x12\x0b\n\x03url\x18\x01 \x01(\t\x12)\n\x08statuses\x18\x02 \x03(\x0e\x32\x17.idpass.v1.IdPassStatus\x12\x1b\n\x0e\x61\x66ter_sequence\x18\x03 \x01(\x03H\x00\x88\x01\x01\x12\x12\n\nrequest_id\x18\x04 \x01(\tB\x11\n\x0f_after_sequence\"^\n\x15\x43reateWebhookResponse\x12#\n\x07webhook\x18\x01 \x01(\x0b\x32\x12.idpass.v1.Webhook\x12\x0e\n\x06secret\x18\x02 \x01(\t\x12\x10\n\x08replayed\x18\x03 \x01(\x08\"\x1f\n\x11GetWebhookRequest\x12\n\n\x02id\x18\x01 \x01(\t\"9\n\x12GetWebhookResponse\x12#\n\x07webhook\x18\x01 \x01(\x0b\x32\x12.idpass.v1.Webhook\"\x15\n\x13ListWebhooksRequest\"<\n\x14ListWebhooksResponse\x12$\n\x08webhooks\x18\x01 \x03(\x0b\x32\x12.idpass.v1.Webhook\"\x98\x01\n\x14UpdateWebhookRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0b\n\x03url\x18\x02 \x01(\t\x12)\n\x08statuses\x18\x03 \x03(\x0e\x32\x17.idpass.v1.IdPassStatus\x12\x14\n\x0c\x61ll_statuses\x18\x04 \x01(\x08\x12&\n\x05state\x18\x05 \x01(\x0e\x32\x17.idpass.v1.WebhookState\"<\n\x15UpdateWebhookResponse\x12#\n\x07webhook\x18\x01 \x01(\x0b\x32\x12.idpass.v1.Webhook\"\"\n\x14\x44\x65leteWebhookRequest\x12\n\n\x02id\x18\x01 \x01(\t\"\x17\n\x15\x44\x65leteWebhookResponse\";\n\x1aRotateWebhookSecretRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x11\n\timmediate\x18\x02 \x01(\x08\"R\n\x1bRotateWebhookSecretResponse\x12#\n\x07webhook\x18\x01 \x01(\x0b\x32\x12.idpass.v1.Webhook\x12\x0e\n\x06secret\x18\x02 \x01(\t\" \n\x12TestWebhookRequest\x12\n\n\x02id\x18\x01 \x01(\t\"A\n\x13TestWebhookResponse\x12*\n\x07\x61ttempt\x18\x01 \x01(\x0b\x32\x19.idpass.v1.WebhookAttempt\"Q\n\x1cListWebhookDeliveriesRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"h\n\x1dListWebhookDeliveriesResponse\x12.\n\ndeliveries\x18\x01 \x03(\x0b\x32\x1a.idpass.v1.WebhookDelivery\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"T\n\x1dRedeliverWebhookEventsRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x10\n\x08sequence\x18\x02 \x01(\x03\x12\x15\n\rfrom_sequence\x18\x03 \x01(\x03\"E\n\x1eRedeliverWebhookEventsResponse\x12#\n\x07webhook\x18\x01 \x01(\x0b\x32\x12.idpass.v1.Webhook2\xfa\x08\n\x0eWebhookService\x12v\n\rCreateWebhook\x12\x1f.idpass.v1.CreateWebhookRequest\x1a .idpass.v1.CreateWebhookResponse\"\"\x82\xd3\xe4\x93\x02\x1c\"\x17/idpass/webhooks/create:\x01*\x12n\n\nGetWebhook\x12\x1c.idpass.v1.GetWebhookRequest\x1a\x1d.idpass.v1.GetWebhookResponse\"#\x82\xd3\xe4\x93\x02\x1d\"\x18/idpass/webhooks/details:\x01*\x12i\n\x0cListWebhooks\x12\x1e.idpass.v1.ListWebhooksRequest\x1a\x1f.idpass.v1.ListWebhooksResponse\"\x18\x82\xd3\xe4\x93\x02\x12\x12\x10/idpass/webhooks\x12v\n\rUpdateWebhook\x12\x1f.idpass.v1.UpdateWebhookRequest\x1a .idpass.v1.UpdateWebhookResponse\"\"\x82\xd3\xe4\x93\x02\x1c\"\x17/idpass/webhooks/update:\x01*\x12v\n\rDeleteWebhook\x12\x1f.idpass.v1.DeleteWebhookRequest\x1a .idpass.v1.DeleteWebhookResponse\"\"\x82\xd3\xe4\x93\x02\x1c\"\x17/idpass/webhooks/delete:\x01*\x12\x88\x01\n\x13RotateWebhookSecret\x12%.idpass.v1.RotateWebhookSecretRequest\x1a&.idpass.v1.RotateWebhookSecretResponse\"\"\x82\xd3\xe4\x93\x02\x1c\"\x17/idpass/webhooks/rotate:\x01*\x12n\n\x0bTestWebhook\x12\x1d.idpass.v1.TestWebhookRequest\x1a\x1e.idpass.v1.TestWebhookResponse\" \x82\xd3\xe4\x93\x02\x1a\"\x15/idpass/webhooks/test:\x01*\x12\x92\x01\n\x15ListWebhookDeliveries\x12\'.idpass.v1.ListWebhookDeliveriesRequest\x1a(.idpass.v1.ListWebhookDeliveriesResponse\"&\x82\xd3\xe4\x93\x02 \"\x1b/idpass/webhooks/deliveries:\x01*\x12\x94\x01\n\x16RedeliverWebhookEvents\x12(.idpass.v1.RedeliverWebhookEventsRequest\x1a).idpass.v1.RedeliverWebhookEventsResponse\"%\x82\xd3\xe4\x93\x02\x1f\"\x1a/idpass/webhooks/redeliver:\x01*Be\n\rcom.idpass.v1B\x13WebhookServiceProtoP\x01Z\x12idpass/v1;idpassv1\xa2\x02\x03IDP\xaa\x02\tIdPass.V1\xca\x02\tIdPass\\V1\xea\x02\nIdPass::V1P\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'idpass.v1.webhook_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-  DESCRIPTOR._loaded_options = None
+  _globals['DESCRIPTOR']._loaded_options = None
+  _globals['DESCRIPTOR']._serialized_options = b'\n\rcom.idpass.v1B\023WebhookServiceProtoP\001Z\022idpass/v1;idpassv1\242\002\003IDP\252\002\tIdPass.V1\312\002\tIdPass\\V1\352\002\nIdPass::V1'
   _globals['_WEBHOOKSERVICE'].methods_by_name['CreateWebhook']._loaded_options = None
   _globals['_WEBHOOKSERVICE'].methods_by_name['CreateWebhook']._serialized_options = b'\202\323\344\223\002\034\"\027/idpass/webhooks/create:\001*'
   _globals['_WEBHOOKSERVICE'].methods_by_name['GetWebhook']._loaded_options = None
@@ -52,42 +55,42 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_WEBHOOKSERVICE'].methods_by_name['ListWebhookDeliveries']._serialized_options = b'\202\323\344\223\002 \"\033/idpass/webhooks/deliveries:\001*'
   _globals['_WEBHOOKSERVICE'].methods_by_name['RedeliverWebhookEvents']._loaded_options = None
   _globals['_WEBHOOKSERVICE'].methods_by_name['RedeliverWebhookEvents']._serialized_options = b'\202\323\344\223\002\037\"\032/idpass/webhooks/redeliver:\001*'
-  _globals['_CREATEWEBHOOKREQUEST']._serialized_start=127
-  _globals['_CREATEWEBHOOKREQUEST']._serialized_end=273
-  _globals['_CREATEWEBHOOKRESPONSE']._serialized_start=275
-  _globals['_CREATEWEBHOOKRESPONSE']._serialized_end=369
-  _globals['_GETWEBHOOKREQUEST']._serialized_start=371
-  _globals['_GETWEBHOOKREQUEST']._serialized_end=402
-  _globals['_GETWEBHOOKRESPONSE']._serialized_start=404
-  _globals['_GETWEBHOOKRESPONSE']._serialized_end=461
-  _globals['_LISTWEBHOOKSREQUEST']._serialized_start=463
-  _globals['_LISTWEBHOOKSREQUEST']._serialized_end=484
-  _globals['_LISTWEBHOOKSRESPONSE']._serialized_start=486
-  _globals['_LISTWEBHOOKSRESPONSE']._serialized_end=546
-  _globals['_UPDATEWEBHOOKREQUEST']._serialized_start=549
-  _globals['_UPDATEWEBHOOKREQUEST']._serialized_end=701
-  _globals['_UPDATEWEBHOOKRESPONSE']._serialized_start=703
-  _globals['_UPDATEWEBHOOKRESPONSE']._serialized_end=763
-  _globals['_DELETEWEBHOOKREQUEST']._serialized_start=765
-  _globals['_DELETEWEBHOOKREQUEST']._serialized_end=799
-  _globals['_DELETEWEBHOOKRESPONSE']._serialized_start=801
-  _globals['_DELETEWEBHOOKRESPONSE']._serialized_end=824
-  _globals['_ROTATEWEBHOOKSECRETREQUEST']._serialized_start=826
-  _globals['_ROTATEWEBHOOKSECRETREQUEST']._serialized_end=885
-  _globals['_ROTATEWEBHOOKSECRETRESPONSE']._serialized_start=887
-  _globals['_ROTATEWEBHOOKSECRETRESPONSE']._serialized_end=969
-  _globals['_TESTWEBHOOKREQUEST']._serialized_start=971
-  _globals['_TESTWEBHOOKREQUEST']._serialized_end=1003
-  _globals['_TESTWEBHOOKRESPONSE']._serialized_start=1005
-  _globals['_TESTWEBHOOKRESPONSE']._serialized_end=1070
-  _globals['_LISTWEBHOOKDELIVERIESREQUEST']._serialized_start=1072
-  _globals['_LISTWEBHOOKDELIVERIESREQUEST']._serialized_end=1153
-  _globals['_LISTWEBHOOKDELIVERIESRESPONSE']._serialized_start=1155
-  _globals['_LISTWEBHOOKDELIVERIESRESPONSE']._serialized_end=1259
-  _globals['_REDELIVERWEBHOOKEVENTSREQUEST']._serialized_start=1261
-  _globals['_REDELIVERWEBHOOKEVENTSREQUEST']._serialized_end=1345
-  _globals['_REDELIVERWEBHOOKEVENTSRESPONSE']._serialized_start=1347
-  _globals['_REDELIVERWEBHOOKEVENTSRESPONSE']._serialized_end=1416
-  _globals['_WEBHOOKSERVICE']._serialized_start=1419
-  _globals['_WEBHOOKSERVICE']._serialized_end=2565
+  _globals['_CREATEWEBHOOKREQUEST']._serialized_start=157
+  _globals['_CREATEWEBHOOKREQUEST']._serialized_end=303
+  _globals['_CREATEWEBHOOKRESPONSE']._serialized_start=305
+  _globals['_CREATEWEBHOOKRESPONSE']._serialized_end=399
+  _globals['_GETWEBHOOKREQUEST']._serialized_start=401
+  _globals['_GETWEBHOOKREQUEST']._serialized_end=432
+  _globals['_GETWEBHOOKRESPONSE']._serialized_start=434
+  _globals['_GETWEBHOOKRESPONSE']._serialized_end=491
+  _globals['_LISTWEBHOOKSREQUEST']._serialized_start=493
+  _globals['_LISTWEBHOOKSREQUEST']._serialized_end=514
+  _globals['_LISTWEBHOOKSRESPONSE']._serialized_start=516
+  _globals['_LISTWEBHOOKSRESPONSE']._serialized_end=576
+  _globals['_UPDATEWEBHOOKREQUEST']._serialized_start=579
+  _globals['_UPDATEWEBHOOKREQUEST']._serialized_end=731
+  _globals['_UPDATEWEBHOOKRESPONSE']._serialized_start=733
+  _globals['_UPDATEWEBHOOKRESPONSE']._serialized_end=793
+  _globals['_DELETEWEBHOOKREQUEST']._serialized_start=795
+  _globals['_DELETEWEBHOOKREQUEST']._serialized_end=829
+  _globals['_DELETEWEBHOOKRESPONSE']._serialized_start=831
+  _globals['_DELETEWEBHOOKRESPONSE']._serialized_end=854
+  _globals['_ROTATEWEBHOOKSECRETREQUEST']._serialized_start=856
+  _globals['_ROTATEWEBHOOKSECRETREQUEST']._serialized_end=915
+  _globals['_ROTATEWEBHOOKSECRETRESPONSE']._serialized_start=917
+  _globals['_ROTATEWEBHOOKSECRETRESPONSE']._serialized_end=999
+  _globals['_TESTWEBHOOKREQUEST']._serialized_start=1001
+  _globals['_TESTWEBHOOKREQUEST']._serialized_end=1033
+  _globals['_TESTWEBHOOKRESPONSE']._serialized_start=1035
+  _globals['_TESTWEBHOOKRESPONSE']._serialized_end=1100
+  _globals['_LISTWEBHOOKDELIVERIESREQUEST']._serialized_start=1102
+  _globals['_LISTWEBHOOKDELIVERIESREQUEST']._serialized_end=1183
+  _globals['_LISTWEBHOOKDELIVERIESRESPONSE']._serialized_start=1185
+  _globals['_LISTWEBHOOKDELIVERIESRESPONSE']._serialized_end=1289
+  _globals['_REDELIVERWEBHOOKEVENTSREQUEST']._serialized_start=1291
+  _globals['_REDELIVERWEBHOOKEVENTSREQUEST']._serialized_end=1375
+  _globals['_REDELIVERWEBHOOKEVENTSRESPONSE']._serialized_start=1377
+  _globals['_REDELIVERWEBHOOKEVENTSRESPONSE']._serialized_end=1446
+  _globals['_WEBHOOKSERVICE']._serialized_start=1449
+  _globals['_WEBHOOKSERVICE']._serialized_end=2595
 # @@protoc_insertion_point(module_scope)

@@ -19,6 +19,30 @@ from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from idpass.v1 import id_pass_pb2 as _id_pass_pb2
 from idpass.v1 import webhook_pb2 as _webhook_pb2
+from idpass.v1.error_reason_pb2 import ERROR_REASON_ACCOUNT_DISABLED as ERROR_REASON_ACCOUNT_DISABLED
+from idpass.v1.error_reason_pb2 import ERROR_REASON_DAILY_QUOTA_EXHAUSTED as ERROR_REASON_DAILY_QUOTA_EXHAUSTED
+from idpass.v1.error_reason_pb2 import ERROR_REASON_HISTORY_LOST as ERROR_REASON_HISTORY_LOST
+from idpass.v1.error_reason_pb2 import ERROR_REASON_INTERNAL as ERROR_REASON_INTERNAL
+from idpass.v1.error_reason_pb2 import ERROR_REASON_INVALID_REQUEST as ERROR_REASON_INVALID_REQUEST
+from idpass.v1.error_reason_pb2 import ERROR_REASON_METHOD_NOT_PERMITTED as ERROR_REASON_METHOD_NOT_PERMITTED
+from idpass.v1.error_reason_pb2 import ERROR_REASON_NO_FREE_SLOT as ERROR_REASON_NO_FREE_SLOT
+from idpass.v1.error_reason_pb2 import ERROR_REASON_OVERLOADED as ERROR_REASON_OVERLOADED
+from idpass.v1.error_reason_pb2 import ERROR_REASON_PASS_ALREADY_CANCELLED as ERROR_REASON_PASS_ALREADY_CANCELLED
+from idpass.v1.error_reason_pb2 import ERROR_REASON_PASS_CHANGED as ERROR_REASON_PASS_CHANGED
+from idpass.v1.error_reason_pb2 import ERROR_REASON_PASS_COMPLETE as ERROR_REASON_PASS_COMPLETE
+from idpass.v1.error_reason_pb2 import ERROR_REASON_PASS_EXPIRED as ERROR_REASON_PASS_EXPIRED
+from idpass.v1.error_reason_pb2 import ERROR_REASON_PASS_FAILED as ERROR_REASON_PASS_FAILED
+from idpass.v1.error_reason_pb2 import ERROR_REASON_PASS_NOT_FOUND as ERROR_REASON_PASS_NOT_FOUND
+from idpass.v1.error_reason_pb2 import ERROR_REASON_REFUND_NOT_AVAILABLE as ERROR_REASON_REFUND_NOT_AVAILABLE
+from idpass.v1.error_reason_pb2 import ERROR_REASON_REQUEST_ID_REUSED as ERROR_REASON_REQUEST_ID_REUSED
+from idpass.v1.error_reason_pb2 import ERROR_REASON_STORE_UNAVAILABLE as ERROR_REASON_STORE_UNAVAILABLE
+from idpass.v1.error_reason_pb2 import ERROR_REASON_TOO_MANY_WEBHOOKS as ERROR_REASON_TOO_MANY_WEBHOOKS
+from idpass.v1.error_reason_pb2 import ERROR_REASON_TRANSITION_NOT_ALLOWED as ERROR_REASON_TRANSITION_NOT_ALLOWED
+from idpass.v1.error_reason_pb2 import ERROR_REASON_UNAUTHENTICATED_CALLER as ERROR_REASON_UNAUTHENTICATED_CALLER
+from idpass.v1.error_reason_pb2 import ERROR_REASON_UNSPECIFIED as ERROR_REASON_UNSPECIFIED
+from idpass.v1.error_reason_pb2 import ERROR_REASON_WEBHOOKS_DISABLED as ERROR_REASON_WEBHOOKS_DISABLED
+from idpass.v1.error_reason_pb2 import ERROR_REASON_WEBHOOK_NOT_FOUND as ERROR_REASON_WEBHOOK_NOT_FOUND
+from idpass.v1.error_reason_pb2 import ErrorReason as ErrorReason
 import builtins as _builtins
 import sys
 import typing as _typing
