@@ -11,9 +11,8 @@ import structlog
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import FileResponse, JSONResponse, Response
-from starlette.routing import BaseRoute, Mount, Route
-from starlette.staticfiles import StaticFiles
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute, Route
 
 from idpass_server import addresses
 from idpass_server.gateway import errors, messages
@@ -22,21 +21,11 @@ from idpass_server.gateway.errors import HttpError
 from idpass_server.gateway.events import Events
 from idpass_server.gateway.inbox import PATH as INBOX_PATH
 from idpass_server.gateway.inbox import Inbox
+from idpass_server.gateway.pages import Folder, Page
 from idpass_server.gateway.routes import EVENTS_PATH, UUID, routes
 
 HERE: Final = Path(__file__).parent
 STATIC: Final = HERE / "static"
-PAGE_HEADERS: Final = {
-    "content-security-policy": (
-        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
-        "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-    ),
-    "referrer-policy": "no-referrer",
-    "x-content-type-options": "nosniff",
-    "cross-origin-opener-policy": "same-origin",
-    "cache-control": "no-cache",
-}
-
 log = structlog.get_logger()
 
 Reset = Callable[[], Awaitable[None]]
@@ -81,11 +70,11 @@ class App:
                 Route(route.path, _OfUuids(route.variable, api) if route.variable else api)
             )
         table += [
-            Route("/openapi.json", _file(HERE / "openapi.json", "application/json")),
-            Route("/", _file(STATIC / "sandbox.html", "text/html")),
-            Route("/docs", _file(STATIC / "docs.html", "text/html")),
+            Route("/openapi.json", Page(HERE / "openapi.json").show),
+            Route("/", Page(STATIC / "sandbox.html").show),
+            Route("/docs", Page(STATIC / "docs.html").show),
+            Route("/static/{name}", Folder(STATIC).show),
             Route("/sandbox", self._sandbox),
-            Mount("/static", _Static(directory=STATIC)),
         ]
         if reset is not None:
             table.append(Route("/sandbox/reset", self._make_anew, methods=["POST"]))
@@ -140,7 +129,7 @@ class App:
     async def _sandbox(self, _request: Request) -> Response:
         """What the pages need to know beyond the API: whether the data are mock, for one."""
         if self._reset is None:
-            return JSONResponse({"sandbox": False})  # where gRPC listens is not everybody's business
+            return JSONResponse({"sandbox": False})  # where gRPC listens is nobody's business
         return JSONResponse({"sandbox": True, "grpc_address": self._grpc_address})
 
     async def _make_anew(self, request: Request) -> Response:
@@ -234,20 +223,6 @@ class _OfUuids:
         if not UUID.fullmatch(scope["path_params"][self._variable]):
             raise HTTPException(404)
         await self._api(scope, receive, send)
-
-
-def _file(path: Path, media_type: str) -> Callable[[Request], Awaitable[Response]]:
-    async def send(_request: Request) -> Response:
-        return FileResponse(path, media_type=media_type, headers=PAGE_HEADERS)
-
-    return send
-
-
-class _Static(StaticFiles):
-    def file_response(self, *args: Any, **kwargs: Any) -> Response:
-        response = super().file_response(*args, **kwargs)
-        response.headers.update(PAGE_HEADERS)
-        return response
 
 
 # The handlers are coroutines, since Starlette runs others in threads.

@@ -74,6 +74,7 @@ function draw() {
   setText(byId("range"), passes.complete || count ? `${count.toLocaleString("en")}${count === passes.byId.size ? "" : ` of ${passes.byId.size.toLocaleString("en")}`}` : "");
   filters.count(passes.counts());
   bulk.show();
+  byId("bones").hidden = passes.complete || passes.byId.size > 0;
   showNone(count === 0 && passes.complete);
 }
 
