@@ -5,7 +5,7 @@ import { call } from "./api.js";
 const IN_FLIGHT = ["new", "opened", "in_progress"];
 const LEADS_TO = { opened: ["new"], in_progress: ["opened"], complete: ["in_progress"], failed: ["in_progress"], expired: IN_FLIGHT };
 const asIs = (request) => request;
-/** What is asked in place of a request, by operation or its first word, so that nothing is changed. */
+/** What is asked in place of a request, by how the operation is called, so that nothing is changed. */
 const ASK = { Get: asIs, List: asIs, CancelIdPass: (request) => ({ ...request, validate_only: true }) };
 const unused = () => `docs-${crypto.randomUUID().slice(0, 8)}`;
 
@@ -37,17 +37,20 @@ class Live {
    * An operation's examples with ids that work; a value that comes twice stays one value. Answers are
    * the service's own, where asking changes nothing.
    */
-  async fill({ operationId, path }, examples) {
+  async fill(operation, examples) {
+    const { operationId, path, parameters = [] } = operation;
     const instead = new Map();
+    for (const each of parameters) if (each.in === "path") each.example = this.pass(["opened", "new"]);
+    const asked = parameters.reduce((so, { name, example }) => so.replace(`{${name}}`, example), path);
     for (const { request } of examples) this.learn(operationId, request, instead);
     const filled = examples.map((each) => ({
       ...each,
       request: replaced(each.request, instead),
       answer: replaced(each.answer, instead),
     }));
-    const ask = ASK[operationId.match(/^[A-Z][a-z]+/)[0]] ?? ASK[operationId];
+    const [, ask] = Object.entries(ASK).find(([name]) => operationId.startsWith(name)) ?? [];
     await Promise.all(filled.map(async (each) => {
-      const { ok, answer } = ask ? await call(path, ask(each.request)) : {};
+      const { ok, answer } = ask ? await call(asked, ask(each.request)) : {};
       if (ok) each.answer = { ...answer, ...("replayed" in answer && { replayed: each.answer?.replayed ?? false }) };
     }));
     return filled;

@@ -206,7 +206,10 @@ async function loadOnce(wanted) {
 
 /** Who was shown something is shown nothing of it any more: the page begins anew. */
 async function askWho(wanted) {
-  if (hub.account) location.reload();
+  if (hub.account) {
+    location.reload();
+    return new Promise(() => {});
+  }
   showState("signed out");
   await signIn.ask();
   return loadOnce(wanted);
