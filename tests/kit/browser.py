@@ -128,6 +128,20 @@ class Page:
             ids.append(str(row.get_attribute("data-id")))
         return ids
 
+    def ids(self) -> list[str]:
+        """The passes of the rows that exist, from the top."""
+        script = "return [...document.querySelectorAll('#rows .row')].map((e) => e.dataset.id)"
+        return list(self.driver.execute_script(script))
+
+    def chosen(self) -> str:
+        """The pass in the inspector."""
+        return str(self.driver.find_element(By.CSS_SELECTOR, ".full .id").text)
+
+    def timeline(self) -> list[str]:
+        """What has happened to the pass in the inspector, oldest first."""
+        script = "return [...document.querySelectorAll('.timeline li')].map((e) => e.textContent)"
+        return list(self.driver.execute_script(script))
+
     def find(self, text: str) -> None:
         """Searches for a text."""
         search = self.by_id("search")

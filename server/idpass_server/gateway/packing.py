@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from typing import Final
 
 WORTH_BYTES: Final = 16_384
-"""Length from which an answer is compressed, bytes; for a shorter one it costs more than it saves."""
+"""Length from which an answer is compressed, bytes; a shorter one is not worth the time."""
 LEVEL: Final = 1
 """Compression level of answers: a third of the time of the usual 6, for a tenth more bytes."""
 HEADER: Final = ("content-encoding", "gzip")

@@ -53,6 +53,15 @@ export function span(ms) {
   return `${s} s`;
 }
 
+/** What is left of a time span, to the second: "6 d 23:04:09". */
+export function countdown(ms) {
+  const seconds = Math.max(0, Math.floor(ms / 1000));
+  const two = (number) => String(number).padStart(2, "0");
+  const days = Math.floor(seconds / 86_400);
+  const clock = [Math.floor(seconds / 3600) % 24, Math.floor(seconds / 60) % 60, seconds % 60].map(two).join(":");
+  return days ? `${days} d ${clock}` : clock;
+}
+
 const moment = new Intl.DateTimeFormat(undefined, { day: "numeric", month: "short", hour: "2-digit", minute: "2-digit", second: "2-digit", hour12: false });
 
 export const when = (time) => moment.format(new Date(time));

@@ -1,7 +1,7 @@
 // The account's events, newest first.
 
 import { pastEvents } from "./api.js";
-import { button, byId, flash, foreign, make, money, nameOf, onFrame, words } from "./dom.js";
+import { button, byId, flash, foreign, make, money, nameOf, onFrame, setText, words } from "./dom.js";
 
 const KEPT = 60;
 const EARLIER = 12; // events shown from before the page was opened
@@ -41,6 +41,11 @@ export class Feed {
     while (this.list.children.length > KEPT) this.list.lastChild.remove();
   }
 
+  /** A pass is known now, or is called otherwise. */
+  named(pass) {
+    for (const item of this.list.children) if (item.dataset.id === pass.id) setText(item.querySelector("bdi"), nameOf(pass));
+  }
+
   /** Brings the event with a reference into view. Returns false where it is not here. */
   find(reference) {
     const found = [...this.list.children].find((item) => item.dataset.reference === reference);
@@ -54,7 +59,7 @@ export class Feed {
     const pass = this.passes.get(id_pass_id);
     const time = new Date(event_time);
     const today = Date.now() - time < 86_400_000;
-    return make("li", { class: fresh, "data-reference": reference },
+    return make("li", { class: fresh, "data-reference": reference, "data-id": id_pass_id },
       make("span", {}, `#${sequence}`),
       button(foreign(pass ? nameOf(pass) : id_pass_id), () => this.choose(id_pass_id), { title: "Show this pass" }),
       make("span", {},

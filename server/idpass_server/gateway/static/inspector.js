@@ -1,7 +1,7 @@
 // The pass that was chosen: what it is, how long it lasts, and what it is linked with.
 
 import { history } from "./api.js";
-import { button, byId, copy, flash, foreign, make, money, nameOf, setText, span, when, words } from "./dom.js";
+import { button, byId, copy, countdown, flash, foreign, make, money, nameOf, setText, when, words } from "./dom.js";
 import { hub, tell } from "./hub.js";
 import { Lifecycle } from "./lifecycle.js";
 import { inFlight } from "./passes.js";
@@ -94,7 +94,7 @@ export class Inspector {
     const fact = this.facts.Link;
     if (inFlight(pass)) {
       const left = Date.parse(pass.expire_time) - Date.now();
-      setText(fact, `expires in ${span(left)}, ${when(pass.expire_time)}`);
+      setText(fact, `expires in ${countdown(left)}, ${when(pass.expire_time)}`);
       fact.classList.toggle("soon", left < 86_400_000);
     } else {
       setText(fact, pass.status === "expired" ? `expired ${when(pass.expire_time)}` : `closed ${when(pass.end_time ?? pass.update_time)}`);

@@ -89,6 +89,7 @@ export class Passes {
       pass.status = event.to_status;
       pass.update_time = event.event_time;
       if (event.refund) pass.fee_refunded = true;
+      pass.stale = true; // an event does not tell all that it changed
     }
     this.changed(pass);
   }

@@ -96,12 +96,17 @@ function showNone(none) {
 function changed(pass) {
   if (pass && filters.status && list.ids.has(pass.id)) list.stay(pass.id);
   if (pass && pass.id === list.current) chosen(pass.id);
+  if (pass) feed.named(pass);
   drawSoon();
 }
 
 /** A pass, or none, is in the inspector. */
 function chosen(id, byHand = false) {
   const pass = passes.get(id);
+  if (pass?.stale) {
+    pass.stale = false;
+    passes.refresh(id);
+  }
   actions.show(pass);
   inspector.show(pass);
   filters.keep(pass?.id ?? "");
@@ -132,7 +137,6 @@ function heard(event) {
   feed.take(event);
   refreshAccount();
   if (hub.sandbox) inbox.soon();
-  if (event.id_pass_id === list.current) passes.refresh(event.id_pass_id);
   tell("event", event);
 }
 

@@ -1,7 +1,7 @@
 // What the service answered, in words. A code is said below them, never instead.
 
 import { detail, reason, violations } from "./api.js";
-import { money, span, when, words } from "./dom.js";
+import { money, span, words } from "./dom.js";
 
 const ago = (time) => `${span(Date.now() - Date.parse(time))} ago`;
 
@@ -70,11 +70,4 @@ export function prospect(pass, { inFlight, requireRefund, validateOnly }) {
   const verb = validateOnly ? "Check" : "Cancel";
   if (!inFlight || (requireRefund && !refunds)) return `${validateOnly ? "Check" : "Try to cancel"} (will be refused)`;
   return refunds ? `${verb} · refunds ${money(pass.fee)}` : `${verb} · fee kept`;
-}
-
-/** How long a pass can still be used, or when it ended. */
-export function validity(pass, inFlight) {
-  const left = Date.parse(pass.expire_time) - Date.now();
-  if (inFlight) return `in ${span(left)}`;
-  return pass.status === "expired" ? `${when(pass.expire_time)}` : "ended before";
 }

@@ -50,26 +50,38 @@ export class Stream {
     const { signal } = run.over;
     run.leads = true;
     while (!signal.aborted) {
-      let status = 0;
-      try {
-        status = await readEvents({ after_sequence: run.after, history: run.history }, (event) => {
-          if (signal.aborted) return false;
-          pass({ event });
-          this.take(run, event);
-          return true;
-        }, { signal, opened: () => this.say(run, pass, "live") });
-      } catch {
-        // The server is away.
+      const status = await this.readOnce(run, pass);
+      if (signal.aborted) return;
+      if (status === 401 || status === 403) {
+        this.say(run, pass, "not permitted to watch");
+        return;
       }
-      if (signal.aborted) return;
-      this.say(run, pass, "reconnecting");
-      await pause(AGAIN_MS);
-      if (signal.aborted) return;
-      if (status >= 400 && status < 500) {
+      // Not before the next second where nothing was read: it would be refused on and on.
+      const refused = status >= 400 && status < 500;
+      if (!refused) this.say(run, pass, "reconnecting");
+      if (!refused || run.word !== "reconnecting") await pause(AGAIN_MS);
+      if (refused && !signal.aborted) {
         pass({ lost: true });
         run.over.abort();
         this.lost();
       }
+    }
+  }
+
+  /** Resolves to the status of the answer; 0 where there was none. */
+  async readOnce(run, pass) {
+    const { signal } = run.over;
+    const take = (event) => {
+      if (signal.aborted) return false;
+      pass({ event });
+      this.take(run, event);
+      return true;
+    };
+    try {
+      return await readEvents({ after_sequence: run.after, history: run.history }, take,
+        { signal, opened: () => this.say(run, pass, "live") });
+    } catch {
+      return 0; // the server is away
     }
   }
 
