@@ -85,11 +85,13 @@ class Api:
             raise errors.unreadable(
                 f"{verb} is not for {self._route.path}; send {self._route.verb}",
                 http_status=405,
-                headers=[("allow", self._route.verb)],
+                headers=[("allow", "GET, HEAD" if self._route.verb == "GET" else "POST")],
             )
         if scope["query_string"]:
             raise errors.unreadable(
                 f"{self._route.path} takes no query string; fields go into the JSON body"
+                if self._route.verb == "POST"
+                else f"{self._route.path} takes no query string"
             )
         headers = headers_of(scope)
         metadata = metadata_of(headers) + trace_of(scope)
@@ -98,6 +100,8 @@ class Api:
             _check_type(headers)
             body = await self._body(headers, receive, metadata)
         request, violations = await self._in_turn(len(body), lambda: self._parsed(body))
+        if self._route.variable:
+            setattr(request, self._route.variable, scope["path_params"][self._route.variable])
         if b"idempotency-key" in headers:
             self._take_key(headers[b"idempotency-key"], request, violations)
         if violations:

@@ -34,6 +34,8 @@ import { List } from "./list.js";
 import { Passes } from "./passes.js";
 import { Register } from "./register.js";
 import { outcome } from "./says.js";
+import { bar, barred, restore } from "./session.js";
+import { SignIn } from "./signin.js";
 import { Stream } from "./stream.js";
 import { foldable, tabs } from "./tabs.js";
 import { forget, replay, tellOfExchanges, toast } from "./toasts.js";
@@ -60,6 +62,7 @@ const bulk = new Bulk({
 const feed = new Feed(passes, show);
 const inbox = new Inbox(passes);
 const stream = new Stream({ took: heard, state: showState, lost: load });
+const signIn = new SignIn();
 const activity = tabs(byId("activity"));
 foldable();
 
@@ -80,9 +83,13 @@ function showNone(none) {
   if (!none) return;
   const anything = passes.byId.size > 0;
   const looked = [filters.status && `that is ${words(filters.status)}`, filters.text && `with “${filters.text}”`].filter(Boolean).join(" ");
+  const offer = anything
+    ? button("Show all passes", () => filters.by("", ""), { id: "show-all" })
+    : button("Register a pass", () => register.open());
+  if (!anything) bar(offer, "register");
   byId("none").replaceChildren(
     make("p", {}, anything ? "No pass " : "No passes yet.", anything && make("bdi", {}, looked), anything && "."),
-    anything ? button("Show all passes", () => filters.by("", ""), { id: "show-all" }) : button("Register a pass", () => register.open()));
+    offer);
 }
 
 /** Passes are others than before, or one of them is. */
@@ -130,7 +137,7 @@ function heard(event) {
   passes.apply(event);
   feed.take(event);
   refreshAccount();
-  inbox.soon();
+  if (hub.sandbox) inbox.soon();
   tell("event", event);
 }
 
@@ -180,16 +187,21 @@ async function loadUntilDone(turn) {
 async function loadOnce(wanted) {
   const [account, page] = await Promise.all([call("/idpass/account"), call("/sandbox")]);
   if (!wanted()) return undefined;
+  if (account.status === 401) return askWho(wanted);
   if (!account.ok || !page.ok) return outcome(account.ok ? page : account);
-  hub.grpcAddress = page.answer.grpc_address;
+  hub.grpcAddress = page.answer.grpc_address ?? "HOST:PORT";
+  hub.sandbox = page.answer.sandbox;
+  await signIn.admit(account.answer);
+  bar(byId("register"), "register");
   showAccount(account.answer, false);
   list.untick();
   const error = await passes.load();
   if (error) return error.message;
   if (!wanted()) return undefined;
-  stream.start(account.answer.history, account.answer.last_sequence);
+  if (barred("watch")) showState("not live");
+  else stream.start(account.answer.history, account.answer.last_sequence);
   feed.start(account.answer);
-  inbox.look();
+  if (hub.sandbox) inbox.look();
   const current = list.current ?? filters.chosen;
   if (passes.get(current)) list.reveal(current);
   else list.choose(undefined);
@@ -197,7 +209,21 @@ async function loadOnce(wanted) {
   return undefined;
 }
 
+/** Who was shown something is shown nothing of it any more: the page begins anew. */
+async function askWho(wanted) {
+  if (hub.account) {
+    location.reload();
+    return new Promise(() => {});
+  }
+  showState("signed out");
+  await signIn.ask();
+  return loadOnce(wanted);
+}
+
 on("exchange", (exchanges) => {
+  if (exchanges.some(({ status }) => status === 401)) load();
+  // Whoever may not watch sees at least what comes of the own requests.
+  if (barred("watch")) for (const { body } of exchanges) for (const { id } of body.requests ?? [body]) if (id) passes.refresh(id);
   const shown = new Exchange(hub.grpcAddress);
   shown.show(...exchanges);
 });
@@ -243,4 +269,5 @@ function leave({ target }) {
 byId("register").addEventListener("click", () => register.open());
 byId("reset").addEventListener("click", reset);
 setInterval(drawSoon, 30_000); // passes age
+restore();
 load();
