@@ -43,15 +43,16 @@ def test_every_proto_has_a_place_in_every_language(module: ModuleType) -> None:
     file = described(module)
     stem = file.name.rpartition("/")[2].removesuffix(".proto")
     options = {field.name: value for field, value in file.options.ListFields()}
+    # No namespace is called IdPass: in C# the message IdPass would be out of reach beside it.
     assert options == {
-        "csharp_namespace": "IdPass.V1",
+        "csharp_namespace": "Idpass.V1",
         "go_package": "idpass/v1;idpassv1",
         "java_multiple_files": True,
         "java_outer_classname": f"{stem.title().replace('_', '')}Proto",
         "java_package": "com.idpass.v1",
         "objc_class_prefix": "IDP",
-        "php_namespace": r"IdPass\V1",
-        "ruby_package": "IdPass::V1",
+        "php_namespace": r"Idpass\V1",
+        "ruby_package": "Idpass::V1",
     }
 
 
