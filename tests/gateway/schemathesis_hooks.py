@@ -21,7 +21,12 @@ _numbers = itertools.count()
 @schemathesis.hook
 def map_case(_context: Any, case: Any) -> Any:
     number = next(_numbers)
-    body = case.body if isinstance(case.body, dict) else {}
+    # Cases share examples: what one of them changes must not reach the others.
+    body = dict(case.body) if isinstance(case.body, dict) else {}
+    if isinstance(case.body, dict):
+        case.body = body
+    if case.headers:
+        case.headers = case.headers.copy()
     # A page_token comes from an answer, and none has been given.
     if isinstance(body.get("page_token"), str):
         del body["page_token"]
@@ -51,8 +56,13 @@ def _mend_webhook(path: str, body: dict[str, Any]) -> None:
         body.pop("statuses", None)
     if path == "/idpass/webhooks/redeliver":
         numbers = [body.get("sequence", 0), body.get("from_sequence", 0)]
-        if all(type(number) is int and number >= 0 for number in numbers):
+        if all(_is_whole(number) and number >= 0 for number in numbers):
             body |= {"sequence": 1, "from_sequence": 0}  # exactly one of them
+
+
+def _is_whole(number: object) -> bool:
+    whole = isinstance(number, int) or (isinstance(number, float) and number.is_integer())
+    return whole and not isinstance(number, bool)
 
 
 def _new_pass() -> str:

@@ -10,7 +10,7 @@ import pytest
 from google.rpc import code_pb2
 
 from idpass_server.api import errors
-from idpass_server.gateway.errors import HTTP_STATUS
+from idpass_server.gateway.codes import HTTP_STATUS
 from idpass_server.gateway.serving import Gateway
 from idpass_server.rules.refusals import Refusal
 from kit.contract import ROWS

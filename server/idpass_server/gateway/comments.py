@@ -15,7 +15,7 @@ def comments(image: FileDescriptorSet) -> dict[str, str]:
 
 
 def _comments_of(file: FileDescriptorProto) -> Iterator[tuple[str, str]]:
-    """The comments of a file's package, messages, fields, enums and methods, by full name."""
+    """The comments of a file's package and of what it declares, by full name."""
     texts = {
         tuple(location.path): _unwrapped(location.leading_comments)
         for location in file.source_code_info.location
@@ -30,6 +30,7 @@ def _comments_of(file: FileDescriptorProto) -> Iterator[tuple[str, str]]:
         for j, value in enumerate(enum.value):
             yield f"{file.package}.{value.name}", texts.get((5, i, 2, j), "")
     for i, service in enumerate(file.service):
+        yield f"{file.package}.{service.name}", texts.get((6, i), "")
         for j, method in enumerate(service.method):
             name = f"{file.package}.{service.name}.{method.name}"
             yield name, texts.get((6, i, 2, j), "")

@@ -17,6 +17,7 @@ from google.protobuf.message import DecodeError, Message
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 
 from idpass_server.gateway import messages
+from idpass_server.gateway.codes import HTTP_STATUS
 from idpass_server.gateway.folding import Folded
 from idpass_server.gateway.messages import Violations
 from idpass_server.gateway.pace import Pace
@@ -26,22 +27,6 @@ DETAILS_KEY: Final = "grpc-status-details-bin"
 RETRY_S: Final = 1
 """Delay that callers are told to retry after, seconds."""
 
-# As google/rpc/code.proto maps each code.
-HTTP_STATUS: Final = {
-    code_pb2.INVALID_ARGUMENT: 400,
-    code_pb2.FAILED_PRECONDITION: 400,
-    code_pb2.OUT_OF_RANGE: 400,
-    code_pb2.UNAUTHENTICATED: 401,
-    code_pb2.PERMISSION_DENIED: 403,
-    code_pb2.NOT_FOUND: 404,
-    code_pb2.ABORTED: 409,
-    code_pb2.ALREADY_EXISTS: 409,
-    code_pb2.RESOURCE_EXHAUSTED: 429,
-    code_pb2.CANCELLED: 499,
-    code_pb2.UNIMPLEMENTED: 501,
-    code_pb2.UNAVAILABLE: 503,
-    code_pb2.DEADLINE_EXCEEDED: 504,
-}
 _TOO_LARGE: Final = "message larger than max"
 """gRPC's words for a message over its limit; no retry will help."""
 _LOST: Final = {code_pb2.UNAVAILABLE, code_pb2.DEADLINE_EXCEEDED, code_pb2.CANCELLED}

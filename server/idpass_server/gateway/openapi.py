@@ -8,21 +8,36 @@ import json
 import re
 from typing import Final
 
-from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
+from google.protobuf.descriptor import (
+    Descriptor,
+    EnumDescriptor,
+    FieldDescriptor,
+    MethodDescriptor,
+)
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
 
 from idpass.v1 import id_pass_pb2, webhook_pb2
 from idpass_server.gateway import messages
 from idpass_server.gateway.comments import comments
-from idpass_server.gateway.routes import EVENTS_PATH, WATCH, HttpRoute, routes
+from idpass_server.gateway.examples import STORY
+from idpass_server.gateway.openapi_errors import Errors
+from idpass_server.gateway.routes import (
+    EVENTS_PATH,
+    ID_PASSES,
+    WATCH,
+    WEBHOOKS,
+    HttpRoute,
+    routes,
+)
 from idpass_server.gateway.schemas import (
-    ERRORS,
+    DETAIL,
     HEAD,
     KEY,
     KNOWN,
     LIMITS,
     MONEY,
     REFERENCE,
+    SERVERS,
     STATUS,
     Json,
 )
@@ -33,6 +48,7 @@ _ENUMS: Final = tuple(
     for file in (id_pass_pb2.DESCRIPTOR, webhook_pb2.DESCRIPTOR)
     for enum in file.enum_types_by_name.values()
 )
+_TAGS: Final = {ID_PASSES: "ID Passes", WEBHOOKS: "Webhooks"}
 _WORDS: Final = {word.upper(): word for enum in _ENUMS for word in messages.enum_words(enum)}
 
 
@@ -41,7 +57,8 @@ class _Document:
 
     def __init__(self, image: FileDescriptorSet) -> None:
         self._comments = comments(image)
-        self._schemas: dict[str, Json] = {"Money": MONEY, "Status": STATUS}
+        self._errors = Errors(self._comments)
+        self._schemas: dict[str, Json] = {"Detail": DETAIL, "Money": MONEY, "Status": STATUS}
 
     def make(self) -> Json:
         paths = {route.path: {route.verb.lower(): self._operation(route)} for route in routes()}
@@ -55,29 +72,24 @@ class _Document:
                 "description": HEAD + self._comments[WATCH.containing_service.file.name],
                 "license": {"name": "MIT", "identifier": "MIT"},
             },
+            "servers": SERVERS,
             "security": [{}, {"bearer": []}],
+            "tags": [
+                {"name": name, "description": self._comment(service.full_name)}
+                for service, name in _TAGS.items()
+            ],
             "paths": paths,
             "components": {
                 "schemas": dict(sorted(self._schemas.items())),
-                "responses": {
-                    "Refused": {
-                        "description": "The request is refused; see the details.",
-                        "headers": {
-                            "Idpass-Reference": REFERENCE,
-                            "Retry-After": {
-                                "description": "Seconds, where a retry may help.",
-                                "schema": {"type": "integer"},
-                            },
-                        },
-                        "content": _json({"$ref": "#/components/schemas/Status"}),
-                    }
-                },
+                "responses": self._errors.responses(),
+                "examples": self._errors.examples(),
                 "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}},
             },
         }
 
     def _operation(self, route: HttpRoute) -> Json:
-        operation = self._described(route.method.full_name, route.method.name)
+        operation = self._described(route.method)
+        name = route.method.name
         if "request_id" in route.request.fields_by_name:
             operation["parameters"] = [
                 {
@@ -89,21 +101,26 @@ class _Document:
             ]
         if route.verb == "POST":
             schema = self._schema(route.request, is_request=True)
-            operation["requestBody"] = {"required": True, "content": _json(schema)}
+            operation["requestBody"] = {
+                "required": True,
+                "content": _json(schema, _examples(name, "request")),
+            }
         answer = {
             "description": self._comment(route.method.output_type.full_name),
             "headers": {"Idpass-Reference": REFERENCE},
-            "content": _json(self._schema(route.method.output_type)),
+            "content": _json(self._schema(route.method.output_type), _examples(name, "answer")),
         }
-        return {**operation, "responses": {"200": answer, **ERRORS}}
+        errors = self._errors.of(route.method, with_body=route.verb == "POST")
+        return {**operation, "responses": {"200": answer, **errors}}
 
     def _events(self) -> Json:
-        operation = self._described(WATCH.full_name, WATCH.name)
+        operation = self._described(WATCH)
         operation["description"] += (
             "\n\nThe answer is a stream of server-sent events: the id of each is its sequence, "
             "its data is an IdPassEvent. A refusal in mid-stream comes as an event of type "
             "`error` whose data is a Status."
         )
+        request = next(each.request for each in STORY if each.operation == WATCH.name)
         parameters = [
             {
                 "name": field.name,
@@ -111,6 +128,7 @@ class _Document:
                 "description": self._comment(field.full_name),
                 "schema": self._value(field) | LIMITS[f"{WATCH.input_type.name}.{field.name}"],
             }
+            | ({"example": request[field.name]} if field.name in request else {})
             for field in WATCH.input_type.fields
         ]
         parameters.append(
@@ -126,15 +144,26 @@ class _Document:
             "200": {
                 "description": "Events, until the reader leaves.",
                 "headers": {"Idpass-Reference": REFERENCE},
-                "content": {"text/event-stream": {"schema": {"type": "string"}}},
+                "content": {
+                    "text/event-stream": {
+                        "schema": {"type": "string"},
+                        "examples": _examples(WATCH.name, "answer"),
+                    }
+                },
             },
             "204": {"description": "The pass that was asked for has no more events to come."},
         }
-        return {**operation, "parameters": parameters, "responses": {**answers, **ERRORS}}
+        errors = self._errors.of(WATCH, with_body=False)
+        return {**operation, "parameters": parameters, "responses": {**answers, **errors}}
 
-    def _described(self, full_name: str, name: str) -> Json:
-        summary, _, description = self._comment(full_name).partition("\n\n")
-        return {"operationId": name, "summary": summary, "description": description}
+    def _described(self, method: MethodDescriptor) -> Json:
+        summary, _, description = self._comment(method.full_name).partition("\n\n")
+        return {
+            "operationId": method.name,
+            "tags": [_TAGS[method.containing_service]],
+            "summary": summary,
+            "description": description,
+        }
 
     def _schema(self, descriptor: Descriptor, *, is_request: bool = False) -> Json:
         """A reference to a message's schema, which is made when it is first needed."""
@@ -206,8 +235,17 @@ def _word(text: str) -> str:
     return f"`{_WORDS[text]}`" if text in _WORDS else text
 
 
-def _json(schema: Json) -> Json:
-    return {"application/json": {"schema": schema}}
+def _json(schema: Json, examples: Json) -> Json:
+    return {"application/json": {"schema": schema, "examples": examples}}
+
+
+def _examples(operation: str, side: str) -> Json:
+    """The examples of an operation. Args: side: `request` or `answer`."""
+    return {
+        each.name: {"summary": each.summary, "value": getattr(each, side)}
+        for each in STORY
+        if each.operation == operation
+    }
 
 
 def document(image: bytes) -> str:

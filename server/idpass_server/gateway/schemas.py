@@ -46,6 +46,7 @@ LIMITS: Final[dict[str, Json]] = {
     "GetRequest.id": UUID,
     "ListRequest.page_size": {"minimum": 0},
     "ListRequest.statuses": {"maxItems": 50},
+    "ListRequest.applicant_reference": {**LINE, "maxLength": 128},
     "CreateWebhookRequest.url": URL,
     "CreateWebhookRequest.statuses": {"maxItems": 50},
     "CreateWebhookRequest.after_sequence": {"minimum": 0},
@@ -94,35 +95,65 @@ STATUS: Final[Json] = {
     "properties": {
         "code": {"type": "integer", "description": "Of google/rpc/code.proto."},
         "message": {"type": "string", "description": "For people."},
-        "details": {
-            "type": "array",
-            "items": {
-                "type": "object",
-                "properties": {"@type": {"type": "string"}},
-                "required": ["@type"],
-            },
-        },
+        "details": {"type": "array", "items": {"$ref": "#/components/schemas/Detail"}},
     },
     "required": ["code", "message", "details"],
-    "examples": [
-        {
-            "code": 9,
-            "message": "ID Pass 01932c07-… is complete (…); its status can no longer change.",
-            "details": [
-                {
-                    "@type": "type.googleapis.com/google.rpc.ErrorInfo",
-                    "reason": "PASS_COMPLETE",
-                    "domain": "idpass.v1",
-                    "metadata": {"id": "01932c07-…", "status": "complete", "endTime": "…"},
-                }
-            ],
-        }
-    ],
 }
-ERRORS: Final = {
-    "4XX": {"$ref": "#/components/responses/Refused"},
-    "5XX": {"$ref": "#/components/responses/Refused"},
+_VIOLATION: Final[Json] = {
+    "type": "object",
+    "properties": {
+        name: {"type": "string"} for name in ("field", "type", "subject", "description")
+    },
 }
+DETAIL: Final[Json] = {
+    "type": "object",
+    "description": (
+        "A message of google/rpc/error_details.proto; `@type` says which, and with it which of the "
+        "fields there are."
+    ),
+    "properties": {
+        "@type": {
+            "type": "string",
+            "description": "Such as `type.googleapis.com/google.rpc.ErrorInfo`.",
+        },
+        "reason": {
+            "type": "string",
+            "description": "ErrorInfo: why the call was refused; more reasons may come.",
+        },
+        "domain": {"type": "string", "description": "ErrorInfo: `idpass.v1`."},
+        "metadata": {
+            "type": "object",
+            "additionalProperties": {"type": "string"},
+            "description": "ErrorInfo: facts that go with the reason.",
+        },
+        "request_id": {
+            "type": "string",
+            "description": "RequestInfo: the reference of the call.",
+        },
+        "field_violations": {
+            "type": "array",
+            "items": _VIOLATION,
+            "description": "BadRequest: `field` and `description` of what is wrong, up to 20.",
+        },
+        "violations": {
+            "type": "array",
+            "items": _VIOLATION,
+            "description": "PreconditionFailure, QuotaFailure: what stands in the way.",
+        },
+        "resource_type": {"type": "string", "description": "ResourceInfo: what was not found."},
+        "resource_name": {"type": "string", "description": "ResourceInfo: its id."},
+        "description": {"type": "string", "description": "ResourceInfo: the message again."},
+        "retry_delay": {
+            "type": "string",
+            "description": "RetryInfo: delay after which a retry may help, such as `0.200s`.",
+        },
+    },
+    "required": ["@type"],
+}
+SERVERS: Final = [
+    {"url": "/", "description": "The server that this document comes from."},
+    {"url": "http://localhost:8080", "description": "A server on this machine: `make serve`."},
+]
 HEAD: Final = """\
 The HTTP/JSON form of the gRPC service `idpass.v1.IdPassService`: each request is one gRPC call.
 
