@@ -13,11 +13,15 @@ import os
 import shutil
 import subprocess
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
+import grpc
 import pytest
 
 from idpass.v1.id_pass_service_pb2 import CancelRequest
+from idpass.v1.id_pass_service_pb2_grpc import IdPassServiceStub
 from kit.documents import PAGES, blocks, command
 from kit.shell import Shell
 from kit.support import Service
@@ -113,6 +117,32 @@ def shown(workshop: Workshop, language: str, name: str) -> Path:
     path = workshop.folder / name
     path.write_text(text)
     return path
+
+
+def test_grpc_repeats_what_the_service_config_says() -> None:
+    """By its Python: the channel's options are the same in each language."""
+    (config,) = blocks("json", PAGES[PAGE])
+    answers = iter([grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.UNAVAILABLE, None])
+
+    def answer(_request: bytes, context: grpc.ServicerContext) -> bytes:
+        code = next(answers)
+        if code is not None:
+            context.abort(code, "not now")
+        return b""
+
+    method: Any = grpc.unary_unary_rpc_method_handler(answer)
+    handler = grpc.method_handlers_generic_handler(
+        "idpass.v1.IdPassService", {"CancelIdPass": method}
+    )
+    with ThreadPoolExecutor(1) as pool:
+        unavailable = grpc.server(pool, [handler])
+        port = unavailable.add_insecure_port("127.0.0.1:0")
+        unavailable.start()
+        options = [("grpc.service_config", config)]
+        with grpc.insecure_channel(f"127.0.0.1:{port}", options) as channel:
+            IdPassServiceStub(channel).CancelIdPass(CancelRequest(), timeout=30)
+        unavailable.stop(None)
+    assert list(answers) == [], "repeated twice"
 
 
 def test_protoc_compiles_the_folder_alone(workshop: Workshop) -> None:
