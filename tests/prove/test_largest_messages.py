@@ -57,7 +57,10 @@ ILLEGAL: Final[dict[str, Any]] = {
     "ListIdPasses": pb.ListRequest(statuses=[99] * (wire.MAX_OTHER_BYTES - 10)),  # type: ignore[list-item]
 }
 HEALTH: Final = "/grpc.health.v1.Health/"
-REFLECTION: Final = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
+REFLECTION: Final = tuple(
+    f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo"
+    for version in ("v1", "v1alpha")
+)
 LARGEST: Final = "n" * (MAX_BYTES - 1_000)
 # Reflection takes a stream of requests; a connection's window holds as many of one file at once.
 OTHERS: Final[list[tuple[str, str, list[bytes]]]] = [
@@ -72,21 +75,29 @@ OTHERS: Final[list[tuple[str, str, list[bytes]]]] = [
             ("illegal, 2.4 MB", b"\xf8\x01\x01" * 800_000),
         )
     ),
-    (
-        REFLECTION,
-        "a name of 2.4 MB",
-        [reflection_pb2.ServerReflectionRequest(file_by_filename=LARGEST).SerializeToString()],
-    ),
-    (REFLECTION, "illegal, 2.4 MB", [b"\xf8\x01\x01" * 800_000]),
-    (
-        REFLECTION,
-        "1,000 symbols",
-        [
-            reflection_pb2.ServerReflectionRequest(
-                file_containing_symbol="idpass.v1.IdPassService"
-            ).SerializeToString()
-        ]
-        * 1_000,
+    *(
+        (reflection, kind, requests)
+        for reflection in REFLECTION
+        for kind, requests in (
+            (
+                "a name of 2.4 MB",
+                [
+                    reflection_pb2.ServerReflectionRequest(
+                        file_by_filename=LARGEST
+                    ).SerializeToString()
+                ],
+            ),
+            ("illegal, 2.4 MB", [b"\xf8\x01\x01" * 800_000]),
+            (
+                "1,000 symbols",
+                [
+                    reflection_pb2.ServerReflectionRequest(
+                        file_containing_symbol="idpass.v1.IdPassService"
+                    ).SerializeToString()
+                ]
+                * 1_000,
+            ),
+        )
     ),
 ]
 BODIES: Final[list[tuple[str, str, bytes]]] = [

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,13 @@ from kit.paths import ROOT
 from kit.shell import Shell
 
 # A file of each kind that a source archive must have.
-CLIENT_FILES = {"README.md", "LICENSE", "src/idpass/py.typed", "src/idpass/v1/id_pass_pb2.py"}
+CLIENT_FILES = {
+    "README.md",
+    "LICENSE",
+    "src/idpass/py.typed",
+    "src/idpass/v1/id_pass_pb2.py",
+    "src/idpass/protos/idpass/v1/id_pass_service.proto",
+}
 SERVER_FILES = {
     "README.md",
     "LICENSE",
@@ -82,6 +89,27 @@ def test_a_source_archive_has_what_its_readers_look_for(
     assert not [file for file in files if file.endswith((".pyc", ".db")) or "/tests/" in file]
 
 
+def test_the_protos_come_with_both_wheels(built: Path, installed: Path, tmp_path: Path) -> None:
+    done = run(installed / "python", "-m", "idpass.v1.export", tmp_path / "protos", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    protos = {
+        path.relative_to(tmp_path / "protos").as_posix(): path.read_bytes()
+        for path in (tmp_path / "protos").rglob("*")
+        if path.is_file()
+    }
+    assert protos["idpass/v1/id_pass_service.proto"] == (
+        (ROOT / "protos/idpass/v1/id_pass_service.proto").read_bytes()
+    )
+    for wheel in built.glob("*.whl"):
+        with zipfile.ZipFile(wheel) as archive:
+            carried = {
+                name.partition("/protos/")[2]: archive.read(name)
+                for name in archive.namelist()
+                if "/protos/" in name
+            }
+        assert carried == protos, wheel.name
+
+
 def test_the_wheels_work_where_nothing_else_is(installed: Path) -> None:
     for program in ("idpass", "idpass-server"):
         told = run(installed / program, "--version")
@@ -129,8 +157,10 @@ def test_the_image_is_made_from_what_is_copied_into_it(tmp_path: Path) -> None:
                 to = tmp_path / "src" / target
                 to = to / source if target == "./" else to
                 to.parent.mkdir(parents=True, exist_ok=True)
-                copy = shutil.copytree if (ROOT / source).is_dir() else shutil.copy
-                copy(ROOT / source, to)
+                if (ROOT / source).is_dir():
+                    shutil.copytree(ROOT / source, to, symlinks=True)
+                else:
+                    shutil.copy(ROOT / source, to)
         elif name == "RUN":
             program, *arguments = words(rest)
             program = places.get(program, program.replace("/opt/idpass", places["/opt/idpass"]))

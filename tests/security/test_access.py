@@ -10,7 +10,7 @@ from google.protobuf.descriptor import FieldDescriptor, MethodDescriptor
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2
 
 from idpass import IdPassClient, PermissionDenied, Unauthenticated
 from idpass.v1 import id_pass_pb2 as pb
@@ -210,35 +210,44 @@ def told_in_all(error: Told) -> str:
 
 # -- what is open to all
 
+REFLECTION = ("v1", "v1alpha")
 
-def reflect(server: Service) -> set[str]:
-    stub = reflection_pb2_grpc.ServerReflectionStub(server.channel)
+
+def reflect(server: Service, version: str) -> set[str]:
+    method = server.channel.stream_stream(
+        f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo",
+        request_serializer=reflection_pb2.ServerReflectionRequest.SerializeToString,
+        response_deserializer=reflection_pb2.ServerReflectionResponse.FromString,
+    )
     request = reflection_pb2.ServerReflectionRequest(list_services="")
-    (answer,) = stub.ServerReflectionInfo(iter([request]), timeout=10)
+    (answer,) = method(iter([request]), timeout=10)
     return {service.name for service in answer.list_services_response.service}
 
 
+@pytest.mark.parametrize("version", REFLECTION)
 def test_health_is_open_and_reflection_is_off_where_there_is_a_callers_file(
-    guarded: Guarded,
+    guarded: Guarded, version: str
 ) -> None:
     health = health_pb2_grpc.HealthStub(guarded.channel)
     assert health.Check(health_pb2.HealthCheckRequest(), timeout=10).status == 1
     with pytest.raises(grpc.RpcError) as caught:
-        reflect(guarded)
+        reflect(guarded, version)
     assert caught.value.code() == grpc.StatusCode.UNIMPLEMENTED
 
 
 def test_reflection_can_be_turned_on_for_everyone(tmp_path: Path) -> None:
     server = Guarded(tmp_path, caller("ann"), reflection=True)
-    assert "idpass.v1.IdPassService" in reflect(server)
+    for version in REFLECTION:
+        assert "idpass.v1.IdPassService" in reflect(server, version)
     server.stop()
 
 
 def test_reflection_can_be_turned_off_where_everyone_may_call(tmp_path: Path) -> None:
     server = Service(tmp_path / "idpass.db", reflection=False)
-    with pytest.raises(grpc.RpcError) as caught:
-        reflect(server)
-    assert caught.value.code() == grpc.StatusCode.UNIMPLEMENTED
+    for version in REFLECTION:
+        with pytest.raises(grpc.RpcError) as caught:
+            reflect(server, version)
+        assert caught.value.code() == grpc.StatusCode.UNIMPLEMENTED
     server.stop()
 
 

@@ -1,6 +1,5 @@
 """The server as a whole: health, reflection, limits, draining, and what it writes to its log."""
 
-import base64
 import json
 import os
 import signal
@@ -14,10 +13,7 @@ from pathlib import Path
 
 import grpc
 import pytest
-from google.protobuf.descriptor_pb2 import FileDescriptorProto
-from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from idpass.v1 import id_pass_pb2 as pb
 from idpass.v1.id_pass_service_pb2 import (
@@ -27,7 +23,7 @@ from idpass.v1.id_pass_service_pb2 import (
     WatchRequest,
 )
 from idpass.v1.id_pass_service_pb2_grpc import IdPassServiceStub
-from kit.support import BUF, Service, cli, problems, process, refused, set_slots
+from kit.support import Service, cli, problems, process, refused, set_slots
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
@@ -37,59 +33,6 @@ NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 def test_health_is_told_overall_and_for_the_service(service: Service, name: str) -> None:
     stub = health_pb2_grpc.HealthStub(service.channel)
     assert stub.Check(health_pb2.HealthCheckRequest(service=name)).status == SERVING
-
-
-def curl(address: str, target: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    if BUF is None:
-        pytest.skip("buf is not installed here")
-    command = [BUF, "curl", "--http2-prior-knowledge", "--protocol", "grpc", *arguments]
-    return subprocess.run(
-        [*command, f"http://{address}/{target}"], capture_output=True, text=True, check=False
-    )
-
-
-def test_a_stranger_calls_by_reflection_alone(service: Service) -> None:
-    method = "idpass.v1.IdPassService"
-    made = curl(service.address, f"{method}/RegisterIdPass", "-d", '{"request_id": "r"}')
-    assert made.returncode == 0, made.stderr
-    pass_id = json.loads(made.stdout)["idPass"]["id"]
-    body = json.dumps({"id": pass_id})
-    first = curl(service.address, f"{method}/CancelIdPass", "-d", body)
-    assert json.loads(first.stdout)["status"] == "ID_PASS_STATUS_CANCELLED"
-    second = curl(service.address, f"{method}/CancelIdPass", "-d", body)
-    assert second.returncode != 0
-    error = json.loads(second.stderr)
-    assert error["code"] == "failed_precondition"
-    details = {d["type"]: base64.b64decode(d["value"] + "==") for d in error["details"]}
-    info = error_details_pb2.ErrorInfo.FromString(details["google.rpc.ErrorInfo"])
-    assert info.reason == "PASS_ALREADY_CANCELLED"
-    assert info.metadata["feeRefunded"] == "true"
-
-
-@pytest.mark.parametrize(
-    "symbol",
-    [
-        "idpass.v1.IdPassService",
-        "idpass.v1.IdPassService.CancelIdPass",
-        "idpass.v1.IdPassService.WatchIdPasses",
-        "idpass.v1.CancelRequest",
-        "grpc.health.v1.Health.Check",
-    ],
-)
-def test_reflection_finds_services_methods_and_messages(service: Service, symbol: str) -> None:
-    stub = reflection_pb2_grpc.ServerReflectionStub(service.channel)
-    request = reflection_pb2.ServerReflectionRequest(file_containing_symbol=symbol)
-    (answer,) = stub.ServerReflectionInfo(iter([request]))
-    assert not answer.HasField("error_response"), answer.error_response
-    file = FileDescriptorProto.FromString(answer.file_descriptor_response.file_descriptor_proto[0])
-    assert symbol.startswith(file.package)
-
-
-def test_reflection_says_what_it_does_not_find(service: Service) -> None:
-    stub = reflection_pb2_grpc.ServerReflectionStub(service.channel)
-    request = reflection_pb2.ServerReflectionRequest(file_containing_symbol="idpass.v1.Nothing")
-    (answer,) = stub.ServerReflectionInfo(iter([request]))
-    assert answer.error_response.error_code == grpc.StatusCode.NOT_FOUND.value[0]
 
 
 def test_one_call_too_many_is_overloaded(tmp_path: Path) -> None:
