@@ -62,7 +62,7 @@ def test_a_reset_makes_the_data_anew_for_all(sandbox: Http) -> None:
     assert [each.status_code for each in answers] == [200, 200, 200]
     after = passes(sandbox)
     assert Counter(each["status"] for each in after) == Counter(each["status"] for each in before)
-    assert sandbox.http.get("/sandbox").json() == {"grpc_address": sandbox.address}
+    assert sandbox.http.get("/sandbox").json() == {"sandbox": True, "grpc_address": sandbox.address}
     assert sandbox.account().id == "demo"  # gRPC is where it was
 
 
@@ -200,7 +200,7 @@ def test_beside_another_a_sandbox_takes_the_next_free_ports_and_says_so(
         opened = second.wait_for("sandbox")["open_in_a_browser"]
         assert opened == f"{second.url}/"
         assert "ID Pass sandbox" in second.http.get("/").text
-        assert second.http.get("/sandbox").json() == {"grpc_address": second.address}
+        assert second.http.get("/sandbox").json()["grpc_address"] == second.address
         assert second.url != sandbox.url
 
 

@@ -11,7 +11,7 @@ import structlog
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse, RedirectResponse, Response
+from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from idpass_server import addresses
@@ -21,8 +21,8 @@ from idpass_server.gateway.errors import HttpError
 from idpass_server.gateway.events import Events
 from idpass_server.gateway.inbox import PATH as INBOX_PATH
 from idpass_server.gateway.inbox import Inbox
-from idpass_server.gateway.pages import HEADERS, Folder, Page
-from idpass_server.gateway.routes import EVENTS_PATH, routes
+from idpass_server.gateway.pages import Folder, Page
+from idpass_server.gateway.routes import EVENTS_PATH, UUID, routes
 from idpass_server.gateway.shows import STAGE_PATH, VOLLEY_PATH, Shows
 from idpass_server.gateway.stages import OpenStage
 
@@ -67,21 +67,22 @@ class App:
         self._events = Events(channel)
         self._grpc_address = grpc_address
         self._reset = reset
-        table: list[BaseRoute] = [Route(r.path, Api(r, channel)) for r in routes()]
+        table: list[BaseRoute] = [Route(EVENTS_PATH, self._events)]
+        # A path with a variable matches the others too, and comes after them.
+        for route in sorted(routes(), key=lambda route: bool(route.variable)):
+            api = Api(route, channel)
+            table.append(
+                Route(route.path, _OfUuids(route.variable, api) if route.variable else api)
+            )
         table += [
-            Route(EVENTS_PATH, self._events),
             Route("/openapi.json", Page(HERE / "openapi.json").show),
+            Route("/", Page(STATIC / "sandbox.html").show),
             Route("/docs", Page(STATIC / "docs.html").show),
             Route("/static/{name}", Folder(STATIC).show),
+            Route("/sandbox", self._sandbox),
         ]
-        if reset is None:
-            table.append(Route("/", _to_docs))
-        else:
-            table += [
-                Route("/", Page(STATIC / "sandbox.html").show),
-                Route("/sandbox", self._sandbox),
-                Route("/sandbox/reset", self._make_anew, methods=["POST"]),
-            ]
+        if reset is not None:
+            table.append(Route("/sandbox/reset", self._make_anew, methods=["POST"]))
         if inbox is not None:
             table += [
                 Route(INBOX_PATH, inbox.show, methods=["GET"]),
@@ -114,9 +115,7 @@ class App:
         try:
             await self._answer(scope, receive, told)
         finally:
-            path = scope["path"]
-            route = path if path in _PATHS or path in _OWN_PATHS else OTHER
-            self._observe(route, status, time.monotonic() - begun_s)
+            self._observe(_route_of(scope["path"]), status, time.monotonic() - begun_s)
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
@@ -138,8 +137,10 @@ class App:
             self._shows.close()
 
     async def _sandbox(self, _request: Request) -> Response:
-        """What the sandbox page needs to know beyond the API."""
-        return JSONResponse({"grpc_address": self._grpc_address})
+        """What the pages need to know beyond the API: whether the data are mock, for one."""
+        if self._reset is None:
+            return JSONResponse({"sandbox": False})  # where gRPC listens is nobody's business
+        return JSONResponse({"sandbox": True, "grpc_address": self._grpc_address})
 
     async def _make_anew(self, request: Request) -> Response:
         # Another site's page can submit a form here, but not with this content type.
@@ -200,7 +201,8 @@ def _is_loopback(value: bytes) -> bool:
 def _no_such(scope: Scope) -> HttpError:
     what = f"{scope['method']} {messages.shown(scope['path'])}"
     meant = scope["path"].rstrip("/")
-    there = f"; the path is {meant}" if meant in _PATHS else ""
+    other = meant != scope["path"] and _route_of(meant) in _PATHS
+    there = f"; the path is {meant}" if other else ""
     return errors.unreadable(f"there is no {what} here{there}; see /docs", http_status=404)
 
 
@@ -211,8 +213,29 @@ _OWN_PATHS: Final = {
 _PATHS: Final = {EVENTS_PATH, *(route.path for route in routes())}
 
 
-async def _to_docs(_request: Request) -> Response:
-    return RedirectResponse("/docs", headers=HEADERS)
+_PARENTS: Final = {path.partition("{")[0]: path for path in _PATHS if path.endswith("}")}
+"""Paths that end in a variable, by what is before it."""
+
+
+def _route_of(path: str) -> str:
+    """The route of a path, with the variable's name in place of what it stands for."""
+    if path in _PATHS or path in _OWN_PATHS:
+        return path
+    parent, slash, name = path.rpartition("/")
+    return _PARENTS.get(parent + slash, OTHER) if UUID.fullmatch(name) else OTHER
+
+
+class _OfUuids:
+    """Passes on requests whose path has a UUID for its variable; other paths do not exist."""
+
+    def __init__(self, variable: str, api: Api) -> None:
+        self._variable = variable
+        self._api = api
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if not UUID.fullmatch(scope["path_params"][self._variable]):
+            raise HTTPException(404)
+        await self._api(scope, receive, send)
 
 
 # The handlers are coroutines, since Starlette runs others in threads.

@@ -31,7 +31,7 @@ from idpass_server.gateway.api import (
     respond_error,
 )
 from idpass_server.gateway.errors import HttpError
-from idpass_server.gateway.routes import routes
+from idpass_server.gateway.routes import HttpRoute, routes
 from idpass_server.gateway.stages import Faults, OpenStage, Stage
 from idpass_server.gateway.volleys import asked, only, volley, whole
 
@@ -62,9 +62,14 @@ class _Played:
     async def serves(self, address: str) -> None:
         if self.channel is None:
             self.channel = grpc.aio.insecure_channel(address, CHANNEL_OPTIONS)
-            self.apis = {each.path: Api(each, self.channel) for each in routes()}
+            self.apis = {each.path: Api(each, self.channel) for each in _staged()}
         async with asyncio.timeout(CALL_S):
             await self.channel.channel_ready()
+
+
+def _staged() -> list[HttpRoute]:
+    """The routes that a stage has: those without a variable in their path."""
+    return [each for each in routes() if each.variable is None]
 
 
 class Shows:
@@ -85,7 +90,7 @@ class Shows:
         """Those of all shows."""
         staged = [
             Route(f"{STAGE_PATH}/{{number:int}}{each.path}", _OnStage(self, each.path))
-            for each in routes()
+            for each in _staged()
         ]
         return [
             Route(VOLLEY_PATH, self._send, methods=["POST"]),

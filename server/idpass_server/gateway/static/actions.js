@@ -5,6 +5,7 @@ import { button, make, setText, words } from "./dom.js";
 import { requestId, selected, send, tell } from "./hub.js";
 import { inFlight } from "./passes.js";
 import { prospect } from "./says.js";
+import { bar, barred } from "./session.js";
 
 const REASONS = ["abandoned", "superseded", "duplicate", "requested_by_applicant", "fraud_suspected", "other"];
 const STEPS = {
@@ -54,12 +55,14 @@ export class Actions {
         make("label", { class: "check" }, this.requireRefund, " Only with a refund"),
         make("label", { class: "check" }, this.validateOnly, " Only check, change nothing")));
     this.options.addEventListener("change", () => this.show(selected()));
+    this.reissue = button("Issue again", () => reissue(selected()), { id: "reissue", title: "Register another in its place, in one transaction" });
     this.more = make("div", { class: "more" },
       button("Race…", () => tell("race", selected()), { id: "race-open", title: "Several callers cancel it at once" }),
-      button("Issue again", () => reissue(selected()), { id: "reissue", title: "Register another in its place, in one transaction" }));
+      this.reissue);
     // On a phone there is room for one button, and one that shows the others.
     const unfold = button("More", () => unfold.setAttribute("aria-expanded", this.element.classList.toggle("open")), { id: "more", "aria-expanded": "false" });
-    this.element = make("div", { class: "actions" }, this.main, unfold, this.more, this.steps, this.options);
+    this.barred = make("p", { class: "muted", id: "barred" });
+    this.element = make("div", { class: "actions" }, this.main, unfold, this.more, this.steps, this.options, this.barred);
   }
 
   /** Updates what the buttons say. */
@@ -67,6 +70,9 @@ export class Actions {
     if (!pass) return;
     setText(this.main, prospect(pass, this.asked(pass)));
     this.main.classList.toggle("primary", inFlight(pass));
+    bar(this.main, "cancel");
+    bar(this.reissue, "register");
+    setText(this.barred, barred("cancel", "advance", "register"));
     const steps = inFlight(pass) ? STEPS[pass.status] : LATE;
     const key = `${pass.id} ${Object.keys(steps)}`;
     if (key === this.shown) return;
@@ -74,6 +80,7 @@ export class Actions {
     const focused = this.steps.contains(document.activeElement);
     this.steps.replaceChildren(make("span", { class: "muted" }, "The applicant"), ...Object.entries(steps).map(([to, text]) =>
       button(text, () => this.advance(to), { "data-to": to })));
+    for (const step of this.steps.querySelectorAll("button")) bar(step, "advance");
     if (focused) this.steps.querySelector("button").focus();
   }
 
@@ -94,12 +101,13 @@ export class Actions {
   }
 
   async cancel(pass = selected()) {
-    if (!pass) return;
+    if (!pass || barred("cancel")) return;
     const { ok, answer } = await send("/idpass/cancel", this.request(pass), { pass });
     if (besideFields(this.options, ok ? undefined : answer)) this.options.open = true;
   }
 
   async cancelAll(passes) {
+    if (barred("cancel")) return false;
     const requests = passes.map((pass) => this.request(pass));
     const { ok, answer } = await send("/idpass/batch-cancel", { requests });
     if (besideFields(this.options, ok ? undefined : answer)) this.options.open = true;

@@ -2,6 +2,7 @@
 
 import { button, byId, make, setText, words } from "./dom.js";
 import { inFlight } from "./passes.js";
+import { bar } from "./session.js";
 
 export const MOST = 1000; // passes in one batch
 
@@ -30,5 +31,6 @@ export class Bulk {
     setText(this.all, `Select all ${shown.toLocaleString("en")} ${words(this.filter()) || "passes"}`);
     setText(this.main, passes.length > MOST ? `Cancel the first ${MOST.toLocaleString("en")}` : `Cancel ${passes.length} ${passes.length === 1 ? "pass" : "passes"}`);
     this.main.title = `${possible} of them can be cancelled; the others will be refused`;
+    bar(this.main, "cancel");
   }
 }

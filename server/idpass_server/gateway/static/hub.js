@@ -8,6 +8,7 @@ const listeners = new Map();
 /** State of the page. Only sandbox.js and list.js set it. */
 export const hub = {
   grpcAddress: "localhost:50051",
+  sandbox: undefined, // whether the passes are mock
   account: undefined,
   pass: undefined, // the one in the inspector
 };

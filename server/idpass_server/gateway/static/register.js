@@ -2,7 +2,7 @@
 
 import { besideFields, field } from "./actions.js";
 import { button, make } from "./dom.js";
-import { requestId, send } from "./hub.js";
+import { hub, requestId, send } from "./hub.js";
 
 const NAMES = ["Ada Park", "Ben Whaanga", "Cleo Marsh", "Dev Anand", "Eve Lindqvist", "Finn Doyle", "Gia Romano", "Hana Sato"];
 
@@ -29,7 +29,7 @@ export class Register {
 
   open() {
     besideFields(this.form, undefined);
-    this.name.value = NAMES[Math.floor(Math.random() * NAMES.length)];
+    this.name.value = hub.sandbox ? NAMES[Math.floor(Math.random() * NAMES.length)] : "";
     this.days.value = "";
     this.dialog.showModal();
     this.name.select();

@@ -1,7 +1,7 @@
 // The sandbox page: puts its modules together.
 //
 // How another module takes part, from its own file and with one line at the end of this one:
-//   import { on, selected, send, sendAll, hub } from "./hub.js";
+//   import { hub, on, tell } from "./hub.js";
 //   selected()                      the pass in the inspector, or undefined
 //   on("selected", (pass) => …)     it is another one, or it has changed
 //   on("exchange", (exchanges, about) => …)   after each request, or several sent at once. An exchange is
@@ -36,6 +36,8 @@ import { Passes } from "./passes.js";
 import { race } from "./race.js";
 import { Register } from "./register.js";
 import { outcome } from "./says.js";
+import { bar, barred, restore } from "./session.js";
+import { SignIn } from "./signin.js";
 import { Stream } from "./stream.js";
 import { foldable, tabs } from "./tabs.js";
 import { forget, replay, tellOfExchanges, toast } from "./toasts.js";
@@ -62,6 +64,7 @@ const bulk = new Bulk({
 const feed = new Feed(passes, show);
 const inbox = new Inbox(passes);
 const stream = new Stream({ took: heard, state: showState, lost: load });
+const signIn = new SignIn();
 const activity = tabs(byId("activity"));
 foldable();
 
@@ -82,9 +85,13 @@ function showNone(none) {
   if (!none) return;
   const anything = passes.byId.size > 0;
   const looked = [filters.status && `that is ${words(filters.status)}`, filters.text && `with “${filters.text}”`].filter(Boolean).join(" ");
+  const offer = anything
+    ? button("Show all passes", () => filters.by("", ""), { id: "show-all" })
+    : button("Register a pass", () => register.open());
+  if (!anything) bar(offer, "register");
   byId("none").replaceChildren(
     make("p", {}, anything ? "No pass " : "No passes yet.", anything && make("bdi", {}, looked), anything && "."),
-    anything ? button("Show all passes", () => filters.by("", ""), { id: "show-all" }) : button("Register a pass", () => register.open()));
+    offer);
 }
 
 /** Passes are others than before, or one of them is. */
@@ -132,7 +139,7 @@ function heard(event) {
   passes.apply(event);
   feed.take(event);
   refreshAccount();
-  inbox.soon();
+  if (hub.sandbox) inbox.soon();
   tell("event", event);
 }
 
@@ -182,16 +189,22 @@ async function loadUntilDone(turn) {
 async function loadOnce(wanted) {
   const [account, page] = await Promise.all([call("/idpass/account"), call("/sandbox")]);
   if (!wanted()) return undefined;
+  document.body.classList.toggle("real", page.ok && !page.answer.sandbox);
+  if (account.status === 401) return askWho(wanted);
   if (!account.ok || !page.ok) return outcome(account.ok ? page : account);
-  hub.grpcAddress = page.answer.grpc_address;
+  hub.grpcAddress = page.answer.grpc_address ?? "HOST:PORT";
+  hub.sandbox = page.answer.sandbox;
+  await signIn.admit(account.answer);
+  bar(byId("register"), "register");
   showAccount(account.answer, false);
   list.untick();
   const error = await passes.load();
   if (error) return error.message;
   if (!wanted()) return undefined;
-  stream.start(account.answer.history, account.answer.last_sequence);
+  if (barred("watch")) showState("not live");
+  else stream.start(account.answer.history, account.answer.last_sequence);
   feed.start(account.answer);
-  inbox.look();
+  if (hub.sandbox) inbox.look();
   const current = list.current ?? filters.chosen;
   if (passes.get(current)) list.reveal(current);
   else list.choose(undefined);
@@ -199,6 +212,22 @@ async function loadOnce(wanted) {
   return undefined;
 }
 
+/** Who was shown something is shown nothing of it any more: the page begins anew. */
+async function askWho(wanted) {
+  if (hub.account) {
+    location.reload();
+    return new Promise(() => {});
+  }
+  showState("signed out");
+  await signIn.ask();
+  return loadOnce(wanted);
+}
+
+on("exchange", (exchanges) => {
+  if (exchanges.some(({ status }) => status === 401)) load();
+  // Whoever may not watch sees at least what comes of the own requests.
+  if (barred("watch")) for (const { body } of exchanges) for (const { id } of body.requests ?? [body]) if (id) passes.refresh(id);
+});
 tellOfExchanges((id) => passes.get(id), ({ answer }) => answer.reference && (() => {
   activity.show("events");
   feed.find(answer.reference);
@@ -241,6 +270,7 @@ function leave({ target }) {
 byId("register").addEventListener("click", () => register.open());
 byId("reset").addEventListener("click", reset);
 setInterval(drawSoon, 30_000); // passes age
+restore();
 showCode();
 race();
 guide(reveal);

@@ -52,7 +52,7 @@ export class Stream {
     while (!signal.aborted) {
       const status = await this.readOnce(run, pass);
       if (signal.aborted) return;
-      if (status === 401 || status === 403) {
+      if (status === 403) {
         this.say(run, pass, "not permitted to watch");
         return;
       }
