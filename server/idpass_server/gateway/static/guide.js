@@ -79,7 +79,7 @@ class Guide {
     this.reveal = reveal;
     const kept = read();
     this.done = new Set(kept.done ?? []);
-    this.steps = STEPS.map((step, i) => button("", () => this.go(step.key), { class: "step", "data-step": step.key, title: step.text }));
+    this.steps = STEPS.map((step, i) => button("", () => this.turn(step.key), { class: "step", "data-step": step.key, title: step.text }));
     STEPS.forEach(({ name }, i) => this.steps[i].append(make("b", { "aria-hidden": "true" }, String(i + 1)), make("span", {}, name), make("i", { class: "hidden" })));
     this.text = make("p", { class: "text" });
     this.said = make("p", { class: "said muted", role: "status" });
@@ -90,17 +90,13 @@ class Guide {
     on("exchange", (exchanges, { quiet }) => this.heard(exchanges, quiet));
     on("played", (name) => name === "race" && this.finish("race", STEPS[2].look));
     this.act.disabled = true;
-    on("loaded", () => this.loaded(place));
+    on("loaded", () => {
+      this.cancelled = undefined;
+      this.act.disabled = hub.sandbox === false; // real passes, which a guide must not touch
+    });
     this.go(STEPS.some(({ key }) => key === kept.step) ? kept.step : STEPS[0].key);
     this.follow();
     addEventListener("hashchange", () => this.follow());
-  }
-
-  /** The passes are there: mock ones to play with, or real ones, which a guide must not touch. */
-  loaded(place) {
-    this.cancelled = undefined;
-    this.act.disabled = false;
-    if (hub.sandbox === false) place.replaceChildren(make("p", { class: "real" }, "These passes are real: what is done here is done."));
   }
 
   /** Goes to the step that the address names. */
@@ -124,13 +120,22 @@ class Guide {
     this.mark();
   }
 
+  /** As `go`, by hand. */
+  turn(key) {
+    this.go(key);
+    this.keep();
+  }
+
+  keep() {
+    write({ step: this.key, done: [...this.done] });
+  }
+
   mark() {
     STEPS.forEach(({ key }, i) => {
       this.steps[i].setAttribute("aria-current", key === this.key ? "step" : "false");
       this.steps[i].classList.toggle("done", this.done.has(key));
       setText(this.steps[i].lastChild, this.done.has(key) ? ", done" : "");
     });
-    write({ step: this.key, done: [...this.done] });
   }
 
   /** Something to do that says itself what went wrong, once at a time. */
@@ -170,9 +175,10 @@ class Guide {
     if (key === this.key) {
       this.say(look);
       const next = STEPS[STEPS.findIndex((step) => step.key === key) + 1];
-      this.offer(next ? `Next: ${next.name}` : "Begin again", () => this.go(next?.key ?? STEPS[0].key));
+      this.offer(next ? `Next: ${next.name}` : "Begin again", () => this.turn(next?.key ?? STEPS[0].key));
     }
     this.mark();
+    this.keep();
   }
 
   /** The newest pass in one of some statuses, registered if there is none. */

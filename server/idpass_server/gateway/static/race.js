@@ -96,8 +96,7 @@ class Race {
       if (event.key === "Escape") this.close();
     });
     on("loaded", () => {
-      byId("race-open").hidden = hub.sandbox === false; // nothing is raced for real passes
-      if (hub.sandbox === false && !section.hidden) this.close();
+      if (hub.sandbox === false && !section.hidden) this.close(); // nothing is raced for real passes
     });
     on("race", (pass) => this.open("race", pass));
     on("play", (name) => this.open(name) && this.play());
