@@ -250,7 +250,8 @@ def test_the_shows_server_does_not_outlive_a_sandbox_that_is_killed(
     alone: Http, tmp_path: Path
 ) -> None:
     with contextlib.suppress(Exception), begun(alone) as response:
-        listen = Staged(alone, response).until("serving")["listen"]
+        stage = Staged(alone, response)
+        listen = stage.until("serving")["listen"]
         assert answers(listen)
         alone.process.send_signal(signal.SIGKILL)
         response.read()

@@ -39,6 +39,8 @@ VOLLEY_PATH: Final = "/sandbox/volley"
 STAGE_PATH: Final = "/sandbox/stage"
 STAGE_S: Final = 45.0
 """Time after which a stage is taken down, seconds; a show takes about five."""
+CLOSE_S: Final = 1.0
+"""Time for calls in flight to be answered when a stage is taken down, seconds."""
 MAX_SLOW_MS: Final = 1_000
 MAX_SLOTS: Final = 1_000
 CHANNEL_OPTIONS: Final[list[tuple[str, Any]]] = [
@@ -146,7 +148,7 @@ class Shows:
             closing.cancel()
             self._played = None
             if played.channel is not None:
-                await played.channel.close()
+                await played.channel.close(CLOSE_S)  # calls in flight learn of its end first
 
     async def _news(
         self,

@@ -1,6 +1,7 @@
 """A service with faults, in a process of its own that is started again once it is killed."""
 
 import asyncio
+import contextlib
 import json
 import shutil
 import signal
@@ -14,6 +15,8 @@ from typing import Any, Final, Self
 from idpass_server.gateway.stages import Faults
 
 ANY_PORT: Final = "127.0.0.1:0"
+END_S: Final = 2.0
+"""Time for the process to end by itself, seconds."""
 
 
 class Stage:
@@ -41,9 +44,14 @@ class Stage:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if self._process is not None:
-            self._process.kill()
-            await self._end(self._process)
+        process = self._process
+        if process is not None:
+            assert process.stdin is not None  # noqa: S101 a pipe
+            process.stdin.close()  # it removes its files itself, even if this process is killed now
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                await asyncio.to_thread(process.wait, END_S)
+            process.kill()  # a no-op for a process that has ended
+            await self._end(process)
         await asyncio.to_thread(shutil.rmtree, self._folder, ignore_errors=True)
 
     async def _start(self) -> None:

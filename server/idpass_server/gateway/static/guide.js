@@ -78,7 +78,7 @@ class Guide {
   constructor(place, reveal) {
     this.reveal = reveal;
     const kept = read();
-    this.done = new Set(kept.done ?? []);
+    this.done = new Set(Array.isArray(kept.done) ? kept.done : []);
     this.steps = STEPS.map((step, i) => button("", () => this.turn(step.key), { class: "step", "data-step": step.key, title: step.text }));
     STEPS.forEach(({ name }, i) => this.steps[i].append(make("b", { "aria-hidden": "true" }, String(i + 1)), make("span", {}, name), make("i", { class: "hidden" })));
     this.text = make("p", { class: "text" });
