@@ -3,9 +3,9 @@
 Promise: what `npm pack` makes can be imported and required, is typed in both ways, and has
 nothing in it that does not belong there; every example of its README, and the program in
 languages.md, compiles under --strict and runs; watchers and calls outlive restarts of the real
-service. Means: publint and attw on the packed archive, tsc and node on it unpacked beside the locked
-dependencies. Blind spots: other versions of Node.js and of the dependencies than those installed,
-bundlers, and resolution as of Node.js 10.
+service. Means: publint and attw on the packed archive, tsc and node on it unpacked beside the
+locked dependencies. Blind spots: other versions of Node.js and of the dependencies than those
+installed, bundlers, and resolution as of Node.js 10.
 """
 
 import base64
