@@ -114,7 +114,7 @@ def test_buf_builds_an_exported_folder(tmp_path: Path) -> None:
 
 
 def test_grpcurl_reads_the_descriptor_set() -> None:
-    command = [grpcurl_path(), "-protoset", PROTO_DIR / "idpass.binpb", "list"]
+    command = [grpcurl_path(), "-protoset", str(PROTO_DIR / "idpass.binpb"), "list"]
     listed = subprocess.run(command, capture_output=True, text=True, check=True)
     assert listed.stdout.split() == ["idpass.v1.IdPassService", "idpass.v1.WebhookService"]
 
