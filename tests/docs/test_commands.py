@@ -108,6 +108,10 @@ HOW: Final = {
         "$ idpass-server report refunds": SUPPORT,
         "eval": "operations/test_support.py::test_the_documented_lines_complete_in_bash",
     },
+    "proof.md": {
+        "make test": "not run: each takes minutes, and is what runs this",
+        "PROVE_MINUTES=60": "not run: it takes as long as it says",
+    },
     "CONTRIBUTING.md": {
         "make setup": "not run: each takes minutes; that the targets exist is tested",
     },
