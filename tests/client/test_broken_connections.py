@@ -11,9 +11,10 @@ import pytest
 
 from idpass import IdPassClient, OutcomeUnknown, RetryPolicy, Status, Unavailable
 from kit.client import Connect, PutPass, ServerProcess
+from kit.proving import times
 from kit.proxy import Cut, CuttingProxy
 
-CANCELS = 200
+CANCELS = times(every_day=50, a_minute=70)
 
 
 @pytest.fixture
@@ -23,7 +24,8 @@ def proxy(address: str) -> Iterator[CuttingProxy]:
     proxy.close()
 
 
-def test_each_of_200_cut_cancellations_refunds_once_and_gets_its_receipt(
+@pytest.mark.scaled
+def test_each_of_many_cut_cancellations_refunds_once_and_gets_its_receipt(
     connect: Connect,
     proxy: CuttingProxy,
     put_pass: PutPass,

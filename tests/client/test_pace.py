@@ -51,7 +51,7 @@ def stocked(serve: Serve, passes: int, rate: int) -> tuple[ServerProcess, list[s
 @pytest.mark.parametrize(
     ("rate", "batch_size", "in_flight"),
     [
-        (100, 50, 2),
+        pytest.param(100, 50, 2, marks=pytest.mark.long),
         (50, 350, 1),  # the second batch waits for 6 s, longer than its own time
     ],
 )
@@ -95,6 +95,7 @@ def test_a_single_call_whose_turn_is_too_far_away_is_told_when_it_is(
     assert 500 < raised.value.retry_after <= 1_000
 
 
+@pytest.mark.long
 def test_a_cleanup_goes_at_the_pace_that_the_service_allows(serve: Serve) -> None:
     server, ids = stocked(serve, passes=600, rate=80)
     # After the first batch the next page of passes has to wait longer than its time allows.

@@ -16,6 +16,7 @@ from idpass_server.cli import main
 from idpass_server.ids import new_uuid
 from idpass_server.rules.commands import Cancel, Register
 from idpass_server.store.opening import open_store
+from kit.commands import subcommands
 from kit.documents import PAGES, blocks, command, is_a_test, spans, words
 from kit.paths import ROOT
 from kit.postgres import Postgres, programs
@@ -126,7 +127,7 @@ def test_every_block_of_commands_is_run_or_says_why_not() -> None:
 def commands(group: click.Command) -> Iterator[click.Command]:
     """A command and all below it."""
     yield group
-    for each in getattr(group, "commands", {}).values():
+    for each in subcommands(group).values():
         yield from commands(each)
 
 
@@ -148,12 +149,12 @@ def test_commands_in_the_text_exist_with_their_options() -> None:
             first, *rest = span.removeprefix(".venv/bin/").split()
             if first in PROGRAMS:
                 found: Any = PROGRAMS[first]
-            elif first.startswith("--") or first in main.commands:
+            elif first.startswith("--") or first in subcommands(main):
                 found, rest = main, [first, *rest]
             else:
                 continue
-            while rest and rest[0] in getattr(found, "commands", {}):
-                found = found.commands[rest.pop(0)]
+            while rest and rest[0] in subcommands(found):
+                found = subcommands(found)[rest.pop(0)]
             known = EVERY_FLAG if found is main else flags(found)
             named = {each.partition("=")[0] for each in rest if each.startswith("--")}
             assert named <= known, f"{page}: {span}"

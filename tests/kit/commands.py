@@ -2,6 +2,7 @@
 
 from typing import Protocol
 
+import click
 from click.testing import CliRunner, Result
 
 from idpass_server.cli import main
@@ -18,3 +19,12 @@ def run(*arguments: str, code: int = 0) -> Result:
     done = CliRunner().invoke(main, arguments)
     assert done.exit_code == code, done.output
     return done
+
+
+def subcommands(command: click.Command) -> dict[str, click.Command]:
+    """The commands below one, by name."""
+    if not isinstance(command, click.Group):
+        return {}
+    context = click.Context(command)
+    found = {name: command.get_command(context, name) for name in command.list_commands(context)}
+    return {name: each for name, each in found.items() if each is not None}

@@ -118,7 +118,7 @@ class Stack:
             "/etc/pgbouncer": str(folder),
         }
         if not self._synchronous:
-            # However far behind a standby is, it takes over: the more is lost, the surer it is found.
+            # A standby takes over however far behind it is: the more is lost, the better.
             changes |= {
                 "synchronous_mode: true": "synchronous_mode: false\n"
                 f"    maximum_lag_on_failover: {2**40}"

@@ -12,10 +12,12 @@ import pytest
 from click.testing import CliRunner
 
 from idpass_server.cli import main
+from idpass_server.cli.base import COMMANDS
 from idpass_server.config import OPTIONS, Settings
 from idpass_server.failures import BadSetting
 from idpass_server.rules.money import parse_money, show_money
 from idpass_server.rules.records import Money
+from kit.commands import subcommands
 from kit.serving import interruptible
 from kit.support import Service, cli, process
 
@@ -248,12 +250,29 @@ def test_a_setting_out_of_its_range_is_refused_on_every_way_in(setting: dict[str
 
 
 def test_every_option_of_serve_is_declared_as_a_setting() -> None:
-    assert [option.name for option in main.commands["serve"].params] == list(OPTIONS)
+    assert [option.name for option in subcommands(main)["serve"].params] == list(OPTIONS)
+
+
+def test_every_command_has_its_module_and_each_module_has_no_other() -> None:
+    found = {name: each.callback.__module__ for name, each in subcommands(main).items()}
+    assert found == {name: f"idpass_server.cli.{module}" for name, module in COMMANDS.items()}
+    assert set(main.commands) == set(COMMANDS)
+    assert list(COMMANDS) == sorted(COMMANDS)
+
+
+def test_what_a_command_does_not_need_is_not_imported() -> None:
+    told = (
+        "import sys; from idpass_server.cli import main\n"
+        "main(['account', 'list', '--help'], standalone_mode=False)\n"
+        "print(sorted({'grpc', 'starlette', 'uvicorn'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", told], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
 
 
 def test_options_that_commands_share_are_declared_once() -> None:
     variables = {option.variable for option in OPTIONS.values()}
-    for command in main.commands.values():
+    for command in subcommands(main).values():
         for option in command.params:
             if option.envvar:
                 assert option.envvar in variables

@@ -7,34 +7,6 @@ Exit codes: 0 done; 1 not done, or a check found something wrong; 2 wrong comman
 from the server; 5 done, but the output could not be written; 74 the store broke while serving.
 """
 
-from idpass_server.cli import (
-    accounts,
-    admin_log,
-    backups,
-    callers,
-    credentials,
-    databases,
-    exporting,
-    health,
-    passes,
-    reports,
-    retention,
-    serving,
-)
 from idpass_server.cli.base import main
 
-__all__ = [
-    "accounts",
-    "admin_log",
-    "backups",
-    "callers",
-    "credentials",
-    "databases",
-    "exporting",
-    "health",
-    "main",
-    "passes",
-    "reports",
-    "retention",
-    "serving",
-]
+__all__ = ["main"]

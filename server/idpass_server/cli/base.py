@@ -1,5 +1,6 @@
 """The command `idpass-server` itself, and what its commands share: options and the way out."""
 
+import importlib
 import os
 import sys
 import traceback
@@ -15,6 +16,34 @@ from idpass_server.options import Option
 
 EXIT_OUTPUT: Final = 5
 """Exit code of a command that did its work but could not write its output."""
+COMMANDS: Final = {
+    "account": "accounts",
+    "admin-log": "admin_log",
+    "audit": "databases",
+    "backup": "backups",
+    "callers": "callers",
+    "compact": "databases",
+    "copy": "databases",
+    "demo": "serving",
+    "dev-certs": "credentials",
+    "erase": "retention",
+    "export": "exporting",
+    "gateway": "serving",
+    "health": "health",
+    "init": "databases",
+    "migrate": "databases",
+    "new-history": "backups",
+    "pass": "passes",
+    "purge": "retention",
+    "report": "reports",
+    "restore": "backups",
+    "serve": "serving",
+    "token": "credentials",
+    "webhook-key": "credentials",
+}
+"""The module of each command. It is imported when the command is used: the server with all it needs
+takes longer to import than most commands to run, and shell completion runs the program on each Tab.
+"""
 Command = Callable[..., Any]
 _RANGES: Final[dict[object, Command]] = {int: click.IntRange, float: click.FloatRange}
 _TYPES: Final = {each.name: each.type for each in fields(Settings)}
@@ -55,7 +84,17 @@ def _click_type(declared: Option, kind: object) -> Any:
 
 
 class _Group(click.Group):
-    """Reports what could not be done in a message and an exit code, without a traceback."""
+    """Imports commands when they are used, and says in a message and an exit code what could not be
+    done, without a traceback.
+    """
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 click's method
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name in COMMANDS and cmd_name not in self.commands:
+            importlib.import_module(f"idpass_server.cli.{COMMANDS[cmd_name]}")
+        return super().get_command(ctx, cmd_name)
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
