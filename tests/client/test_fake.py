@@ -221,6 +221,31 @@ def test_watches_are_the_same_as_with_the_real_service(twins: Twins) -> None:
     twins.do("watch", after_sequence=1, history=UNKNOWN)
 
 
+def test_conditions_are_those_of_the_real_service(twins: Twins) -> None:
+    twins.do("register", request_id="once")
+    (only,) = twins.ids
+    twins.do("cancel", only, validate_only=True, request_id="checked")
+    twins.do("get", only)
+    twins.do("cancel", only, expected_status="opened")
+    twins.do("advance", only, "opened", request_id="once")
+    twins.do("advance", only, "opened", request_id="opened")
+    twins.do("advance", only, "opened", request_id="opened")
+    twins.do("advance", only, "in_progress", request_id="opened")
+    twins.do("advance", only, "in_progress")
+    twins.do("advance", only, "opened", request_id="opened")
+    twins.do("cancel", only, require_refund=True)
+    twins.do("cancel", only, validate_only=True)
+    twins.do("cancel", only, note="n", request_id="gone")
+    twins.do("cancel", only, note="n", request_id="gone", validate_only=True)
+    twins.do("cancel", only, note="another", request_id="gone")
+    twins.do("cancel", only, validate_only=True)
+    twins.do("register", request_id="once", link_validity_days=7)
+    twins.do("register", request_id="gone")
+    twins.do("get", only)
+    twins.do("account")
+    twins.do("watch", only)
+
+
 def test_slots_run_out_as_with_the_real_service(twins: Twins) -> None:
     for _ in range(42):
         twins.do("register")
