@@ -38,7 +38,13 @@ TESTS = (
     "sentry-sdk",
 )
 # These test the server's side, or the type checker's, and not the wheel.
-NOT_HERE = ("test_protos.py", "test_testing.py", "test_readme.py", "test_public.py")
+NOT_HERE = (
+    "test_protos.py",
+    "test_public.py",
+    "test_readme.py",
+    "test_testing.py",
+    "test_typescript.py",
+)
 AT_ONCE = 2
 ASK = (
     "import json, sys, venv, ensurepip; "

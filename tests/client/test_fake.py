@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from client import test_scenarios
 from idpass import (
     AsyncIdPassClient,
     CancelReason,
@@ -267,6 +268,11 @@ def fake(request: pytest.FixtureRequest) -> Iterator[Any]:
     blocking.service = made.service  # type: ignore[attr-defined]
     yield blocking
     loop.run_until_complete(made.close())
+
+
+@pytest.mark.parametrize("scenario", test_scenarios.TABLE["scenarios"], ids=lambda s: s["name"])
+def test_a_scenario_of_all_clients_goes_as_the_table_says(fake: Any, scenario: Any) -> None:
+    test_scenarios.test_a_scenario_goes_as_the_table_says(lambda _: fake, "", scenario)
 
 
 def test_a_pass_can_be_put_into_every_status(fake: Any) -> None:
