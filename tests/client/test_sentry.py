@@ -11,6 +11,7 @@ CALLER = Path(__file__).with_name("sentry_caller.py")
 pytest.importorskip("sentry_sdk", reason="only the client's own needs are installed here")
 
 
+@pytest.mark.long
 def test_calls_retries_and_watches_work_and_sentry_sees_every_attempt(address: str) -> None:
     run = subprocess.run(
         [sys.executable, str(CALLER), address],
