@@ -1,6 +1,7 @@
 """How the client for asyncio makes its calls; `_transport` has the same for the sync one."""
 
 import asyncio
+import contextlib
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
@@ -177,7 +178,9 @@ class AsyncTransport:
                     raise
                 return
             finally:
-                stream.cancel()
+                # Up to grpcio 1.76 at least, this raises what an interceptor has raised.
+                with contextlib.suppress(grpc.RpcError):
+                    stream.cancel()
                 self._open.discard(stream)
             if not await self._come_back(reconnects, delay_s):
                 return
