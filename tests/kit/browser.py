@@ -140,7 +140,7 @@ class Page:
     def timeline(self) -> list[str]:
         """What has happened to the pass in the inspector, oldest first."""
         script = "return [...document.querySelectorAll('.timeline li')].map((e) => e.textContent)"
-        return list(self.driver.execute_script(script))
+        return list(reversed(self.driver.execute_script(script)))
 
     def find(self, text: str) -> None:
         """Searches for a text."""

@@ -108,7 +108,7 @@ export class Actions {
 
   async cancelAll(passes) {
     if (barred("cancel")) return false;
-    const requests = passes.slice(0, 1000).map((pass) => this.request(pass));
+    const requests = passes.map((pass) => this.request(pass));
     const { ok, answer } = await send("/idpass/batch-cancel", { requests });
     if (besideFields(this.options, ok ? undefined : answer)) this.options.open = true;
     return ok;

@@ -4,7 +4,7 @@ import { button, byId, make, setText, words } from "./dom.js";
 import { inFlight } from "./passes.js";
 import { bar } from "./session.js";
 
-const MOST = 1000; // passes in one batch
+export const MOST = 1000; // passes in one batch
 
 export class Bulk {
   /** Args: `list`; `ticked()` gives the ticked passes; `filter()` the status filtered by; `cancel(passes)`. */
@@ -29,7 +29,7 @@ export class Bulk {
     setText(this.away, unseen ? `${unseen} of them not shown` : "");
     this.all.hidden = passes.length - unseen === shown;
     setText(this.all, `Select all ${shown.toLocaleString("en")} ${words(this.filter()) || "passes"}`);
-    setText(this.main, passes.length > MOST ? `Cancel the first ${MOST}` : `Cancel ${passes.length} ${passes.length === 1 ? "pass" : "passes"}`);
+    setText(this.main, passes.length > MOST ? `Cancel the first ${MOST.toLocaleString("en")}` : `Cancel ${passes.length} ${passes.length === 1 ? "pass" : "passes"}`);
     this.main.title = `${possible} of them can be cancelled; the others will be refused`;
     bar(this.main, "cancel");
   }

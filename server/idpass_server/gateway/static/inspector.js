@@ -18,7 +18,7 @@ export class Inspector {
     this.id = button("", () => copy(this.pass.id, this.id), { class: "plain id", title: "Copy the id" });
     this.facts = Object.fromEntries(FACTS.map((name) => [name, make("dd")]));
     this.lifecycle = new Lifecycle();
-    this.events = make("ol", { class: "timeline", "aria-label": "What has happened, oldest first" });
+    this.events = make("ol", { class: "timeline", "aria-label": "What has happened, newest first" });
     this.empty = make("div", { class: "empty" },
       make("h2", {}, "Life of a pass"),
       make("p", { class: "muted" }, "Choose a pass on the left. Cancel it, and see at once what comes of it: one winner, one refund, and a free retry."),
@@ -78,13 +78,16 @@ export class Inspector {
     fact.parentElement.hidden = !id;
     if (!id) return;
     const other = this.passes.get(id);
+    const text = other ? `${nameOf(other)}, ${words(other.status)}` : id;
+    if (fact.dataset.id === id && fact.textContent === text) return; // and the focus stays
+    fact.dataset.id = id;
     fact.replaceChildren(make("a", {
       href: `?pass=${id}`,
       onclick: (event) => {
         event.preventDefault();
         this.choose(id);
       },
-    }, foreign(other ? `${nameOf(other)}, ${words(other.status)}` : id)));
+    }, foreign(text)));
   }
 
   /** The countdown. */

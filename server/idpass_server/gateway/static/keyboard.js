@@ -4,6 +4,7 @@ import { button, byId, make } from "./dom.js";
 
 const ROWS = [
   [["↓", "↑"], "Next and previous pass"],
+  [["Home", "End"], "First and last pass"],
   [["x"], "Tick the pass; with Shift and an arrow, several"],
   [["c"], "Cancel the ticked passes, or the one shown"],
   [["r"], "Replay: the latest request again"],

@@ -75,8 +75,10 @@ export class List {
     this.changedTicks();
   }
 
-  untick() {
-    this.picked.clear();
+  /** Args: `passes`: those; by default all. */
+  untick(passes) {
+    if (passes) for (const { id } of passes) this.picked.delete(id);
+    else this.picked.clear();
     this.changedTicks();
   }
 

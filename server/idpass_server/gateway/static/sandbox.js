@@ -13,7 +13,7 @@
 //   send(path, body, about)         → exchange, after everybody was told of it
 //   sendAll([{ path, body, signal }], about)   → exchanges; all at once
 // `about` goes to the listeners: { quiet: true } shows no toast, { pass } says whom it was about.
-//   show(id)                        puts a pass into the inspector: import { show } from "./sandbox.js"
+//   tell("show", id)                puts a pass into the inspector
 //   toast({ text, tone, below, buttons }) from "./toasts.js", replay() from "./toasts.js"
 // Places: #guide (a strip across the top; unhide it), #race (.panel over the inspector; unhide it),
 // #code (lower part of the inspector; unhide it), #signin (in the bar).
@@ -21,7 +21,7 @@
 import { showAccount, refreshAccount } from "./account.js";
 import { Actions } from "./actions.js";
 import { call } from "./api.js";
-import { Bulk } from "./bulk.js";
+import { Bulk, MOST } from "./bulk.js";
 import { button, byId, make, onFrame, setText, words } from "./dom.js";
 import { Exchange } from "./exchange.js";
 import { Feed } from "./feed.js";
@@ -115,7 +115,7 @@ function chosen(id, byHand = false) {
 }
 
 /** Puts a pass into the inspector, and into view if it is in the list. */
-export function show(id) {
+function show(id) {
   if (!passes.get(id)) passes.refresh(id);
   list.reveal(id);
 }
@@ -129,7 +129,8 @@ function reveal(pass) {
 }
 
 async function cancelTicked(ticked) {
-  if (await actions.cancelAll(ticked)) list.untick();
+  const asked = ticked.slice(0, MOST);
+  if (await actions.cancelAll(asked)) list.untick(asked);
 }
 
 function heard(event) {
@@ -231,12 +232,17 @@ tellOfExchanges((id) => passes.get(id), ({ answer }) => answer.reference && (() 
   feed.find(answer.reference);
 }));
 
+on("show", show);
+
 const help = new Help();
 listen({
   ArrowDown: (event) => move(event, 1),
   ArrowUp: (event) => move(event, -1),
   PageDown: (event) => move(event, 10),
   PageUp: (event) => move(event, -10),
+  Home: (event) => move(event, -Infinity),
+  End: (event) => move(event, Infinity),
+  " ": ({ target }) => target === byId("rows") && list.current && list.tick(list.current),
   x: () => list.current && list.tick(list.current),
   c: () => (list.picked.size ? cancelTicked(bulk.ticked()) : actions.cancel()),
   r: replay,

@@ -2,9 +2,9 @@
 
 import { button, copy, foreign, make, money, when, words } from "./dom.js";
 
-/** List items, oldest first. Args: `grown`: whether the last one has just come. */
+/** List items, newest first. Args: `events`, oldest first; `grown`: whether the last one has just come. */
 export function timeline(events, pass, grown) {
-  return events.map((event, index) => item(event, pass, grown && index === events.length - 1));
+  return events.map((event, index) => item(event, pass, grown && index === events.length - 1)).reverse();
 }
 
 function item(event, pass, fresh) {
