@@ -101,8 +101,8 @@ def test_a_cleanup_goes_at_the_pace_that_the_service_allows(serve: Serve) -> Non
     # After the first batch the next page of passes has to wait longer than its time allows.
     with IdPassClient(server.address) as client:
         work = Cleanup(client, [Status.NEW], timedelta(), "")
-        work.survey()
-        work.run(lambda: None)
+        list(work.survey())
+        work.run(lambda _: None)
     assert (work.found, work.cancelled, work.refunded) == (len(ids), len(ids), len(ids))
 
 

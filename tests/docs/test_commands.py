@@ -108,6 +108,11 @@ HOW: Final = {
         "$ idpass-server report refunds": SUPPORT,
         "eval": "operations/test_support.py::test_the_documented_lines_complete_in_bash",
     },
+    "languages.md": {
+        "python -m idpass.v1.export": "client/test_protos.py::test_buf_builds_an_exported_folder",
+        "protoc -I protos --go_out": "prove/test_languages.py::test_go",
+        "mkdir -p generated": "prove/test_languages.py::test_java",
+    },
     "CONTRIBUTING.md": {
         "make setup": "not run: each takes minutes; that the targets exist is tested",
     },

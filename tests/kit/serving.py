@@ -44,16 +44,18 @@ class Serving:
         address: HOST:PORT.
         log: its lines so far; what is no JSON has the event "" and its text.
         defaults: options that those given come after.
+        command: that runs idpass-server.
     """
 
     defaults: tuple[str, ...] = ("--listen", "127.0.0.1:0", "--rate", "0")
+    command: tuple[str, ...] = COMMAND
 
     def __init__(self, db: Path | str, *options: str, env: dict[str, str] | None = None) -> None:
         self.log: list[dict[str, Any]] = []
         self._by_event: dict[str, list[dict[str, Any]]] = defaultdict(list)
         self._logged = threading.Condition()
         self.process = subprocess.Popen(
-            [*COMMAND, "serve", "--db", url_of(db), *self.defaults, *options],
+            [*self.command, "serve", "--db", url_of(db), *self.defaults, *options],
             stderr=subprocess.PIPE,
             env=os.environ | (env or {}),
             text=True,

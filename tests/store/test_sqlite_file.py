@@ -422,6 +422,30 @@ def test_a_backup_copied_over_a_database_whose_wal_was_left_behind_is_recognised
         assert problems(db) == []
 
 
+@pytest.mark.parametrize("torn_at", [0, 40])
+def test_a_first_page_that_a_power_cut_tore_in_the_wal_is_no_other_files(
+    db: Path, torn_at: int
+) -> None:
+    store = SqliteStore(db)
+    store.set_account("demo", slot_limit=8)
+    store._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    store.set_account("demo", slot_limit=9)
+    # A frame of the first page, of which one sector got to the disk: its header, or what follows.
+    store._writer.execute("PRAGMA user_version = 1")
+    wal = bytearray(beside(db, "-wal").read_bytes())
+    frame = len(wal) - 4_096
+    wal[frame + torn_at : frame + 512] = b"x" * (512 - torn_at)
+    cut = db.with_name("cut.db")
+    cut.write_bytes(db.read_bytes())
+    beside(cut, "-wal").write_bytes(wal)
+    store.close()
+    store = SqliteStore(cut, create=False)
+    account = store.get_account("demo")
+    assert account is not None
+    assert account.slot_limit == 9
+    store.close()
+
+
 def test_a_schema_that_another_program_adds_to_hinders_no_start_after_a_kill(db: Path) -> None:
     with process(db) as server:
         other = sqlite3.connect(db, isolation_level=None)

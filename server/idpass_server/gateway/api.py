@@ -11,7 +11,7 @@ from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
 from idpass_server import trace_context
-from idpass_server.gateway import bodies, errors, messages, packing
+from idpass_server.gateway import bodies, errors, messages, packing, passed_on
 from idpass_server.gateway.errors import HttpError
 from idpass_server.gateway.messages import Violations
 from idpass_server.gateway.pace import Result, Turns
@@ -35,8 +35,6 @@ _TOKEN: Final = re.compile(rb"[!-~]{1,128}")
 _TRACE_HEADERS: Final = {trace_context.TRACEPARENT.encode(), trace_context.TRACESTATE.encode()}
 KEY: Final = "Idempotency-Key"
 """Header that is the same as `request_id` in the body."""
-REFERENCE: Final = "idpass-reference"
-"""The service's metadata with a call's own reference, and the header that passes it on."""
 
 
 class Api:
@@ -68,7 +66,7 @@ class Api:
             request, metadata = await self._read(scope, receive)
             call = self._call(request, timeout=CALL_S, metadata=metadata)
             answer = await call
-            headers = reference_header(await call.trailing_metadata())
+            headers = passed_on.headers(await call.trailing_metadata())
             body = await self._in_turn(answer.ByteSize(), lambda: _rendered(answer, gzip=gzip))
             if body.startswith(packing.MAGIC):
                 headers.append(packing.HEADER)
@@ -196,17 +194,17 @@ def headers_of(scope: Scope) -> dict[bytes, bytes]:
 
 
 def metadata_of(headers: dict[bytes, bytes]) -> Metadata:
-    """The metadata that passes on who calls.
+    """The metadata that passes on who calls, and asks for what the answer is to say.
 
     Raises:
         HttpError: the authorization header is malformed.
     """
     authorization = headers.get(b"authorization")
     if authorization is None:
-        return ()
+        return passed_on.ASKING
     if not _PRINTABLE.fullmatch(authorization):
         raise errors.unreadable("authorization is not 1 to 4096 printable ASCII characters")
-    return (("authorization", authorization.decode()),)
+    return (*passed_on.ASKING, ("authorization", authorization.decode()))
 
 
 def trace_of(scope: Scope) -> Metadata:
@@ -233,11 +231,6 @@ def _too_large(max_bytes: int) -> HttpError:
         f"the body is longer than {max_bytes} bytes; send fewer or shorter values",
         http_status=413,
     )
-
-
-def reference_header(metadata: Iterable[tuple[str, str | bytes]] | None) -> list[tuple[str, str]]:
-    """The header with a call's own reference, from the service's metadata."""
-    return [(key, str(value)) for key, value in metadata or () if key == REFERENCE]
 
 
 def answer_headers(body: bytes, headers: Iterable[tuple[str, str]]) -> Headers:

@@ -33,15 +33,16 @@ from idpass_server.gateway.routes import (
 from idpass_server.gateway.schemas import (
     DETAIL,
     HEAD,
+    HEADERS,
     KEY,
     KNOWN,
     LIMITS,
     MONEY,
-    REFERENCE,
     SERVERS,
     STATUS,
     UUID,
     Json,
+    headers,
 )
 
 _INTEGERS: Final = {FieldDescriptor.CPPTYPE_INT32: "int32", FieldDescriptor.CPPTYPE_INT64: "int64"}
@@ -85,6 +86,7 @@ class _Document:
                 "schemas": dict(sorted(self._schemas.items())),
                 "responses": self._errors.responses(),
                 "examples": self._errors.examples(),
+                "headers": HEADERS,
                 "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}},
             },
         }
@@ -112,7 +114,7 @@ class _Document:
             }
         answer = {
             "description": self._comment(route.method.output_type.full_name),
-            "headers": {"Idpass-Reference": REFERENCE},
+            "headers": headers("RateLimitPolicy", "RateLimit"),
             "content": _json(self._schema(route.method.output_type), _examples(name, "answer")),
         }
         errors = self._errors.of(route.method, with_body=route.verb == "POST")
@@ -159,7 +161,7 @@ class _Document:
         answers = {
             "200": {
                 "description": "Events, until the reader leaves.",
-                "headers": {"Idpass-Reference": REFERENCE},
+                "headers": headers("RateLimitPolicy", "RateLimit"),
                 "content": {
                     "text/event-stream": {
                         "schema": {"type": "string"},

@@ -24,6 +24,7 @@ told from the original, and its WAL is replayed.
 import os
 import secrets
 import struct
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -33,8 +34,9 @@ from idpass_server.store import CannotOpen
 from idpass_server.store.sqlite.paths import Names, sync_folder
 
 _CHUNK_BYTES: Final = 1 << 20
-_WAL_HEADER: Final = struct.Struct(">8xI4x8s8x")  # page size, salts
-_FRAME_HEADER: Final = struct.Struct(">I4x8s8x")  # page number, salts
+_WAL_HEADER: Final = struct.Struct(">I4xI4x8s8s")  # magic number, page size, salts, checksum
+_FRAME_HEADER: Final = struct.Struct(">I4x8s8s")  # page number, salts, checksum
+_CHECKSUM: Final = struct.Struct(">II")
 _VERSIONS: Final = struct.Struct(">40xI16xI36x")  # schema_version, user_version
 _MARKS: Final = range(1 << 20, 1 << 30)
 _NEAR: Final = 1_000
@@ -102,8 +104,14 @@ def refuse_foreign(names: Names, descriptor: int) -> None:
     if len(header) < _VERSIONS.size or not names.wal.exists():
         return
     schema_version, user_version = _VERSIONS.unpack(header)
-    in_wal = _schema_versions(names.wal)
-    if user_version and in_wal is not None and not _belongs(schema_version, user_version, in_wal):
+    if not user_version:
+        return
+    wal = os.open(names.wal, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        belongs = _belongs(schema_version, user_version, _first_pages(wal))
+    finally:
+        os.close(wal)
+    if not belongs:
         raise CannotOpen(
             f"{names.given} is a backup, or another database, and {names.wal.name} beside it was "
             "left behind by the one that was there before; together they would damage each other. "
@@ -111,42 +119,78 @@ def refuse_foreign(names: Names, descriptor: int) -> None:
         )
 
 
-def _belongs(schema_version: int, user_version: int, in_wal: set[int]) -> bool:
+def _belongs(schema_version: int, user_version: int, in_wal: Iterable[int | None]) -> bool:
     """Whether a WAL can belong to a file with this header.
 
     Args:
         schema_version: in the file's header.
         user_version: in the file's header.
-        in_wal: every `schema_version` in the WAL; empty if it holds no header.
+        in_wal: for each frame its `schema_version`, None if it is not the first page's.
     """
-    near = {version for version in in_wal if abs(version - schema_version) < _NEAR}
-    if schema_version == user_version:
-        return bool(near) or not in_wal
-    # Either a backup, or another program has just changed the schema (Litestream adds tables).
-    return schema_version > user_version and any(version >= schema_version for version in near)
+    frames = first_pages = 0
+    for version in in_wal:
+        frames += 1
+        if version is None:
+            continue
+        first_pages += 1
+        if abs(version - schema_version) >= _NEAR:
+            continue
+        # Either a backup, or another program has just changed the schema (Litestream adds tables).
+        if schema_version == user_version or version >= schema_version > user_version:
+            return True
+    return not frames or (schema_version == user_version and not first_pages)
 
 
-def _schema_versions(wal: Path) -> set[int] | None:
-    """Every `schema_version` in a WAL's copies of the first page; None if the WAL is empty."""
-    descriptor = os.open(wal, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        header = os.pread(descriptor, _WAL_HEADER.size, 0)
-        if len(header) < _WAL_HEADER.size:
-            return None
-        page_bytes, salts = _WAL_HEADER.unpack(header)
-        found: set[int] = set()
-        offset = _WAL_HEADER.size
-        size = _FRAME_HEADER.size + _VERSIONS.size
-        while len(frame := os.pread(descriptor, size, offset)) == size:
-            page, frame_salts = _FRAME_HEADER.unpack_from(frame)
-            if frame_salts != salts:
-                break
-            if page == 1:
-                found.add(_VERSIONS.unpack_from(frame, _FRAME_HEADER.size)[0])
-            offset += _FRAME_HEADER.size + page_bytes
-        return found if offset > _WAL_HEADER.size else None
-    finally:
-        os.close(descriptor)
+def _first_pages(wal: int) -> Iterator[int | None]:
+    """The `schema_version` in a WAL's frames, None in those of other pages than the first.
+
+    A power cut leaves frames that are written in part. SQLite takes none from there on, and they
+    say nothing of whose WAL it is. Each frame goes on with the checksum of the one before, and it
+    costs time, so only those that say something are checked, and the first.
+
+    Args:
+        wal: its descriptor.
+    """
+    header = os.pread(wal, _WAL_HEADER.size, 0)
+    if len(header) < _WAL_HEADER.size:
+        return
+    magic, page_bytes, salts, before = _WAL_HEADER.unpack(header)
+    order = ">" if magic & 1 else "<"
+    if _checksum(order, bytes(8), header[:24]) != before:
+        return
+    offset = _WAL_HEADER.size
+    while len(head := os.pread(wal, _FRAME_HEADER.size, offset)) == _FRAME_HEADER.size:
+        page, frame_salts, checksum = _FRAME_HEADER.unpack(head)
+        if frame_salts != salts:
+            return
+        version = None
+        if page == 1 or offset == _WAL_HEADER.size:
+            content = os.pread(wal, page_bytes, offset + _FRAME_HEADER.size)
+            if (
+                len(content) < page_bytes
+                or _checksum(order, before, head[:8] + content) != checksum
+            ):
+                return
+            version = _VERSIONS.unpack_from(content)[0] if page == 1 else None
+        yield version
+        before = checksum
+        offset += _FRAME_HEADER.size + page_bytes
+
+
+def _checksum(order: str, before: bytes, data: bytes) -> bytes:
+    """SQLite's checksum of a part of a WAL.
+
+    Args:
+        order: of the bytes of each word, as the WAL's header says.
+        before: checksum of what comes before.
+        data: of 8 bytes, or a multiple.
+    """
+    first, second = _CHECKSUM.unpack(before)
+    words = iter(struct.unpack(f"{order}{len(data) // 4}I", data))
+    for one, other in zip(words, words, strict=True):
+        first = (first + one + second) & 0xFFFFFFFF
+        second = (second + other + first) & 0xFFFFFFFF
+    return _CHECKSUM.pack(first, second)
 
 
 def claim(connection: Any, names: Names) -> None:
