@@ -23,6 +23,8 @@ from idpass_server.gateway.inbox import PATH as INBOX_PATH
 from idpass_server.gateway.inbox import Inbox
 from idpass_server.gateway.pages import Folder, Page
 from idpass_server.gateway.routes import EVENTS_PATH, UUID, routes
+from idpass_server.gateway.shows import STAGE_PATH, VOLLEY_PATH, Shows
+from idpass_server.gateway.stages import OpenStage
 
 HERE: Final = Path(__file__).parent
 STATIC: Final = HERE / "static"
@@ -47,6 +49,7 @@ class App:
         reset: replaces the sandbox's mock data; None without a sandbox.
         observe: is told of each request that has ended; None if nobody asks.
         inbox: of the sandbox; None without one.
+        open_stage: makes a service with faults, for the sandbox's shows; None without a sandbox.
     """
 
     def __init__(
@@ -55,7 +58,9 @@ class App:
         grpc_address: str,
         reset: Reset | None = None,
         observe: Observe | None = None,
+        *,
         inbox: Inbox | None = None,
+        open_stage: OpenStage | None = None,
     ) -> None:
         self._observe = observe
         self._channel = channel
@@ -84,6 +89,9 @@ class App:
                 Route(INBOX_PATH, inbox.receive, methods=["POST"]),
                 Route(f"{INBOX_PATH}/switch", inbox.switch, methods=["POST"]),
             ]
+        self._shows = Shows(channel, open_stage) if open_stage is not None else None
+        if self._shows is not None:
+            table += self._shows.routes()
         self._app = Starlette(
             routes=table,
             exception_handlers={HTTPException: _http, HttpError: _refused, Exception: _fault},
@@ -123,8 +131,10 @@ class App:
             )  # Starlette has answered it with a 500
 
     def close(self) -> None:
-        """Ends the event streams, which would not end by themselves."""
+        """Ends the event streams and the show, which would not end by themselves."""
         self._events.close()
+        if self._shows is not None:
+            self._shows.close()
 
     async def _sandbox(self, _request: Request) -> Response:
         """What the pages need to know beyond the API: whether the data are mock, for one."""
@@ -196,7 +206,10 @@ def _no_such(scope: Scope) -> HttpError:
     return errors.unreadable(f"there is no {what} here{there}; see /docs", http_status=404)
 
 
-_OWN_PATHS: Final = {"/", "/docs", "/openapi.json", "/sandbox", "/sandbox/reset", INBOX_PATH}
+_OWN_PATHS: Final = {
+    *("/", "/docs", "/openapi.json", "/sandbox", "/sandbox/reset"),
+    *(INBOX_PATH, VOLLEY_PATH, STAGE_PATH),
+}
 _PATHS: Final = {EVENTS_PATH, *(route.path for route in routes())}
 
 

@@ -1,7 +1,7 @@
 // The sandbox page: puts its modules together.
 //
 // How another module takes part, from its own file and with one line at the end of this one:
-//   import { on, selected, send, sendAll, hub } from "./hub.js";
+//   import { hub, on, tell } from "./hub.js";
 //   selected()                      the pass in the inspector, or undefined
 //   on("selected", (pass) => …)     it is another one, or it has changed
 //   on("exchange", (exchanges, about) => …)   after each request, or several sent at once. An exchange is
@@ -22,16 +22,18 @@ import { showAccount, refreshAccount } from "./account.js";
 import { Actions } from "./actions.js";
 import { call } from "./api.js";
 import { Bulk, MOST } from "./bulk.js";
+import { showCode } from "./code.js";
 import { button, byId, make, onFrame, setText, words } from "./dom.js";
-import { Exchange } from "./exchange.js";
 import { Feed } from "./feed.js";
 import { Filters } from "./filters.js";
+import { guide } from "./guide.js";
 import { hub, on, tell } from "./hub.js";
 import { Inbox } from "./inbox.js";
 import { Inspector } from "./inspector.js";
 import { Help, listen } from "./keyboard.js";
 import { List } from "./list.js";
 import { Passes } from "./passes.js";
+import { race } from "./race.js";
 import { Register } from "./register.js";
 import { outcome } from "./says.js";
 import { bar, barred, restore } from "./session.js";
@@ -187,6 +189,7 @@ async function loadUntilDone(turn) {
 async function loadOnce(wanted) {
   const [account, page] = await Promise.all([call("/idpass/account"), call("/sandbox")]);
   if (!wanted()) return undefined;
+  document.body.classList.toggle("real", page.ok && !page.answer.sandbox);
   if (account.status === 401) return askWho(wanted);
   if (!account.ok || !page.ok) return outcome(account.ok ? page : account);
   hub.grpcAddress = page.answer.grpc_address ?? "HOST:PORT";
@@ -224,8 +227,6 @@ on("exchange", (exchanges) => {
   if (exchanges.some(({ status }) => status === 401)) load();
   // Whoever may not watch sees at least what comes of the own requests.
   if (barred("watch")) for (const { body } of exchanges) for (const { id } of body.requests ?? [body]) if (id) passes.refresh(id);
-  const shown = new Exchange(hub.grpcAddress);
-  shown.show(...exchanges);
 });
 tellOfExchanges((id) => passes.get(id), ({ answer }) => answer.reference && (() => {
   activity.show("events");
@@ -270,4 +271,7 @@ byId("register").addEventListener("click", () => register.open());
 byId("reset").addEventListener("click", reset);
 setInterval(drawSoon, 30_000); // passes age
 restore();
+showCode();
+race();
+guide(reveal);
 load();
