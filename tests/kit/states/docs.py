@@ -1,5 +1,7 @@
 """States of the API page."""
 
+from selenium.webdriver.common.keys import Keys
+
 from kit.browser import Page
 from kit.http import Http
 from kit.states.state import Enter, State
@@ -17,7 +19,7 @@ def sent(operation: str, text: str = "", told: str = " ms") -> Enter:
         example = page.driver.find_element("css selector", f"#{operation} .try")
         if text:
             box = example.find_element("tag name", "textarea")
-            box.clear()
+            box.send_keys(Keys.CONTROL, "a")
             box.send_keys(text)
         button = example.find_element("css selector", ".send button")
         page.driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", button)
@@ -30,7 +32,9 @@ def sent(operation: str, text: str = "", told: str = " ms") -> Enter:
 def folded_out(page: Page, server: Http) -> None:
     drawn(page, server)
     page.driver.find_element("css selector", "#CancelIdPass summary").click()
-    page.driver.find_element("css selector", "#CancelIdPass .reason").click()
+    reason = page.driver.find_element("css selector", "#CancelIdPass .reason")
+    page.driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", reason)
+    reason.click()
     page.until(lambda: "an example" in page.text("CancelIdPass"))
 
 
