@@ -222,6 +222,7 @@ def test_a_pass_is_found_at_its_path(server: Http) -> None:
     assert found.json()["id_pass"] == server.post("details", id=pass_id).json()["id_pass"]
     assert found.headers["idpass-reference"] == found.json()["reference"]
     assert found.headers["cache-control"] == "no-store"
+    assert not {"ratelimit", "ratelimit-policy"} & set(found.headers)  # there is no rate
     assert server.http.get(f"/idpass/{pass_id.upper()}").json()["id_pass"]["id"] == pass_id
     head = server.http.head(f"/idpass/{pass_id}")
     assert (head.status_code, head.content) == (200, b"")

@@ -78,11 +78,12 @@ def answered(calls: Iterable[Call], records: Sequence[Record], after: int = 0) -
             reference = answer.reference.encode()
             position = next((at for at, data in sent if reference in data), None)
             assert position is not None, f"no message has the reference of {fields}"
-            found.append(Answered(position, method, _command(method, fields), answer))
+            found.append(Answered(position, method, command_of(method, fields), answer))
     return found
 
 
-def _command(method: str, fields: dict[str, Any]) -> Command:
+def command_of(method: str, fields: dict[str, Any]) -> Command:
+    """The command that a call asks for."""
     message, read = _READ[method]
     fields = dict(fields)
     if "pass_id" in fields:
@@ -154,6 +155,17 @@ def lost(store: Store, answers: Sequence[Answered]) -> list[str]:
             elif again != first:
                 found.append(f"{command.request_id} was answered {first}, and is now {again}")
     return found
+
+
+def unsettled(store: Store, commands: Sequence[Command]) -> list[str]:
+    """The commands of calls without an answer that have not one outcome."""
+    now_us = time.time_ns() // 1_000
+    first, again = (store.commit(commands, now_us).outcomes for _ in range(2))
+    return [
+        f"{command.request_id} has the outcomes {one!r} and {other!r}"
+        for command, one, other in zip(commands, first, again, strict=True)
+        if isinstance(one, Refusal) or other != one._replace(replayed=True)  # type: ignore[call-arg]
+    ]
 
 
 class Bad(NamedTuple):

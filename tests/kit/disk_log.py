@@ -90,10 +90,18 @@ class DiskLog:
         partial.write_text(f"{action} {call} {number}")
         partial.replace(self._fault)
 
+    def fired(self) -> bool:
+        """Whether the fault that was set has happened."""
+        return self._fired.exists()
+
     def clear_fault(self) -> bool:
         """Ends what `set_fault` began. Returns whether it happened."""
         self._fault.unlink(missing_ok=True)
-        return self._fired.exists()
+        return self.fired()
+
+    def forget(self) -> None:
+        """Empties the log, while nobody writes to it."""
+        self._log.write_bytes(b"")
 
     def read(self) -> list[Record]:
         """All records so far."""

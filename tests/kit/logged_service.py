@@ -106,6 +106,10 @@ def _names(records: Sequence[Record]) -> Iterator[str]:
         yield names.get(record.file, "")
 
 
+class NotServing(AssertionError):
+    """A server has ended before it served; its log says why."""
+
+
 class LoggedService:
     """Servers and commands, one after the other or side by side, with one logged folder.
 
@@ -131,12 +135,19 @@ class LoggedService:
 
     @contextlib.contextmanager
     def server(self, *options: str) -> Iterator[Process]:
-        """A server that is killed in the end, if it still runs."""
+        """A server that is killed in the end, if it still runs.
+
+        Raises:
+            NotServing: it has ended before it served.
+        """
 
         class Patched(Process):
             command = (sys.executable, "-c", self._patch + _RUN)
 
-        server = Patched(self.db, *options, env=self.log.environment)
+        try:
+            server = Patched(self.db, *options, env=self.log.environment)
+        except AssertionError as error:
+            raise NotServing(str(error)) from error
         try:
             yield server
         finally:

@@ -2,8 +2,8 @@
 
 What was written before the beginning of a sync that has ended is safe. Of what is not, each
 512-byte sector may hold any of its versions since, independent of all others, and the size may be
-any it had. A sync that failed makes nothing safe, and neither does the next one for the same
-sectors, unless they are written again.
+any it had: a truncation happens or not, and does not stop half-way. A sync that failed makes
+nothing safe, and neither does the next one for the same sectors, unless they are written again.
 """
 
 import random
@@ -23,12 +23,14 @@ class Change:
         position: in the log.
         sectors: what they hold after it.
         size: of the file after it, bytes.
+        cut: number of sectors that a truncation leaves; None for what does not make it shorter.
         lost: whether a sync of it failed.
     """
 
     position: int
     sectors: dict[int, bytes]
     size: int
+    cut: int | None = None
     lost: bool = False
 
 
@@ -57,22 +59,22 @@ class File:
         return file
 
     def write(self, position: int, offset: int, data: bytes) -> None:
-        end = offset + len(data)
+        first, end = min(offset, len(self.seen)), offset + len(data)
         if len(self.seen) < end:
             self.seen.extend(bytes(end - len(self.seen)))
         self.seen[offset:end] = data
-        self._change(position, offset // SECTOR, -(-end // SECTOR))
+        self._change(position, first, end)
 
     def truncate(self, position: int, size: int) -> None:
         before = len(self.seen)
         del self.seen[size:]
         self.seen.extend(bytes(size - len(self.seen)))
-        low, high = sorted((before, size))
-        self._change(position, low // SECTOR, -(-high // SECTOR))
+        self._change(position, min(before, size), size, shorter=size < before)
 
-    def _change(self, position: int, first: int, end: int) -> None:
-        sectors = {each: self._sector(each) for each in range(first, end)}
-        self.pending.append(Change(position, sectors, len(self.seen)))
+    def _change(self, position: int, first: int, end: int, *, shorter: bool = False) -> None:
+        sectors = {each: self._sector(each) for each in range(first // SECTOR, _sectors(end))}
+        cut = _sectors(end) if shorter else None
+        self.pending.append(Change(position, sectors, len(self.seen), cut))
 
     def _sector(self, number: int) -> bytes:
         return bytes(self.seen[number * SECTOR : (number + 1) * SECTOR]).ljust(SECTOR, b"\0")
@@ -84,6 +86,8 @@ class File:
             if change.lost or change.position > begun:
                 rest.append(change)
                 continue
+            if change.cut is not None:
+                self.safe = _first(self.safe, change.cut)
             self.safe |= change.sectors
             self.size = change.size
             for older in rest:  # was lost, and is written over; its size was not
@@ -94,7 +98,7 @@ class File:
 
     def sync_failed(self, begun: int) -> None:
         for change in self.pending:
-            change.lost |= change.position <= begun
+            change.lost |= bool(change.sectors) and change.position <= begun
 
 
 class Taken(NamedTuple):
@@ -150,7 +154,7 @@ def content(file: File, taken: Taken, draw: random.Random) -> bytes:
         taken: what of its changes is on disk.
         draw: for what is random.
     """
-    size = file.size
+    size, safe = file.size, file.safe
     sectors: dict[int, bytes] = {}
     torn, torn_sectors = taken.torn
     for change in file.pending:
@@ -158,19 +162,23 @@ def content(file: File, taken: Taken, draw: random.Random) -> bytes:
             drawn = {each for each in change.sectors if draw.random() < 0.5}
             sectors |= {each: change.sectors[each] for each in drawn}
         elif change.position in taken.positions:
+            if change.cut is not None:
+                safe, sectors = _first(safe, change.cut), _first(sectors, change.cut)
             sectors |= change.sectors
             size = change.size
         elif change.position == torn:
             sectors |= {each: change.sectors[each] for each in torn_sectors}
-    sizes = [file.size, *(change.size for change in file.pending)]
     if taken.by_sector or torn in {change.position for change in file.pending}:
-        size = draw.choice(sizes)
-    return _materialised(file.safe, sectors, size, draw)
-
-
-def _materialised(
-    safe: dict[int, bytes], sectors: dict[int, bytes], size: int, draw: random.Random
-) -> bytes:
+        size = draw.choice([file.size, *(change.size for change in file.pending)])
     hole = draw.choice((bytes(SECTOR), draw.randbytes(SECTOR)))
-    parts = [sectors.get(each) or safe.get(each) or hole for each in range(-(-size // SECTOR))]
+    parts = [sectors.get(each) or safe.get(each) or hole for each in range(_sectors(size))]
     return b"".join(parts)[:size]
+
+
+def _first(sectors: dict[int, bytes], count: int) -> dict[int, bytes]:
+    return {at: held for at, held in sectors.items() if at < count}
+
+
+def _sectors(size: int) -> int:
+    """Number of sectors that so many bytes take."""
+    return -(-size // SECTOR)

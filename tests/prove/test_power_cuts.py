@@ -18,9 +18,10 @@ start that serves what it finds in the WAL as it is.
 
 Blind spots: the -shm file is not logged, since the first process to open a database makes it anew
 from the WAL; the disks here have garbage in it. The lock file holds nothing. File systems that do
-not rename atomically, or lose what was synced; a sector that is torn itself; power that fails
-again during the start after it. Of a failed sync it is assumed that all it should have written may
-be lost, as with Linux. PostgreSQL's files are PostgreSQL's promise (see test_postgres_durability).
+not rename or truncate atomically, or lose what was synced; a sector that is torn itself; power that
+fails again during the start after it. Of a failed sync it is assumed that all it should have
+written may be lost, as with Linux. PostgreSQL's files are PostgreSQL's promise (see
+test_postgres_durability).
 """
 
 import errno
