@@ -115,7 +115,7 @@ def test_a_server_that_was_away_has_lost_nothing_when_it_is_back(page: Page, san
     through.open()
     rows = through.ids()
     wire.cut()
-    through.until(lambda: through.text("live") == "server away, trying again")
+    through.until(lambda: through.text("live") == "server away")
     made = sandbox.register(applicant_reference="Meanwhile").id_pass.id
     sandbox.cancel(made)
     through.click("reset")

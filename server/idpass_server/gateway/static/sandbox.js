@@ -144,7 +144,7 @@ function heard(event) {
 }
 
 function showState(word) {
-  setText(byId("live"), { live: "live", reconnecting: "server away, trying again" }[word] ?? word);
+  setText(byId("live"), { live: "live", reconnecting: "server away" }[word] ?? word);
   byId("live").className = `live ${{ live: "on", reconnecting: "off" }[word] ?? ""}`;
 }
 
