@@ -9,6 +9,9 @@ const DROPPED =
   "stopping.";
 const REFUSED =
   "The server refused the call before it looked at it: too many are open. Nothing was changed.";
+/** How the message begins for an answer that came and was not taken. */
+export const TOO_LARGE =
+  "The answer is too large: give the channel option grpc.max_receive_message_length a larger number.";
 const CLOSED = "The client was closed before the call was answered.";
 
 /** Where calls go, for messages. */
@@ -107,8 +110,7 @@ function withHelp(
     return bad(`What answers at ${address} gave no answer that ${name} has: ${said}.`, "INTERNAL");
   }
   if (/^Received message larger than max/.test(said)) {
-    const help = "give the channel option grpc.max_receive_message_length a larger number";
-    return alike(error, `The answer is too large: ${help}. It said: ${said}`, facts);
+    return alike(error, `${TOO_LARGE} It said: ${said}`, facts);
   }
   switch (error.code) {
     case "CANCELLED": {

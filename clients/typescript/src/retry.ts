@@ -24,7 +24,7 @@ import {
   Overloaded,
   Unavailable,
 } from "./errors.js";
-import { closedError, read, type Subject, type Target, unknown } from "./failures.js";
+import { closedError, read, type Subject, type Target, TOO_LARGE, unknown } from "./failures.js";
 import type { Failure } from "./reach.js";
 
 const INITIAL_BACKOFF_MS = 100;
@@ -245,7 +245,10 @@ function settles(error: IdPassError): boolean {
 }
 
 function mayHaveBeenMade(error: IdPassError): boolean {
-  return error.reason === null ? LOST.has(error.code) : error.metadata.outcome === "unknown";
+  if (error.reason !== null) {
+    return error.metadata.outcome === "unknown";
+  }
+  return LOST.has(error.code) || error.message.startsWith(TOO_LARGE);
 }
 
 /**
