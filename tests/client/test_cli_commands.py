@@ -261,6 +261,9 @@ def test_a_change_whose_output_fails_is_told(
     new = setup_client.get(second).superseded_by
     assert f"Done: registered {new} in place of {second}" in superseded.stderr
     assert "Done" not in pinged.stderr
+    address = NOWHERE
+    unreached = run("--timeout", "1", "ping")
+    assert (unreached.returncode, unreached.stderr.split(":")[0]) == (4, "Unavailable")
 
 
 @pytest.mark.parametrize("arguments", [CHANGES[0], ["ping"]], ids=lambda a: a[0])
