@@ -1,5 +1,6 @@
 """What is measured of a page that a person looks at: faults, contrast, movement, a picture."""
 
+import base64
 import json
 import os
 import re
@@ -91,7 +92,8 @@ def photograph(page: Page, name: str) -> None:
     if FOLDER:
         path = Path(FOLDER) / f"{name}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        page.screenshot(path)
+        shot = page.driver.execute_cdp_cmd("Page.captureScreenshot", {})
+        path.write_bytes(base64.b64decode(shot["data"]))
 
 
 def told(found: list[Any]) -> str:

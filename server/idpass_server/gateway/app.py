@@ -30,6 +30,9 @@ HERE: Final = Path(__file__).parent
 STATIC: Final = HERE / "static"
 log = structlog.get_logger()
 
+_REAL: Final = {b'<body class="app">': b'<body class="app real">'}
+"""What differs in the page of real passes."""
+
 Reset = Callable[[], Awaitable[None]]
 Observe = Callable[[str, str, float], None]
 """Receives a request's route, the status of its answer, and its duration in seconds."""
@@ -76,7 +79,7 @@ class App:
             )
         table += [
             Route("/openapi.json", Page(HERE / "openapi.json").show),
-            Route("/", Page(STATIC / "sandbox.html").show),
+            Route("/", Page(STATIC / "sandbox.html", _REAL if reset is None else {}).show),
             Route("/docs", Page(STATIC / "docs.html").show),
             Route("/static/{name}", Folder(STATIC).show),
             Route("/sandbox", self._sandbox),

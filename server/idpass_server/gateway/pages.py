@@ -6,7 +6,9 @@ what each of them takes here, the first paint waits for.
 
 import hashlib
 import mimetypes
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 
 from starlette.exceptions import HTTPException
@@ -35,13 +37,16 @@ class Page:
 
     Args:
         path: is read now.
+        instead: texts to replace, as what a page has to know before anything is drawn.
 
     Raises:
         OSError: it cannot be read.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, instead: Mapping[bytes, bytes] = MappingProxyType({})) -> None:
         self._body = path.read_bytes()
+        for text, other in instead.items():
+            self._body = self._body.replace(text, other)
         self._packed = packing.packed(self._body, LEVEL)
         kind = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
         self._headers = {

@@ -57,10 +57,10 @@ export class SignIn {
   /** Says in the bar whose passes are shown, and what cannot be done with them. */
   async admit(account) {
     await learn();
-    document.body.classList.toggle("real", !hub.sandbox);
     if (hub.sandbox) return;
     document.title = `ID Pass ${account.id}`;
     document.querySelector(".bar h1 span").replaceChildren(foreign(account.id));
+    document.body.classList.add("admitted");
     const missing = lacking();
     byId("signin").replaceChildren(
       make("span", { class: "muted", id: "permits" }, said(missing)),

@@ -5,6 +5,8 @@ import { button, copy, make, setText } from "./dom.js";
 import { json } from "./describe.js";
 
 const LISTENS_MS = 3000;
+const MOST = 20; // events that are read
+const ENDED = "The pass has ended: no event will follow.";
 const quoted = (text) => `'${text.replaceAll("'", `'\\''`)}'`;
 
 /** Whether an operation changes something: Get, List and Watch do not. */
@@ -157,15 +159,16 @@ export class Try {
   async listen() {
     const events = [];
     const started = performance.now();
-    const stop = AbortSignal.timeout(LISTENS_MS);
-    const refused = await readEvents(Object.fromEntries([...this.values].filter(([, value]) => value)), (event) => {
+    const query = Object.fromEntries([...this.values].filter(([, value]) => value));
+    const take = (event) => {
       events.push(event);
       this.show(events);
-      return events.length < 20;
-    }, { signal: stop }).then((status) => status !== 200, () => false);
-    // What refuses a stream is told by the same request as a call.
-    if (refused) this.told(await call(this.target()));
-    else this.told({ ok: true, status: 200, answer: events, ms: performance.now() - started });
+      return events.length < MOST;
+    };
+    // A stream that is cut off after a while was answered with 200.
+    const status = await readEvents(query, take, { signal: AbortSignal.timeout(LISTENS_MS) }).catch(() => 200);
+    if (status >= 400) this.told(await call(this.target()));
+    else this.told({ ok: true, status, answer: status === 204 ? ENDED : events, ms: performance.now() - started });
   }
 }
 
