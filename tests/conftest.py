@@ -12,6 +12,7 @@ from idpass_server.store.opening import migrate_store
 from kit.commands import Command, run
 from kit.guarded import Guarded, caller
 from kit.postgres import Postgres
+from kit.proving import MINUTES
 from kit.secure import Secure
 from kit.support import Service, problems
 
@@ -63,6 +64,18 @@ def postgres_databases(
 def postgres_db(postgres: Postgres, _migrated: str) -> Iterator[str]:
     """The URL of a database ready to be served, the test's own."""
     yield from _database(postgres, _migrated)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leaves what is long to `make prove`, unless it is asked for by name."""
+    for item in items:
+        if "prove" in item.path.parts:
+            item.add_marker("long")
+    if MINUTES or any("::" in each or "prove" in Path(each).parts for each in config.args):
+        return
+    left = [item for item in items if item.get_closest_marker("long")]
+    config.hook.pytest_deselected(items=left)
+    items[:] = [item for item in items if item not in left]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -29,7 +29,7 @@ DEPENDENCIES = {
 }
 TESTS = ("pytest", "grpcio-testing", "trustme")
 # These test the server's side, or the type checker's, and not the wheel.
-NOT_HERE = ("test_testing.py", "test_readme.py", "test_public.py")
+NOT_HERE = ("test_testing.py", "test_readme.py", "test_public.py", "test_typescript.py")
 AT_ONCE = 2
 ASK = (
     "import json, sys, venv, ensurepip; "

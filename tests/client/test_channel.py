@@ -3,10 +3,13 @@
 import asyncio
 import os
 import socket
+import socketserver
 import subprocess
 import sys
 import textwrap
+import threading
 import uuid
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -15,8 +18,15 @@ import grpc
 import pytest
 import trustme
 
-from idpass import AsyncIdPassClient, IdPassClient, IdPassError, OutcomeUnknown, Unavailable
-from idpass._channel import is_loopback
+from idpass import (
+    AsyncIdPassClient,
+    IdPassClient,
+    IdPassError,
+    OutcomeUnknown,
+    RetryPolicy,
+    Unavailable,
+)
+from idpass._endpoint import is_loopback
 from kit.client import Connect, Serve, server_credentials
 
 CLIENTS = (IdPassClient, AsyncIdPassClient)
@@ -147,13 +157,65 @@ def test_channel_options_come_last(connect: Connect, serve: Serve) -> None:
     assert recorder.metadata["user-agent"].startswith("mine/1 ")
 
 
+@pytest.fixture
+def proxy(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """An HTTP proxy in the environment that refuses everything. Yields what it was asked for."""
+    asked: list[str] = []
+
+    class Refusing(socketserver.StreamRequestHandler):
+        def handle(self) -> None:
+            asked.append(self.rfile.readline().decode().split()[1])
+            self.wfile.write(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n")
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Refusing) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        for name in ("grpc_proxy", "http_proxy", "https_proxy", "all_proxy"):
+            monkeypatch.setenv(name, f"http://127.0.0.1:{server.server_address[1]}")
+        for name in ("no_grpc_proxy", "no_proxy"):
+            monkeypatch.delenv(name, raising=False)
+        yield asked
+        server.shutdown()
+
+
 def test_a_proxy_in_the_environment_sees_nothing_of_this_machine(
-    connect: Connect, serve: Serve, monkeypatch: pytest.MonkeyPatch
+    connect: Connect, serve: Serve, ca: trustme.CA, proxy: list[str]
 ) -> None:
-    for name in ("grpc_proxy", "http_proxy", "https_proxy"):
-        monkeypatch.setenv(name, "http://127.0.0.1:1")
-    _, address = serve()
-    assert connect(address).account().id == "recorded"
+    _, plain = serve()
+    _, tls = serve(server_credentials(ca, mutual=False))
+    assert connect(plain).account().id == "recorded"
+    assert connect(plain.replace("localhost", "dns:///localhost")).account().id == "recorded"
+    assert connect(plain.replace("localhost", "ipv4:127.0.0.1")).account().id == "recorded"
+    assert connect(tls, tls=ca.cert_pem.bytes()).account().id == "recorded"
+    assert proxy == []
+
+
+def test_a_proxy_in_the_environment_is_used_for_other_machines_and_named_when_it_refuses(
+    connect: Connect, proxy: list[str]
+) -> None:
+    once = RetryPolicy(max_attempts=1)
+    for settings in ({"allow_plaintext": True}, {"tls": True}):
+        client = connect("idpass.invalid:443", timeout=5, retry=once, **settings)
+        with pytest.raises(Unavailable, match=r"Nothing was sent.*403.*in no_proxy") as raised:
+            client.cancel(uuid.uuid4())
+        assert "grpc.enable_http_proxy" in str(raised.value)
+    assert set(proxy) == {"idpass.invalid:443"}
+
+
+@pytest.mark.parametrize("way", ["no_proxy", "channel_options"])
+def test_a_proxy_can_be_passed_by(
+    connect: Connect, proxy: list[str], monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    options: list[tuple[str, Any]] = []
+    if way == "no_proxy":
+        monkeypatch.setenv("no_proxy", "example.com,idpass.invalid")
+    else:
+        options = [("grpc.enable_http_proxy", 0)]
+    client = connect(
+        "idpass.invalid:443", timeout=0.3, allow_plaintext=True, channel_options=options
+    )
+    with pytest.raises(Unavailable, match=r"Nothing was sent.*Is the name right\?"):
+        client.account()
+    assert proxy == []
 
 
 @pytest.mark.parametrize("client", CLIENTS)

@@ -12,42 +12,23 @@ import subprocess
 import sys
 from collections.abc import Callable
 from datetime import timedelta
-from typing import Any
 
 import pytest
 
 from idpass import AsyncIdPassClient, CancelReason, IdPassClient, Status
 from idpass._cleanup import Cleanup
 from kit.client import PutPass, Serve, ServerProcess
+from kit.idpass_cli import COMMAND, lines, run_cli
 from kit.proxy import Cut, CuttingProxy
 from kit.serving import interruptible
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
-COMMAND = [sys.executable, "-m", "idpass.cli"]
 PASS_ID = re.compile(r"[0-9a-f-]{36}")
-
-
-def run_cli(
-    address: str, *arguments: str, stdin: str = "", **env: str
-) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        [*COMMAND, *arguments],
-        env=os.environ | {"IDPASS_ADDRESS": address} | env,
-        input=stdin,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
 
 
 @pytest.fixture
 def cli(address: str) -> Run:
     return lambda *arguments, **more: run_cli(address, *arguments, **more)
-
-
-def lines(run: "subprocess.CompletedProcess[str]") -> list[Any]:
-    return [json.loads(line) for line in run.stdout.splitlines()]
 
 
 def test_a_pass_is_registered_shown_and_cancelled_by_a_person(cli: Run) -> None:
@@ -204,19 +185,32 @@ def test_a_cleanup_is_shown_first_and_then_done_once(
     shown = run_cli(address, "cleanup", "--idle-for", "0s", "--dry-run")
     assert shown.returncode == 0
     assert "12 to cancel, AUD 36.00 to come back" in shown.stdout
-    (plan,) = lines(run_cli(address, "cleanup", "--idle-for", "0s", "--dry-run", "--json"))
+    assert all(pass_id in shown.stdout for ids in found.values() for pass_id in ids)
+    *named, plan = lines(run_cli(address, "cleanup", "--idle-for", "0s", "--dry-run", "--json"))
     assert plan["would_cancel"] == {"new": 4, "opened": 4, "in_progress": 4}
+    for status, ids in found.items():
+        assert {each["id"] for each in named if each["status"] == status} == set(ids)
+    limited = run_cli(address, "cleanup", "--idle-for", "0s", "--dry-run", "--limit", "5")
+    assert len(PASS_ID.findall(limited.stdout)) == 5
+    assert "5 to cancel" in limited.stdout
     assert run_cli(address, "cleanup", "--idle-for", "0s").returncode == 2  # nobody to ask
     assert run_cli(address, "cleanup", "--idle-for", "1h", "--yes").stdout.strip() == (
         "There is nothing to clean up."
     )
 
+    limited = run_cli(
+        *(address, "cleanup", "--idle-for", "0s", "--status", "new", "--limit", "1", "--yes")
+    )
+    assert "1, 1 of them refunded: AUD 4.50" in limited.stdout
     some = run_cli(address, "cleanup", "--idle-for", "0s", "--status", "new", "--yes", "--json")
-    (summary,) = lines(some)
+    *receipts, summary = lines(some)
+    assert {each["id"] for each in receipts} < set(found[Status.NEW])
+    assert {each["status"] for each in receipts} == {"cancelled"}
+    assert len(receipts) == 3
     assert summary == {
-        "cancelled": 4,
-        "refunded": 4,
-        "refund_totals": [{"currency": "AUD", "amount": "18.00"}],
+        "cancelled": 3,
+        "refunded": 3,
+        "refund_totals": [{"currency": "AUD", "amount": "13.50"}],
         "moved_on": 0,
         "refused": 0,
         "interrupted": False,
@@ -236,10 +230,10 @@ def test_a_pass_that_moves_on_while_it_is_cleaned_up_is_left_alone(
 ) -> None:
     pass_id = put_pass(Status.OPENED)
     work = Cleanup(setup_client, [Status.OPENED], timedelta(), "")
-    work.survey()
+    list(work.survey())
     monkeypatch.setattr(work, "_ids", lambda _status: iter([pass_id]))  # listed, and then:
     setup_client.advance(pass_id, Status.IN_PROGRESS)
-    work.run(lambda: None)
+    work.run(lambda _: None)
     assert (work.cancelled, work.moved_on, work.refused) == (0, 1, 0)
     assert setup_client.get(pass_id).status is Status.IN_PROGRESS
 
@@ -295,14 +289,15 @@ def test_an_interrupted_cleanup_tells_what_it_did_and_can_be_run_again(
             output, _ = program.communicate(timeout=60)
         finally:
             program.kill()
-    summary = json.loads(output)
+    *receipts, summary = map(json.loads, output.splitlines())
     assert program.returncode == 130
+    assert len({each["id"] for each in receipts}) == summary["cancelled"]
     assert summary["interrupted"]
     assert 0 < summary["cancelled"] < 3_000
     with IdPassClient(own_server.address) as client:
         account = client.account()
     assert account.slots_in_use == 3_000 - summary["cancelled"]
-    (rest,) = lines(run_cli(own_server.address, *command[len(COMMAND) :]))
+    rest = lines(run_cli(own_server.address, *command[len(COMMAND) :]))[-1]
     assert rest["cancelled"] == account.slots_in_use
 
 
@@ -338,5 +333,5 @@ def test_a_cleanup_over_a_broken_connection_is_whole(
     proxy.cuts.extend([Cut.AFTER_REQUEST, Cut.BEFORE_ANSWER, Cut.BEFORE_REQUEST, Cut.BEFORE_ANSWER])
     run = run_cli(proxy.address, "cleanup", "--idle-for", "0s", "--yes", "--json")
     proxy.close()
-    (summary,) = lines(run)
+    summary = lines(run)[-1]
     assert (summary["cancelled"], summary["refunded"]) == (12, 8)

@@ -197,11 +197,11 @@ def test_a_client_that_is_closed_between_attempts_tells_what_is_not_known(
 ) -> None:
     client = connect(service.address, timeout=20)
     service.drops = FOR_EVER
-    monkeypatch.setattr(_retry, "_delay_s", lambda *_: closing())
+    monkeypatch.setattr(_retry, "delay_before_next_s", lambda *_: closing())
 
     def closing() -> float:
         held: Any = vars(client).get("_client", client)
-        held._channel.closed = True
+        held._transport.channel.closed = True
         return 0.0
 
     with pytest.raises(OutcomeUnknown, match="before the client was closed"):

@@ -153,7 +153,7 @@ def test_a_code_that_no_version_of_grpc_knows_is_an_error_all_the_same() -> None
     error = _status.from_status(status_pb2.Status(code=99), None)
     assert type(error) is idpass.IdPassError
     assert error.code is CODE.UNKNOWN
-    assert str(error) == "The call failed with UNKNOWN."
+    assert str(error) == "The call failed with UNKNOWN, and nothing was said of why."
 
 
 def test_broken_metadata_is_read_as_nothing() -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from idpass import AsyncIdPassClient, IdPassClient, Overloaded, Status, _retry
+from idpass import AsyncIdPassClient, IdPassClient, Overloaded, Status, _reconnect
 from idpass._cleanup import Cleanup
 from kit.client import Connect, ServerProcess
 
@@ -51,7 +51,7 @@ def stocked(serve: Serve, passes: int, rate: int) -> tuple[ServerProcess, list[s
 @pytest.mark.parametrize(
     ("rate", "batch_size", "in_flight"),
     [
-        (100, 50, 2),
+        pytest.param(100, 50, 2, marks=pytest.mark.long),
         (50, 350, 1),  # the second batch waits for 6 s, longer than its own time
     ],
 )
@@ -95,13 +95,14 @@ def test_a_single_call_whose_turn_is_too_far_away_is_told_when_it_is(
     assert 500 < raised.value.retry_after <= 1_000
 
 
+@pytest.mark.long
 def test_a_cleanup_goes_at_the_pace_that_the_service_allows(serve: Serve) -> None:
     server, ids = stocked(serve, passes=600, rate=80)
     # After the first batch the next page of passes has to wait longer than its time allows.
     with IdPassClient(server.address) as client:
         work = Cleanup(client, [Status.NEW], timedelta(), "")
-        work.survey()
-        work.run(lambda: None)
+        list(work.survey())
+        work.run(lambda _: None)
     assert (work.found, work.cancelled, work.refunded) == (len(ids), len(ids), len(ids))
 
 
@@ -133,15 +134,15 @@ def test_a_watcher_waits_for_room_when_it_comes_back_and_only_then(
         taken: Any = other.watch()
         assert next(taken).sequence == 1
 
-        failed = _retry.Reconnects.failed
+        failed = _reconnect.Reconnects.failed
 
-        def make_room(self: _retry.Reconnects, rpc_error: Any, now_s: float) -> float:
+        def make_room(self: _reconnect.Reconnects, rpc_error: Any, now_s: float) -> float:
             delay_s = failed(self, rpc_error, now_s)
             if "OVERLOADED" in str(rpc_error.trailing_metadata()):
                 taken.close()
             return delay_s
 
-        monkeypatch.setattr(_retry.Reconnects, "failed", make_room)
+        monkeypatch.setattr(_reconnect.Reconnects, "failed", make_room)
         other.register()
         assert next(watcher).sequence == 2
         assert taken.gi_frame is None  # it had to wait

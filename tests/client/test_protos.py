@@ -1,5 +1,6 @@
 """The protos as callers in other languages meet them."""
 
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -43,15 +44,16 @@ def test_every_proto_has_a_place_in_every_language(module: ModuleType) -> None:
     file = described(module)
     stem = file.name.rpartition("/")[2].removesuffix(".proto")
     options = {field.name: value for field, value in file.options.ListFields()}
+    # No namespace is called IdPass: in C# the message IdPass would be out of reach beside it.
     assert options == {
-        "csharp_namespace": "IdPass.V1",
+        "csharp_namespace": "Idpass.V1",
         "go_package": "idpass/v1;idpassv1",
         "java_multiple_files": True,
         "java_outer_classname": f"{stem.title().replace('_', '')}Proto",
         "java_package": "com.idpass.v1",
         "objc_class_prefix": "IDP",
-        "php_namespace": r"IdPass\V1",
-        "ruby_package": "IdPass::V1",
+        "php_namespace": r"Idpass\V1",
+        "ruby_package": "Idpass::V1",
     }
 
 
@@ -94,7 +96,14 @@ def test_an_exported_folder_has_all_that_its_protos_import(tmp_path: Path) -> No
         assert here == described(module)
 
 
-def test_buf_builds_an_exported_folder_alone(tmp_path: Path) -> None:
+def test_make_exports_the_same(tmp_path: Path) -> None:
+    make = ["make", "--no-print-directory", "--dry-run", "export-protos", f"DIR={tmp_path}/a b"]
+    made = subprocess.run(make, cwd=ROOT, capture_output=True, text=True, check=True)
+    _, *words = shlex.split(made.stdout.splitlines()[-1])
+    assert words == ["-m", "idpass.v1.export", f"{tmp_path}/a b"]
+
+
+def test_buf_builds_an_exported_folder(tmp_path: Path) -> None:
     assert export(tmp_path).returncode == 0
     if BUF is None:
         pytest.skip("buf is not installed here")

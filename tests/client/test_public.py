@@ -7,11 +7,23 @@ import sys
 from pathlib import Path
 from typing import Any, get_args
 
+import grpc
 import mypy.api
 import pytest
 
 import idpass
-from idpass import AsyncIdPassClient, CancelReason, IdPassClient, Status, _records, _words, errors
+from idpass import (
+    AsyncIdPassClient,
+    CancelReason,
+    IdPassClient,
+    Status,
+    _policy,
+    _read,
+    _records,
+    _words,
+    errors,
+)
+from idpass.v1 import id_pass_pb2 as pb
 
 SAMPLE = Path(__file__).with_name("typed_caller.txt")
 
@@ -26,7 +38,7 @@ def test_the_public_names_are_there_and_no_others() -> None:
 
 
 def test_every_error_and_record_is_public() -> None:
-    for module in (errors, _records, _words):
+    for module in (errors, _records, _words, _policy):
         for name, member in vars(module).items():
             if inspect.isclass(member) and member.__module__ == module.__name__:
                 assert name in idpass.__all__ or name == "Word"
@@ -76,6 +88,46 @@ def test_a_type_checker_knows_every_word(words: Any, typed: Any) -> None:
     enum, literal = get_args(typed)
     assert enum is words
     assert get_args(literal) == tuple(map(str, words))
+
+
+NOTE, APPLICANT, TOKEN = "note-7f3a", "applicant-7f3a", "token-7f3a"
+
+
+@pytest.mark.parametrize("kind", [IdPassClient, AsyncIdPassClient])
+def test_a_client_shows_where_it_leads_and_no_secret(kind: Any) -> None:
+    assert repr(kind("localhost:1")) == f"{kind.__name__}('localhost:1', tls=False)"
+    told = repr(kind("idpass.example.com:443", tls=True, token=TOKEN, metadata={"x-key": TOKEN}))
+    assert told == f"{kind.__name__}('idpass.example.com:443', tls=True, token=…)"
+
+
+def test_a_closed_client_shows_that() -> None:
+    with IdPassClient("localhost:1") as client:
+        pass
+    assert repr(client) == "IdPassClient('localhost:1', tls=False, closed)"
+
+
+def test_an_error_shows_what_a_report_needs() -> None:
+    error = idpass.NotFound(
+        "No such pass.", code=grpc.StatusCode.NOT_FOUND, reason="PASS_NOT_FOUND", reference="0193"
+    )
+    assert repr(error) == (
+        "NotFound('No such pass.', code=NOT_FOUND, reason='PASS_NOT_FOUND', reference='0193')"
+    )
+    assert repr(idpass.Overloaded("x", retry_after=1.5)) == (
+        "Overloaded('x', code=UNKNOWN, retry_after=1.5)"
+    )
+
+
+def test_a_record_shows_everything_but_what_is_written_about_people() -> None:
+    message = pb.IdPass(
+        id="0193", status=pb.ID_PASS_STATUS_CANCELLED, applicant_reference=APPLICANT
+    )
+    message.cancellation.note = NOTE
+    shown = repr(_read.id_pass(message))
+    assert "id='0193'" in shown
+    assert "status=<Status.CANCELLED: 'cancelled'>" in shown
+    assert NOTE not in shown
+    assert APPLICANT not in shown
 
 
 def test_records_cannot_be_changed() -> None:

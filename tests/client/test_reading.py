@@ -8,7 +8,7 @@ import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 from google.type import money_pb2
 
-from idpass import CancelReason, Status, _calls, _read, _show
+from idpass import CancelReason, Status, _arguments, _calls, _read, _show
 from idpass.v1 import id_pass_pb2 as pb
 
 
@@ -72,6 +72,6 @@ def test_times_are_in_utc_to_the_microsecond() -> None:
 
 
 def test_made_up_request_ids_follow_each_other() -> None:
-    ids = [_calls.new_request_id() for _ in range(1_000)]
+    ids = [_arguments.new_request_id() for _ in range(1_000)]
     assert len(set(ids)) == 1_000
     assert [i[:13] for i in ids] == sorted(i[:13] for i in ids)

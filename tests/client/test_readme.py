@@ -15,12 +15,13 @@ import time
 from collections.abc import Iterator
 from http.server import HTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
 import pytest
 
-from idpass import IdPassClient, _cli, cli
+from idpass import AlreadyCancelled, IdPassClient, _cli, cli
 from idpass.webhooks import sign
 from idpass_server.testing import RunningServer, running_server
 
@@ -96,6 +97,44 @@ def test_the_default_deadline_is_the_one_that_is_told() -> None:
 
     assert inspect.signature(IdPassClient).parameters["timeout"].default == 5.0
     assert "5 seconds in all" in TEXT
+
+
+def example_with(text: str, server: RunningServer) -> dict[str, Any]:
+    """The names that the example with this text defines."""
+    (found,) = [example for example in EXAMPLES if text in example]
+    names: dict[str, Any] = {"__name__": "example"}
+    exec(found.replace("localhost:50051", server.address), names)
+    return names
+
+
+def test_a_request_that_is_sent_again_gets_the_first_answer(server: RunningServer) -> None:
+    names = example_with("idempotency_key", server)
+    pass_id = server.put_pass("opened")
+
+    async def post(key: str) -> Any:
+        transport = httpx.ASGITransport(names["app"])
+        async with httpx.AsyncClient(transport=transport, base_url="http://here") as http:
+            url = f"/applications/7/abandon?pass_id={pass_id}"
+            return (await http.post(url, headers={"Idempotency-Key": key})).json()
+
+    async def use() -> list[Any]:
+        answers = [await post("key-1"), await post("key-1")]
+        with pytest.raises(AlreadyCancelled):
+            await post("key-2")
+        await names["client"].close()
+        return answers
+
+    assert asyncio.run(use()) == [
+        {"refunded": True, "replayed": False},
+        {"refunded": True, "replayed": True},
+    ]
+
+
+def test_a_task_that_is_run_again_gets_the_first_answer(server: RunningServer) -> None:
+    names = example_with("task.request.id", server)
+    task = SimpleNamespace(request=SimpleNamespace(id="3b1e5d6e-task"))
+    pass_id = server.put_pass("opened")
+    assert [names["cancel_abandoned"](task, pass_id) for _ in range(2)] == [True, True]
 
 
 def receivers() -> list[str]:

@@ -8,14 +8,13 @@ from typing import Any
 import grpc
 import grpc_testing
 import pytest
-from google.rpc import error_details_pb2, status_pb2
 
 import idpass
-from idpass import IdPassClient, _calls, _retry
-from idpass import client as client_module
+from idpass import IdPassClient, RetryPolicy, _calls, _reconnect, _retry, _transport
 from idpass.v1 import id_pass_pb2 as pb
 from idpass.v1 import id_pass_service_pb2 as service_pb
 from idpass.v1.id_pass_service_pb2_grpc import IdPassServiceStub
+from kit.refusing import trailing
 
 CODE = grpc.StatusCode
 METHODS = service_pb.DESCRIPTOR.services_by_name["IdPassService"].methods_by_name
@@ -55,16 +54,16 @@ class Script:
             [service_pb.DESCRIPTOR.services_by_name["IdPassService"]],
             grpc_testing.strict_fake_time(self.now_s),
         )
-        monkeypatch.setattr(client_module, "time", self)
+        monkeypatch.setattr(_transport, "time", self)
         monkeypatch.setattr("random.uniform", lambda _, most: most)
-        monkeypatch.setattr(client_module, "connect", self.connect)
+        monkeypatch.setattr(_transport, "connect", self.connect)
         self._connected = False
         self.put_in(IdPassClient("localhost:1"))
 
     def put_in(self, client: IdPassClient) -> None:
         """Has a client speak to this service."""
         self.client = client
-        client._channel._stub = IdPassServiceStub(self._recording(self.channel))
+        client._transport.channel._stub = IdPassServiceStub(self._recording(self.channel))
 
     def connect(self, *_: Any) -> bool:
         self._connected = True
@@ -124,26 +123,6 @@ class Script:
         return self.run(lambda: self.client.get("id"), "GetIdPass", *steps)
 
 
-def trailing(code: CODE, reason: str | None, metadata: dict[str, str]) -> Any:
-    """Metadata of an error; `pushback` is sent by itself, `delay` (both in ms) in a RetryInfo,
-    the rest in an ErrorInfo.
-    """
-    sent: list[tuple[str, Any]] = []
-    said = dict(metadata)
-    if "pushback" in said:
-        sent.append(("grpc-retry-pushback-ms", said.pop("pushback")))
-    if reason:
-        status = status_pb2.Status(code=code.value[0], message="no")
-        if "delay" in said:
-            retry_info = error_details_pb2.RetryInfo()
-            retry_info.retry_delay.FromMilliseconds(int(said.pop("delay")))
-            status.details.add().Pack(retry_info)
-        info = error_details_pb2.ErrorInfo(reason=reason, domain="idpass.v1", metadata=said)
-        status.details.add().Pack(info)
-        sent.append(("grpc-status-details-bin", status.SerializeToString()))
-    return tuple(sent)
-
-
 @pytest.fixture
 def script(monkeypatch: pytest.MonkeyPatch) -> Script:
     return Script(monkeypatch)
@@ -186,13 +165,77 @@ def test_a_call_may_have_a_deadline_of_its_own(script: Script) -> None:
     assert script.timeouts_s == [60]
 
 
+def test_the_policy_says_how_long_to_pause_and_how_often_to_try(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    script = Script(monkeypatch)
+    policy = RetryPolicy(max_attempts=5, initial_backoff=0.2, multiplier=3, max_backoff=1.0)
+    script.put_in(IdPassClient("localhost:1", retry=policy))
+    with pytest.raises(idpass.OutcomeUnknown):
+        script.cancel(*[LOST] * 5, timeout=60)
+    assert script.pauses_s == [0.2, 0.6, 1.0, 1.0]
+
+
+def test_a_policy_of_one_attempt_retries_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    script = Script(monkeypatch)
+    script.put_in(IdPassClient("localhost:1", retry=RetryPolicy(max_attempts=1)))
+    with pytest.raises(idpass.Unavailable):
+        script.get(LOST)
+    with pytest.raises(idpass.Overloaded):
+        script.cancel(overloaded(200))
+    with pytest.raises(idpass.Overloaded):
+        script.run(lambda: list(script.client.list()), "ListIdPasses", overloaded(200))
+    assert script.pauses_s == []
+
+
+def test_a_listing_counts_its_attempts_anew_after_each_delay_that_it_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    script = Script(monkeypatch)
+    script.put_in(IdPassClient("localhost:1", retry=RetryPolicy(max_attempts=2)))
+    steps = [overloaded(200)] * 5
+    script.run(lambda: list(script.client.list()), "ListIdPasses", *steps, LOST, None)
+    with pytest.raises(idpass.Unavailable):
+        script.run(lambda: list(script.client.list()), "ListIdPasses", LOST, LOST)
+
+
+@pytest.mark.parametrize(
+    ("values", "error", "said"),
+    [
+        ({"max_attempts": 0}, ValueError, "max_attempts is 0; the first attempt counts"),
+        ({"max_attempts": 2.5}, TypeError, "max_attempts is 2.5; give a whole number"),
+        ({"max_attempts": True}, TypeError, "max_attempts is True"),
+        ({"initial_backoff": "1"}, TypeError, "initial_backoff is '1'; give a number of seconds"),
+        ({"initial_backoff": -1}, ValueError, "initial_backoff is -1; 0 seconds is the least"),
+        ({"initial_backoff": float("nan")}, ValueError, "initial_backoff is nan"),
+        ({"initial_backoff": 3.0}, ValueError, "max_backoff is 2.0; 3 seconds is the least"),
+        ({"multiplier": 0.5}, ValueError, "multiplier is 0.5; 1 is the least"),
+        ({"reconnect_for": None}, TypeError, "reconnect_for is None"),
+    ],
+)
+def test_a_policy_that_makes_no_sense_is_refused(
+    values: dict[str, Any], error: type[Exception], said: str
+) -> None:
+    with pytest.raises(error, match=said):
+        RetryPolicy(**values)
+
+
+def test_a_policy_cannot_be_changed() -> None:
+    policy = RetryPolicy()
+    with pytest.raises(AttributeError):
+        policy.max_attempts = 3  # type: ignore[misc]
+    wrong: Any = 3
+    with pytest.raises(TypeError, match=r"retry is 3; give a RetryPolicy"):
+        IdPassClient("localhost:1", retry=wrong)
+
+
 def test_pauses_have_an_upper_limit(script: Script) -> None:
     script.cancel(*[LOST] * 8, None, timeout=60)
     assert script.pauses_s == [0.1, 0.2, 0.4, 0.8, 1.6, 2.0, 2.0, 2.0]
 
 
 def test_pauses_are_spread_at_random() -> None:
-    first = {_retry.Backoff().next_s() for _ in range(100)}
+    first = {_retry.Backoff(RetryPolicy()).next_s() for _ in range(100)}
     assert len(first) > 90
     assert all(0.05 <= pause_s <= 0.1 for pause_s in first)
 
@@ -357,16 +400,16 @@ def test_a_caller_over_its_rate_keeps_the_retries_of_what_gets_lost(script: Scri
             script.get(overloaded(60_000))
     script.get(LOST, None)
     for _ in range(600):
-        script.client._throttle.failed()
+        script.client._transport._throttle.failed()
     script.get(overloaded(200), None)
 
 
 def test_a_call_that_is_turned_away_keeps_the_retries_of_what_gets_lost(script: Script) -> None:
     for _ in range(600):
-        script.client._throttle.failed()
-    tokens = script.client._throttle._tokens
+        script.client._transport._throttle.failed()
+    tokens = script.client._transport._throttle._tokens
     script.get((CODE.CANCELLED, None, {}), (CODE.CANCELLED, None, {}), None)
-    assert script.client._throttle._tokens >= tokens
+    assert script.client._transport._throttle._tokens >= tokens
 
 
 def test_a_listing_goes_at_the_services_pace(script: Script) -> None:
@@ -414,7 +457,7 @@ class StreamRefused(Refused):
 def test_a_stream_that_the_server_refused_unseen_has_changed_nothing() -> None:
     throttle = _retry.Throttle()
     call = _calls.register(0, "", None, "once")
-    attempts = _retry.Attempts(call, 5.0, 0.0, throttle, str)
+    attempts = _retry.Attempts(call, 5.0, 0.0, policy=RetryPolicy(), throttle=throttle, explain=str)
     assert 0 < attempts.failed(StreamRefused(LOST), 1.0) <= 0.1
     with pytest.raises(idpass.Unavailable, match="Nothing was changed") as raised:
         attempts.failed(StreamRefused(LOST), 4.999)
@@ -423,7 +466,7 @@ def test_a_stream_that_the_server_refused_unseen_has_changed_nothing() -> None:
 
 
 def test_a_stream_that_was_open_comes_back_at_the_services_pace_but_not_for_ever() -> None:
-    reconnects = _retry.Reconnects(60.0, 0.0, str)
+    reconnects = _reconnect.Reconnects("WatchIdPasses", RetryPolicy(), 0.0, str)
     reconnects.connected()
     assert reconnects.failed(Refused(LOST), 1_000.0) <= 0.1
     assert 30.0 <= reconnects.failed(Refused(overloaded(30_000)), 1_001.0) <= 30.2
@@ -434,7 +477,7 @@ def test_a_stream_that_was_open_comes_back_at_the_services_pace_but_not_for_ever
 
 
 def test_a_stream_that_is_refused_from_the_beginning_is_not_waited_for() -> None:
-    reconnects = _retry.Reconnects(60.0, 0.0, str)
+    reconnects = _reconnect.Reconnects("WatchIdPasses", RetryPolicy(), 0.0, str)
     reconnects.connected()
     with pytest.raises(idpass.Overloaded):
         reconnects.failed(Refused(overloaded(200)), 1.0)
@@ -452,7 +495,7 @@ def test_retries_stop_while_most_attempts_fail_and_come_back_with_successes() ->
 
 def test_a_throttled_client_makes_one_attempt(script: Script) -> None:
     for _ in range(600):
-        script.client._throttle.failed()
+        script.client._transport._throttle.failed()
     with pytest.raises(idpass.OutcomeUnknown):
         script.cancel(LOST)
     assert script.pauses_s == []

@@ -17,7 +17,8 @@ def test_the_map_has_every_wing_and_no_other() -> None:
 def test_every_file_and_name_on_the_page_exists() -> None:
     missing = []
     for row in PAGE.splitlines():
-        files = [PACKAGE / name for name in re.findall(r"`((?:\w+/)*\w+\.py)`", row)]
+        names = re.findall(r"`((?:\w+/)*\w+\.(?:py|ts))`", row)
+        files = [(ROOT if each.startswith("clients/") else PACKAGE) / each for each in names]
         missing += [path for path in files if not path.exists()]
         if (name := re.search(r"\.py`, `([\w.]+)` \|", row)) and files[0].exists():
             text = files[0].read_text()

@@ -112,6 +112,11 @@ HOW: Final = {
         "make test": "not run: each takes minutes, and is what runs this",
         "PROVE_MINUTES=60": "not run: it takes as long as it says",
     },
+    "languages.md": {
+        "python -m idpass.v1.export": "client/test_protos.py::test_buf_builds_an_exported_folder",
+        "protoc -I protos --go_out": "prove/test_languages.py::test_go",
+        "mkdir -p generated": "prove/test_languages.py::test_java",
+    },
     "CONTRIBUTING.md": {
         "make setup": "not run: each takes minutes; that the targets exist is tested",
     },

@@ -1,5 +1,6 @@
-"""What the two packages say of themselves: one version, and metadata that are true."""
+"""What the packages say of themselves: one version, and metadata that are true."""
 
+import json
 import re
 import tomllib
 from pathlib import Path
@@ -24,6 +25,16 @@ def test_both_packages_take_their_version_from_one_place() -> None:
         for folder, project in ((".", SERVER), ("clients/python", CLIENT))
     }
     assert paths == {(ROOT / "clients/python/src/idpass/__init__.py").resolve()}
+
+
+def test_the_typescript_client_has_the_version_too() -> None:
+    folder = ROOT / "clients/typescript"
+    package = json.loads((folder / "package.json").read_text())
+    locked = json.loads((folder / "package-lock.json").read_text())
+    (sent,) = re.findall(r'VERSION = "(.+)"', (folder / "src/version.ts").read_text())
+    named = set(re.findall(r"idpass-client-([\d.]+)\.tgz", (folder / "README.md").read_text()))
+    assert {package["version"], locked["version"], sent, *named} == {idpass.__version__}
+    assert locked["packages"][""]["dependencies"] == package["dependencies"]
 
 
 def test_the_server_requires_the_client_of_its_own_version() -> None:

@@ -14,6 +14,7 @@ import pytest
 from idpass_server.gateway import envoy
 from idpass_server.gateway.messages import DETAILS
 from kit.http import Http, detail, reason
+from kit.support import UNKNOWN_ID
 
 ENVOY = shutil.which("envoy", path=str(Path(sys.executable).parent))
 CONFIG = Path(envoy.__file__).with_name("envoy.yaml")
@@ -81,6 +82,21 @@ def test_envoy_tells_an_error_with_its_details(http: httpx.Client, server: Http)
     assert reason(response) == "PASS_COMPLETE"
     assert detail(response, "ErrorInfo")["metadata"]["status"] == "complete"
     assert detail(response, "PreconditionFailure")["violations"]
+
+
+def test_a_pass_is_at_the_same_path_with_and_without_envoy(
+    http: httpx.Client, server: Http
+) -> None:
+    pass_id = server.pass_in("opened")
+    by_envoy, ours = (each.get(f"/idpass/{pass_id}") for each in (http, server.http))
+    assert by_envoy.json()["id_pass"]["status"] == "ID_PASS_STATUS_OPENED"
+    assert ours.json()["id_pass"]["status"] == "opened"
+    by_envoy, ours = (each.get(f"/idpass/{UNKNOWN_ID}") for each in (http, server.http))
+    assert by_envoy.status_code == ours.status_code == 404
+    assert reason(by_envoy) == reason(ours) == "PASS_NOT_FOUND"
+    # What is no UUID is never a pass, and the words of other paths are theirs.
+    assert http.get("/idpass/account").json()["id"] == "demo"
+    assert http.get("/idpass/list").status_code in {400, 404, 405}
 
 
 def test_the_other_routes_and_credentials_go_through_envoy(http: httpx.Client) -> None:

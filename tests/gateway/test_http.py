@@ -215,6 +215,53 @@ def test_another_content_type_is_refused(server: Http, content_type: str) -> Non
     assert (response.status_code, reason(response)) == (415, "INVALID_REQUEST")
 
 
+def test_a_pass_is_found_at_its_path(server: Http) -> None:
+    pass_id = server.pass_in("opened")
+    found = server.http.get(f"/idpass/{pass_id}")
+    assert found.status_code == 200
+    assert found.json()["id_pass"] == server.post("details", id=pass_id).json()["id_pass"]
+    assert found.headers["idpass-reference"] == found.json()["reference"]
+    assert found.headers["cache-control"] == "no-store"
+    assert server.http.get(f"/idpass/{pass_id.upper()}").json()["id_pass"]["id"] == pass_id
+    head = server.http.head(f"/idpass/{pass_id}")
+    assert (head.status_code, head.content) == (200, b"")
+    assert head.headers["content-length"] == found.headers["content-length"]
+    missing = server.http.get(f"/idpass/{UNKNOWN_ID}")
+    assert (missing.status_code, reason(missing)) == (404, "PASS_NOT_FOUND")
+    assert (
+        missing.json()["details"][2] == server.post("details", id=UNKNOWN_ID).json()["details"][2]
+    )
+    assert server.http.head(f"/idpass/{UNKNOWN_ID}").status_code == 404
+
+
+def test_only_a_uuid_is_the_path_of_a_pass(server: Http) -> None:
+    assert server.http.get("/idpass/account").json()["id"] == "demo"
+    assert server.http.get("/idpass/list").status_code == 405
+    assert server.http.get("/idpass/webhooks").status_code == 200
+    for path in (
+        "/idpass/accounts",
+        f"/idpass/{UNKNOWN_ID.replace('-', '')}",
+        f"/idpass/%7B{UNKNOWN_ID}%7D",
+        f"/idpass/{UNKNOWN_ID}%0A",
+        f"/idpass/{UNKNOWN_ID}/events",
+        f"/idpass/webhooks/{UNKNOWN_ID}",
+        "/idpass/",
+    ):
+        response = server.http.get(path)
+        assert (response.status_code, reason(response)) == (404, "INVALID_REQUEST"), path
+    slash = server.http.get(f"/idpass/{UNKNOWN_ID}/")
+    assert slash.status_code == 404
+    assert f"the path is /idpass/{UNKNOWN_ID}" in slash.json()["message"]
+    assert server.http.get(f"/idpass/{UNKNOWN_ID}?id={UNKNOWN_ID}").status_code == 400
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "OPTIONS"])
+def test_the_path_of_a_pass_can_only_be_read(server: Http, method: str) -> None:
+    response = server.http.request(method, f"/idpass/{UNKNOWN_ID}", json={})
+    assert (response.status_code, reason(response)) == (405, "INVALID_REQUEST")
+    assert response.headers["allow"] == "GET, HEAD"
+
+
 def test_json_by_its_other_names_is_read(server: Http) -> None:
     body = json.dumps({"id": UNKNOWN_ID})
     for content_type in ("Application/JSON", 'application/json; charset="UTF-8"'):

@@ -50,6 +50,7 @@ def test_references_lead_somewhere() -> None:
         assert name in DOCUMENT["components"][kind]
 
 
+@pytest.mark.long
 def test_schemathesis_finds_nothing(server: Http, tmp_path: Path) -> None:
     """Requests made from the document, right ones and wrong ones, and sequences of both."""
     config = tmp_path / "schemathesis.toml"

@@ -80,16 +80,25 @@ class Blocking:
 
 
 class Recorder(IdPassServiceServicer):
-    """A service that notes who calls."""
+    """A service that notes who calls.
+
+    Attributes:
+        received: metadata of the latest call.
+        refusal: what cancelling is refused with.
+        attempts: callers' own metadata of each attempt to cancel.
+    """
 
     def __init__(self) -> None:
         self.metadata: dict[str, Any] = {}
         self.received: list[tuple[str, Any]] = []
         self.peer: dict[str, Any] = {}
         self.refusal = ""
+        self.attempts: list[list[tuple[str, Any]]] = []
 
     def CancelIdPass(self, _request: Any, context: Any) -> Any:
         """As a proxy that answers for a service behind it."""
+        own = [pair for pair in context.invocation_metadata() if pair[0].startswith("x-")]
+        self.attempts.append([tuple(pair) for pair in own])
         context.set_trailing_metadata((("server", "a proxy"),))
         context.abort(grpc.StatusCode.UNAVAILABLE, self.refusal)
 
@@ -105,6 +114,14 @@ class Recorder(IdPassServiceServicer):
         for _ in request.requests:
             answer.results.add(error=status_pb2.Status(code=5))
         return answer
+
+    def ListIdPasses(self, _request: Any, context: Any) -> service_pb.ListResponse:
+        self.received = list(context.invocation_metadata())
+        return service_pb.ListResponse()
+
+    def WatchIdPasses(self, _request: Any, context: Any) -> Iterator[pb.IdPassEvent]:
+        self.received = list(context.invocation_metadata())
+        return iter(())
 
 
 Serve = Callable[..., tuple[Recorder, str]]

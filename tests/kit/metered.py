@@ -127,7 +127,8 @@ class Metered(Process):
     def _over_http(self) -> None:
         place = f"http://{self.wait_for('gateway')['http']}"
         with httpx.Client(trust_env=False, headers=dict(bearer("ann-token"))) as client:
-            assert client.post(f"{place}/idpass/register", json={}).status_code == 200
+            made = client.post(f"{place}/idpass/register", json={}).json()
+            assert client.get(f"{place}/idpass/{made['id_pass']['id']}").status_code == 200
             assert client.get(f"{place}/nothing").status_code == 404
 
     def keep_locked(self) -> "sqlite3.Connection":

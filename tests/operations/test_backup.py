@@ -320,6 +320,7 @@ def test_a_restore_asks_first_and_never_replaces_what_is_in_use_or_not_ours(
     assert "keeping.md" in done.stderr
 
 
+@pytest.mark.long
 def test_a_restore_cut_off_while_it_replaces_leaves_one_database_whole(
     filled: Path, backup: Path, tmp_path: Path
 ) -> None:

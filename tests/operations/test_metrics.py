@@ -168,6 +168,7 @@ def test_what_was_committed_is_counted_once_and_replays_and_refusals_are_not(
     assert total(after, "idpass_config_rejected", file="certificates") == 0
     routes = "http_server_request_duration_seconds_count"
     assert rise(routes, http_route="/idpass/register", http_response_status_code="200") == 1
+    assert rise(routes, http_route="/idpass/{id}", http_response_status_code="200") == 1
     assert rise(routes, http_route="other", http_response_status_code="404") == 1
 
 

@@ -34,7 +34,7 @@ from kit.witness import CHANNEL_OPTIONS, Witness, callers, check
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
-WORKERS = 3
+WORKERS = 2
 
 
 @pytest.fixture
@@ -116,7 +116,9 @@ def test_a_killed_worker_is_replaced_and_no_answer_is_lost(server: Process) -> N
     assert set(server.workers()) == set(range(WORKERS))
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.long)]
+)
 def test_a_signal_drains_all_workers(database: str, number: int) -> None:
     with process(database, "--workers", str(WORKERS)) as server:
         channels = [grpc.insecure_channel(server.address, CHANNEL_OPTIONS) for _ in range(9)]
@@ -176,7 +178,7 @@ def test_workers_end_by_themselves_when_their_supervisor_is_killed(server: Proce
         assert again.get(pass_id)
 
 
-@pytest.mark.parametrize("count", ["1", "2"])
+@pytest.mark.parametrize("count", ["1", pytest.param("2", marks=pytest.mark.long)])
 def test_a_second_server_on_the_port_is_refused(server: Process, count: str) -> None:
     options = ("--listen", server.address, "--db", server.url, "--workers", count)
     done = cli("serve", *options)
@@ -195,7 +197,7 @@ def test_a_port_is_taken_before_any_worker_listens(database: str) -> None:
         assert cli("serve", "--listen", place, "--db", database).returncode == 1
 
 
-@pytest.mark.parametrize("option", ["--listen", "--http"])
+@pytest.mark.parametrize("option", ["--listen", pytest.param("--http", marks=pytest.mark.long)])
 def test_a_port_of_another_program_is_refused(database: str, option: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         place = f"127.0.0.1:{taken.getsockname()[1]}"
@@ -206,6 +208,7 @@ def test_a_port_of_another_program_is_refused(database: str, option: str) -> Non
     assert option in done.stderr
 
 
+@pytest.mark.long
 def test_a_port_can_be_served_again_at_once(database: str) -> None:
     """Connections that a server closed linger for a minute; they are no reason to wait."""
     with process(database) as alone:
@@ -240,6 +243,7 @@ def test_if_the_metrics_cannot_be_shown_no_worker_serves(database: str) -> None:
     assert '"serving"' not in done.stderr
 
 
+@pytest.mark.long
 def test_no_worker_serves_before_all_are_ready(database: str, tmp_path: Path) -> None:
     file = tmp_path / "callers.toml"
     file.write_text(caller("ann", "demo"))
@@ -280,6 +284,7 @@ def children_of(pid: int) -> list[int]:
     return [int(child) for child in found.split()]
 
 
+@pytest.mark.long
 def test_a_worker_that_cannot_be_replaced_now_is_replaced_later(
     server: Process, postgres: Postgres
 ) -> None:
@@ -295,6 +300,7 @@ def test_a_worker_that_cannot_be_replaced_now_is_replaced_later(
     assert server.wait_for("worker_started", count=WORKERS + 1)["worker"] == number
 
 
+@pytest.mark.long
 def test_workers_older_than_the_schema_end_the_service_with_the_reason(
     server: Process, postgres: Postgres
 ) -> None:
@@ -308,6 +314,7 @@ def test_workers_older_than_the_schema_end_the_service_with_the_reason(
     postgres.execute("DELETE FROM schema_migrations WHERE applied_time_us = 0", database=name)
 
 
+@pytest.mark.long
 def test_a_worker_that_is_told_to_stop_is_no_error(server: Process) -> None:
     number, pid = next(iter(server.workers().items()))
     os.kill(pid, signal.SIGTERM)
@@ -323,6 +330,7 @@ def test_sighup_is_passed_on_and_ends_nobody(server: Process) -> None:
     assert "worker_died" not in {line["event"] for line in server.log}
 
 
+@pytest.mark.long
 def test_sigusr1_prints_the_stacks_of_all_and_ends_nobody(server: Process) -> None:
     server.signal(signal.SIGUSR1)
     for told in ("idpass_server/processes/worker.py", "idpass_server/cli/serving.py"):
@@ -332,6 +340,7 @@ def test_sigusr1_prints_the_stacks_of_all_and_ends_nobody(server: Process) -> No
     assert "worker_died" not in {line["event"] for line in server.log}
 
 
+@pytest.mark.long
 def test_all_workers_are_scraped_in_one_place(database: str) -> None:
     options = ("--workers", str(WORKERS), "--metrics", "127.0.0.1:0", "--http", "127.0.0.1:0")
     with process(database, *options) as server:
@@ -358,6 +367,7 @@ def test_all_workers_are_scraped_in_one_place(database: str) -> None:
         assert total(scrape(place), "idpass_worker_restarts_total") == 1
 
 
+@pytest.mark.long
 def test_a_worker_that_hangs_keeps_its_counts_and_holds_no_scrape_up(database: str) -> None:
     options = ("--workers", "2", "--metrics", "127.0.0.1:0")
     with process(database, *options) as server:
@@ -379,6 +389,7 @@ def test_a_worker_that_hangs_keeps_its_counts_and_holds_no_scrape_up(database: s
         end(server)
 
 
+@pytest.mark.long
 def test_all_workers_are_probed_in_one_place(database: str) -> None:
     options = ("--workers", str(WORKERS), "--probe", "127.0.0.1:0")
     with process(database, *options) as server:
@@ -443,6 +454,7 @@ def test_what_several_processes_cannot_do_is_refused(
         Settings(workers=2, **settings)  # type: ignore[arg-type]
 
 
+@pytest.mark.long
 def test_workers_are_replaced_one_by_one_and_clients_see_nothing(
     database: str, tmp_path: Path
 ) -> None:

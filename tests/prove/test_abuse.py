@@ -22,7 +22,7 @@ from hyperframe.frame import (
     WindowUpdateFrame,
 )
 
-from idpass import _channel
+from idpass import _endpoint
 from idpass.v1 import id_pass_pb2 as pb
 from idpass.v1 import id_pass_service_pb2 as service_pb
 from idpass.v1.id_pass_service_pb2_grpc import IdPassServiceStub
@@ -381,5 +381,5 @@ def test_an_idle_connection_is_closed(tmp_path: Path) -> None:
 
 
 def test_the_clients_own_pings_are_no_flood() -> None:
-    assert Settings.min_ping_interval_s * 1000 < _channel._OPTIONS["grpc.keepalive_time_ms"]
+    assert Settings.min_ping_interval_s * 1000 < _endpoint._OPTIONS["grpc.keepalive_time_ms"]
     assert PING_STRIKES > 0

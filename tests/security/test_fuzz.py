@@ -95,6 +95,7 @@ class Fuzz:
         return "OK"
 
 
+@pytest.mark.scaled
 def test_no_payload_ends_in_a_fault_or_writes_what_is_not_valid(
     tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:

@@ -346,6 +346,7 @@ def world(tmp_path: Path, db: Path | str) -> Iterator[World]:
     furnished.server.stop()
 
 
+@pytest.mark.scaled
 def test_random_probes_learn_nothing_and_change_nothing(world: World) -> None:
     probes = st.lists(
         requests(world.acme, world.beta), min_size=PROBES_IN_A_ROW, max_size=PROBES_IN_A_ROW

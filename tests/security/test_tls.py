@@ -254,6 +254,7 @@ def test_the_gateway_beside_mutual_tls_passes_tokens_on_and_is_nobody_itself(
 # -- what is refused at the start
 
 
+@pytest.mark.long
 def test_certificates_that_cannot_be_used_stop_the_start(tmp_path: Path) -> None:
     authority = Authority(tmp_path / "servers")
     good, other = authority.issue(*LOCAL), authority.issue(*LOCAL)

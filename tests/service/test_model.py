@@ -346,6 +346,7 @@ def sqlite_file() -> Iterator[str]:
         yield url
 
 
+@pytest.mark.scaled
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
 def test_one_account_is_as_its_model(kind: str, request: pytest.FixtureRequest) -> None:
     class OneAccountOfThisKind(OneAccount):

@@ -8,11 +8,12 @@ import grpc
 import pytest
 
 from idpass.v1 import id_pass_pb2 as pb
+from kit.proving import times
 from kit.support import Service, told
 
-pytestmark = pytest.mark.both_stores
+pytestmark = [pytest.mark.both_stores, pytest.mark.scaled]
 
-ROUNDS = 150
+ROUNDS = times(every_day=60, a_minute=60)
 
 
 def outcome(future: "Future[Any]") -> Any:

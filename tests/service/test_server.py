@@ -66,7 +66,9 @@ def told_code(error: Exception) -> grpc.StatusCode:
     return error.code()
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.long)]
+)
 def test_a_stopping_server_finishes_what_is_in_flight(tmp_path: Path, number: int) -> None:
     db = tmp_path / "idpass.db"
     with process(db) as server:

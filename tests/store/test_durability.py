@@ -15,9 +15,10 @@ import pytest
 
 from idpass.v1 import id_pass_pb2 as pb
 from kit.paths import KIT
+from kit.proving import times
 from kit.support import STATUS, Calls, Service, cli, problems, process, refused, set_slots
 
-KILLS = 15
+KILLS = times(every_day=3, a_minute=7)
 CUTS = 60
 ANSWERS_BEFORE_KILL = 120
 
@@ -84,6 +85,7 @@ def check(calls: Calls, load: Load) -> None:
         assert again == settled
 
 
+@pytest.mark.scaled
 def test_killed_again_and_again_under_load_it_keeps_every_answer(tmp_path: Path) -> None:
     db = tmp_path / "idpass.db"
     last: Load | None = None
@@ -226,7 +228,7 @@ def some_database(db: Path) -> list[str]:
     return ids
 
 
-@pytest.mark.parametrize("size", [0.5, 0.9])
+@pytest.mark.parametrize("size", [0.5, pytest.param(0.9, marks=pytest.mark.long)])
 def test_a_truncated_file_is_not_served(tmp_path: Path, size: float) -> None:
     db = tmp_path / "idpass.db"
     some_database(db)

@@ -19,6 +19,7 @@ import structlog
 from idpass_server import logs, trace_context
 from idpass_server.api.identity import Caller
 from idpass_server.api.rate import Room
+from idpass_server.api.rate_fields import ASKING_KEY
 from idpass_server.ids import new_uuid
 from idpass_server.trace_context import TraceContext
 
@@ -53,6 +54,7 @@ class CallRecord:
         ended_s: when it ended, on time.monotonic().
         caller: who makes it; None until that is known.
         room: where it takes a place; None until it has entered.
+        asks_rate: whether its answer is to say what is left of its caller's rate.
         over_rate: whether its caller was over its rate.
         overloaded: whether it was refused as OVERLOADED.
         code: how it ended.
@@ -69,7 +71,17 @@ class CallRecord:
     """
 
     __slots__ = (
-        *("caller", "client", "code", "ended_s", "id_pass", "method", "over_rate", "overloaded"),
+        *(
+            "asks_rate",
+            "caller",
+            "client",
+            "code",
+            "ended_s",
+            "id_pass",
+            "method",
+            "over_rate",
+            "overloaded",
+        ),
         *("passes", "peer", "reason", "reference", "replayed", "room", "service", "span"),
         *("started_s", "trace", "trace_id", "unauthenticated"),
     )
@@ -81,6 +93,7 @@ class CallRecord:
         self.started_s = self.ended_s = time.monotonic()
         self.caller: Caller | None = None
         self.room: Room | None = None
+        self.asks_rate = False
         self.over_rate = False
         self.overloaded = False
         # A call that ends without an answer was abandoned by its caller.
@@ -100,7 +113,11 @@ class CallRecord:
         """Takes note of where the call comes from. Args: context: gRPC's."""
         self.peer = context.peer()
         metadata = context.invocation_metadata()
-        self.client = next((value for key, value in metadata if key == "user-agent"), None)
+        for key, value in metadata:
+            if key == "user-agent":
+                self.client = value
+            elif key == ASKING_KEY:
+                self.asks_rate = True
         self.trace = trace_context.read(metadata)
         if self.trace is not None:
             self.trace_id = self.trace.trace_id

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn
 import grpc
 import structlog
 
-from idpass_server.api import errors
+from idpass_server.api import errors, rate_fields
 from idpass_server.api.call_log import CallLog, CallRecord
 from idpass_server.api.identity import Caller, Identity, Permission
 from idpass_server.api.metrics import Metrics
@@ -228,6 +228,16 @@ class Calls:
     def _limit(self, caller: Caller) -> Limit:
         return self._rate.limit(caller.rate_per_s, caller.burst)
 
+    def rate_fields(self, record: CallRecord) -> tuple[tuple[str, str], ...]:
+        """Metadata that says what is left of the caller's rate, if the call asks for that."""
+        if not record.asks_rate or record.caller is None:
+            return ()
+        limit = self._limit(record.caller)
+        if not limit.per_s:
+            return ()
+        left = self._rate.left(record.caller.name, time.monotonic(), limit)
+        return rate_fields.fields(limit, left)
+
     def enter(self, record: CallRecord, caller: Caller) -> None:
         """Gives a unary call a place, which `finish` frees.
 
@@ -295,7 +305,8 @@ class Calls:
             record.unauthenticated = exception.kind
         error = errors.tell(exception, record.reference)
         record.code, record.reason = error.code, error.reason
-        await context.abort(error.code, error.status.message, error.trailing_metadata)
+        metadata = (*error.trailing_metadata, *self.rate_fields(record))
+        await context.abort(error.code, error.status.message, metadata)
         raise AssertionError("abort raises")
 
     async def _hold(self, name: str) -> None:

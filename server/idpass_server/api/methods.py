@@ -54,9 +54,6 @@ def handlers(
 
     Args:
         service: its descriptor.
-
-    Args:
-        service: its descriptor.
         servicer: has a method marked with `rpc` for each.
         calls: admits, ends and records every call.
         history: reads the id of the history that streams tell of.
@@ -88,6 +85,9 @@ def _unary(
             request = rpc.read(body)
             context.set_trailing_metadata(((REFERENCE_KEY, record.reference),))
             response = await method(request, call)
+            if record.asks_rate:
+                told = ((REFERENCE_KEY, record.reference), *calls.rate_fields(record))
+                context.set_trailing_metadata(told)
             record.code = grpc.StatusCode.OK
             return response  # noqa: TRY300 in one place with what it is the end of
         except Exception as exception:  # noqa: BLE001 every fault is answered and logged
@@ -111,7 +111,7 @@ def _stream(
             calls.enter_stream(record, call.caller)
             request = rpc.read(body)
             metadata = ((REFERENCE_KEY, record.reference), (HISTORY_KEY, await history()))
-            await context.send_initial_metadata(metadata)
+            await context.send_initial_metadata((*metadata, *calls.rate_fields(record)))
             async for response in method(request, call):
                 yield response
             record.code = grpc.StatusCode.OK

@@ -9,6 +9,7 @@ A bucket is stored as one number, the time at which it will be full (the generic
 of ATM networks). A full bucket carries no information and is forgotten.
 """
 
+import math
 from typing import Final, NamedTuple
 
 FORGET_EVERY: Final = 1_000
@@ -38,6 +39,18 @@ class Limit(NamedTuple):
         return (self.burst - 1) / self.per_s + _ROUNDING_S
 
 
+class Left(NamedTuple):
+    """What is left in a bucket.
+
+    Attributes:
+        tokens: whole tokens.
+        next_s: time until there is one more, seconds; 0 if the bucket is full.
+    """
+
+    tokens: int
+    next_s: float
+
+
 class Rate:
     """The buckets of all callers.
 
@@ -65,6 +78,15 @@ class Rate:
         if not limit.per_s:
             return 0.0
         return max(0.0, self._full_at_s.get(caller, now_s) - now_s - limit.spare_s)
+
+    def left(self, caller: str, now_s: float, limit: Limit) -> Left:
+        """What is left to a caller. Args: limit: not without one."""
+        missing_s = max(0.0, self._full_at_s.get(caller, now_s) - now_s)
+        if not missing_s:
+            return Left(limit.burst, 0.0)
+        tokens = limit.burst - missing_s * limit.per_s
+        whole = max(0, math.floor(tokens + _ROUNDING_S * limit.per_s))
+        return Left(whole, (whole + 1 - tokens) / limit.per_s)
 
     def take(
         self, caller: str, now_s: float, limit: Limit | None = None, *, tokens: int = 1

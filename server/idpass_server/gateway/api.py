@@ -11,7 +11,7 @@ from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
 from idpass_server import trace_context
-from idpass_server.gateway import bodies, errors, messages
+from idpass_server.gateway import bodies, errors, messages, passed_on
 from idpass_server.gateway.errors import HttpError
 from idpass_server.gateway.messages import Violations
 from idpass_server.gateway.pace import Result, Turns
@@ -35,8 +35,6 @@ _TOKEN: Final = re.compile(rb"[!-~]{1,128}")
 _TRACE_HEADERS: Final = {trace_context.TRACEPARENT.encode(), trace_context.TRACESTATE.encode()}
 KEY: Final = "Idempotency-Key"
 """Header that is the same as `request_id` in the body."""
-REFERENCE: Final = "idpass-reference"
-"""The service's metadata with a call's own reference, and the header that passes it on."""
 
 
 class Api:
@@ -67,7 +65,7 @@ class Api:
             request, metadata = await self._read(scope, receive)
             call = self._call(request, timeout=CALL_S, metadata=metadata)
             answer = await call
-            headers = reference_header(await call.trailing_metadata())
+            headers = passed_on.headers(await call.trailing_metadata())
             body = await self._in_turn(answer.ByteSize(), lambda: _rendered(answer))
         except grpc.aio.AioRpcError as error:
             await respond_error(send, errors.from_rpc(error), with_body=with_body)
@@ -82,11 +80,13 @@ class Api:
             raise errors.unreadable(
                 f"{verb} is not for {self._route.path}; send {self._route.verb}",
                 http_status=405,
-                headers=[("allow", self._route.verb)],
+                headers=[("allow", "GET, HEAD" if self._route.verb == "GET" else "POST")],
             )
         if scope["query_string"]:
             raise errors.unreadable(
                 f"{self._route.path} takes no query string; fields go into the JSON body"
+                if self._route.verb == "POST"
+                else f"{self._route.path} takes no query string"
             )
         headers = headers_of(scope)
         metadata = metadata_of(headers) + trace_of(scope)
@@ -95,6 +95,8 @@ class Api:
             _check_type(headers)
             body = await self._body(headers, receive, metadata)
         request, violations = await self._in_turn(len(body), lambda: self._parsed(body))
+        if self._route.variable:
+            setattr(request, self._route.variable, scope["path_params"][self._route.variable])
         if b"idempotency-key" in headers:
             self._take_key(headers[b"idempotency-key"], request, violations)
         if violations:
@@ -187,17 +189,17 @@ def headers_of(scope: Scope) -> dict[bytes, bytes]:
 
 
 def metadata_of(headers: dict[bytes, bytes]) -> Metadata:
-    """The metadata that passes on who calls.
+    """The metadata that passes on who calls, and asks for what the answer is to say.
 
     Raises:
         HttpError: the authorization header is malformed.
     """
     authorization = headers.get(b"authorization")
     if authorization is None:
-        return ()
+        return passed_on.ASKING
     if not _PRINTABLE.fullmatch(authorization):
         raise errors.unreadable("authorization is not 1 to 4096 printable ASCII characters")
-    return (("authorization", authorization.decode()),)
+    return (*passed_on.ASKING, ("authorization", authorization.decode()))
 
 
 def trace_of(scope: Scope) -> Metadata:
@@ -224,11 +226,6 @@ def _too_large(max_bytes: int) -> HttpError:
         f"the body is longer than {max_bytes} bytes; send fewer or shorter values",
         http_status=413,
     )
-
-
-def reference_header(metadata: Iterable[tuple[str, str | bytes]] | None) -> list[tuple[str, str]]:
-    """The header with a call's own reference, from the service's metadata."""
-    return [(key, str(value)) for key, value in metadata or () if key == REFERENCE]
 
 
 def answer_headers(body: bytes, headers: Iterable[tuple[str, str]]) -> Headers:

@@ -22,7 +22,7 @@ from idpass_server.gateway.errors import HttpError
 from idpass_server.gateway.events import Events
 from idpass_server.gateway.inbox import PATH as INBOX_PATH
 from idpass_server.gateway.inbox import Inbox
-from idpass_server.gateway.routes import EVENTS_PATH, routes
+from idpass_server.gateway.routes import EVENTS_PATH, UUID, routes
 
 HERE: Final = Path(__file__).parent
 STATIC: Final = HERE / "static"
@@ -73,9 +73,14 @@ class App:
         self._events = Events(channel)
         self._grpc_address = grpc_address
         self._reset = reset
-        table: list[BaseRoute] = [Route(r.path, Api(r, channel)) for r in routes()]
+        table: list[BaseRoute] = [Route(EVENTS_PATH, self._events)]
+        # A path with a variable matches the others too, and comes after them.
+        for route in sorted(routes(), key=lambda route: bool(route.variable)):
+            api = Api(route, channel)
+            table.append(
+                Route(route.path, _OfUuids(route.variable, api) if route.variable else api)
+            )
         table += [
-            Route(EVENTS_PATH, self._events),
             Route("/openapi.json", _file(HERE / "openapi.json", "application/json")),
             Route("/docs", _file(STATIC / "docs.html", "text/html")),
             Mount("/static", _Static(directory=STATIC)),
@@ -117,9 +122,7 @@ class App:
         try:
             await self._answer(scope, receive, told)
         finally:
-            path = scope["path"]
-            route = path if path in _PATHS or path in _OWN_PATHS else OTHER
-            self._observe(route, status, time.monotonic() - begun_s)
+            self._observe(_route_of(scope["path"]), status, time.monotonic() - begun_s)
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
@@ -201,12 +204,38 @@ def _is_loopback(value: bytes) -> bool:
 def _no_such(scope: Scope) -> HttpError:
     what = f"{scope['method']} {messages.shown(scope['path'])}"
     meant = scope["path"].rstrip("/")
-    there = f"; the path is {meant}" if meant in _PATHS else ""
+    other = meant != scope["path"] and _route_of(meant) in _PATHS
+    there = f"; the path is {meant}" if other else ""
     return errors.unreadable(f"there is no {what} here{there}; see /docs", http_status=404)
 
 
 _OWN_PATHS: Final = {"/", "/docs", "/openapi.json", "/sandbox", "/sandbox/reset", INBOX_PATH}
 _PATHS: Final = {EVENTS_PATH, *(route.path for route in routes())}
+
+
+_PARENTS: Final = {path.partition("{")[0]: path for path in _PATHS if path.endswith("}")}
+"""Paths that end in a variable, by what is before it."""
+
+
+def _route_of(path: str) -> str:
+    """The route of a path, with the variable's name in place of what it stands for."""
+    if path in _PATHS or path in _OWN_PATHS:
+        return path
+    parent, slash, name = path.rpartition("/")
+    return _PARENTS.get(parent + slash, OTHER) if UUID.fullmatch(name) else OTHER
+
+
+class _OfUuids:
+    """Passes on requests whose path has a UUID for its variable; other paths do not exist."""
+
+    def __init__(self, variable: str, api: Api) -> None:
+        self._variable = variable
+        self._api = api
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if not UUID.fullmatch(scope["path_params"][self._variable]):
+            raise HTTPException(404)
+        await self._api(scope, receive, send)
 
 
 async def _to_docs(_request: Request) -> Response:

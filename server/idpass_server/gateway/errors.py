@@ -16,7 +16,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import DecodeError, Message
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 
-from idpass_server.gateway import messages
+from idpass_server.gateway import messages, passed_on
 from idpass_server.gateway.codes import HTTP_STATUS
 from idpass_server.gateway.folding import Folded
 from idpass_server.gateway.messages import Violations
@@ -145,14 +145,16 @@ def from_rpc(error: grpc.aio.AioRpcError) -> HttpError:
     """The error for a refusal of the service, or of gRPC on the way to it."""
     code = error.code().value[0]
     status = status_pb2.Status()
-    for key, value in error.trailing_metadata() or ():
+    metadata = list(error.trailing_metadata() or ())
+    for key, value in metadata:
         if key == DETAILS_KEY and isinstance(value, bytes):
             try:
                 status = status_pb2.Status.FromString(value)
             except DecodeError:
                 break
     if status.details:
-        return HttpError(HTTP_STATUS.get(status.code, 500), status)
+        headers = passed_on.headers(metadata)
+        return HttpError(HTTP_STATUS.get(status.code, 500), status, headers)
     return _from_grpc_itself(code, error.details() or "")
 
 

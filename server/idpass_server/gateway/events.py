@@ -10,7 +10,7 @@ from urllib.parse import parse_qsl
 import grpc
 from google.protobuf.message_factory import GetMessageClass
 
-from idpass_server.gateway import errors, messages
+from idpass_server.gateway import errors, messages, passed_on
 from idpass_server.gateway.api import (
     CALL_S,
     Headers,
@@ -19,7 +19,6 @@ from idpass_server.gateway.api import (
     Send,
     headers_of,
     metadata_of,
-    reference_header,
     respond_error,
     trace_of,
 )
@@ -58,14 +57,14 @@ class Events:
             call = self._watch(request, metadata=metadata)
             self._open.add(call)
             first = asyncio.ensure_future(_next(call))
-            reference = await _reference(call)
+            told = await _told(call)
             await asyncio.wait([first], timeout=REFUSAL_S)
             if _ended(first):
                 # No more events can come; 204 tells a browser not to reconnect.
-                await send({"type": "http.response.start", "status": 204, "headers": reference})
+                await send({"type": "http.response.start", "status": 204, "headers": told})
                 await send({"type": "http.response.body"})
                 return
-            await _stream(call, first, reference, receive, send)
+            await _stream(call, first, told, receive, send)
         except grpc.aio.AioRpcError as error:
             await respond_error(send, errors.from_rpc(error))
         except HttpError as error:
@@ -103,8 +102,8 @@ def _read(scope: Scope) -> tuple[Any, tuple[tuple[str, str], ...]]:
     return request, metadata_of(headers) + trace_of(scope)
 
 
-async def _reference(call: Any) -> Headers:
-    """The header with the stream's reference, which the service sends on admission.
+async def _told(call: Any) -> Headers:
+    """The headers with the stream's reference and its caller's rate, which are sent on admission.
 
     Raises:
         HttpError: the service does not answer within CALL_S.
@@ -113,13 +112,13 @@ async def _reference(call: Any) -> Headers:
         metadata = await asyncio.wait_for(call.initial_metadata(), CALL_S)
     except TimeoutError as error:
         raise errors.no_answer() from error
-    return [(name.encode(), value.encode()) for name, value in reference_header(metadata)]
+    return [(name.encode(), value.encode()) for name, value in passed_on.headers(metadata)]
 
 
 async def _stream(
     call: Any,
     first: "asyncio.Future[Any]",
-    reference: Headers,
+    told: Headers,
     receive: Receive,
     send: Send,
 ) -> None:
@@ -135,7 +134,7 @@ async def _stream(
                 (b"cache-control", b"no-store"),
                 (b"x-content-type-options", b"nosniff"),
                 (b"x-accel-buffering", b"no"),
-                *reference,
+                *told,
             ],
         }
     )

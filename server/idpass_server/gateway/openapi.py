@@ -6,7 +6,8 @@ is committed beside this module; `make check` reports when it is stale.
 
 import json
 import re
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final
 
 from google.protobuf.descriptor import (
     Descriptor,
@@ -32,14 +33,16 @@ from idpass_server.gateway.routes import (
 from idpass_server.gateway.schemas import (
     DETAIL,
     HEAD,
+    HEADERS,
     KEY,
     KNOWN,
     LIMITS,
     MONEY,
-    REFERENCE,
     SERVERS,
     STATUS,
+    UUID,
     Json,
+    headers,
 )
 
 _INTEGERS: Final = {FieldDescriptor.CPPTYPE_INT32: "int32", FieldDescriptor.CPPTYPE_INT64: "int64"}
@@ -83,6 +86,7 @@ class _Document:
                 "schemas": dict(sorted(self._schemas.items())),
                 "responses": self._errors.responses(),
                 "examples": self._errors.examples(),
+                "headers": HEADERS,
                 "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}},
             },
         }
@@ -90,7 +94,10 @@ class _Document:
     def _operation(self, route: HttpRoute) -> Json:
         operation = self._described(route.method)
         name = route.method.name
-        if "request_id" in route.request.fields_by_name:
+        if route.variable:
+            operation["operationId"] += f"By{route.variable.capitalize()}"
+            operation["parameters"] = [self._in_path(route.method, route.variable)]
+        elif "request_id" in route.request.fields_by_name:
             operation["parameters"] = [
                 {
                     "name": "Idempotency-Key",
@@ -107,11 +114,22 @@ class _Document:
             }
         answer = {
             "description": self._comment(route.method.output_type.full_name),
-            "headers": {"Idpass-Reference": REFERENCE},
+            "headers": headers("RateLimitPolicy", "RateLimit"),
             "content": _json(self._schema(route.method.output_type), _examples(name, "answer")),
         }
         errors = self._errors.of(route.method, with_body=route.verb == "POST")
         return {**operation, "responses": {"200": answer, **errors}}
+
+    def _in_path(self, method: MethodDescriptor, variable: str) -> Json:
+        field = method.input_type.fields_by_name[variable]
+        return {
+            "name": field.name,
+            "in": "path",
+            "required": True,
+            "description": self._comment(field.full_name),
+            "schema": UUID,
+            "example": _first(method.name)[variable],
+        }
 
     def _events(self) -> Json:
         operation = self._described(WATCH)
@@ -120,7 +138,7 @@ class _Document:
             "its data is an IdPassEvent. A refusal in mid-stream comes as an event of type "
             "`error` whose data is a Status."
         )
-        request = next(each.request for each in STORY if each.operation == WATCH.name)
+        request = _first(WATCH.name)
         parameters = [
             {
                 "name": field.name,
@@ -143,7 +161,7 @@ class _Document:
         answers = {
             "200": {
                 "description": "Events, until the reader leaves.",
-                "headers": {"Idpass-Reference": REFERENCE},
+                "headers": headers("RateLimitPolicy", "RateLimit"),
                 "content": {
                     "text/event-stream": {
                         "schema": {"type": "string"},
@@ -237,6 +255,11 @@ def _word(text: str) -> str:
 
 def _json(schema: Json, examples: Json) -> Json:
     return {"application/json": {"schema": schema, "examples": examples}}
+
+
+def _first(operation: str) -> Mapping[str, Any]:
+    """The request of an operation's first example."""
+    return next(each.request for each in STORY if each.operation == operation)
 
 
 def _examples(operation: str, side: str) -> Json:

@@ -8,7 +8,7 @@ are those of the comment at ErrorReason.
 import json
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from google.protobuf.descriptor import EnumDescriptor, MethodDescriptor
 from google.rpc import code_pb2
@@ -18,7 +18,7 @@ from idpass_server.gateway import error_examples, examples
 from idpass_server.gateway.codes import HTTP_STATUS
 from idpass_server.gateway.error_examples import Json
 from idpass_server.gateway.routes import WEBHOOKS
-from idpass_server.gateway.schemas import REFERENCE
+from idpass_server.gateway.schemas import headers
 
 _REASONS: Final[EnumDescriptor] = error_reason_pb2.DESCRIPTOR.enum_types_by_name["ErrorReason"]
 _PREFIX: Final = "ERROR_REASON_"
@@ -43,6 +43,8 @@ _ALIKE: Final = {
     504: "NoAnswer",
 }
 """Responses that are the same for every operation, by status."""
+_BEFORE_THE_CALL: Final = {401, 408, 413, 415}
+"""Statuses that are answered before a caller is known, whose rate could be told."""
 _DESCRIPTIONS: Final = {
     400: "The request is not valid, or does not go with the state of things.",
     401: "The credentials are missing or unknown.",
@@ -176,14 +178,11 @@ def _references(reasons: list[str]) -> Json:
 
 
 def _response(status: int | None, shown: Json) -> Json:
-    headers: dict[str, Any] = {"Idpass-Reference": REFERENCE}
+    named = ["RateLimitPolicy", "RateLimit"] if status not in _BEFORE_THE_CALL else []
     if status == 401:  # noqa: PLR2004 RFC 9110 requires the header
-        headers["WWW-Authenticate"] = {"description": "`Bearer`.", "schema": {"type": "string"}}
+        named.append("Authenticate")
     if status in {None, 429, 503, 504}:
-        headers["Retry-After"] = {
-            "description": "Seconds, where a retry may help.",
-            "schema": {"type": "integer"},
-        }
+        named.append("RetryAfter")
     content: Json = {"schema": {"$ref": "#/components/schemas/Status"}}
     if shown:
         content["examples"] = shown
@@ -191,6 +190,6 @@ def _response(status: int | None, shown: Json) -> Json:
         "description": _DESCRIPTIONS[status]
         if status
         else "The request is refused; see the details.",
-        "headers": headers,
+        "headers": headers(*named),
         "content": {"application/json": content},
     }

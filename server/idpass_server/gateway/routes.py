@@ -1,5 +1,6 @@
 """The HTTP routes of the contract, read from the google.api.http annotations in the protos."""
 
+import re
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
@@ -23,8 +24,17 @@ SMALL_BODY_BYTES: Final = 16_384
 """Limit of any other body, bytes: twice the longest valid one with every character escaped."""
 
 
+UUID: Final = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+"""What a variable in a path stands for."""
+_VARIABLE: Final = re.compile(r"\{(\w+)\}")
+
+
 class HttpRoute(NamedTuple):
-    """A path, its verb in upper case, and the method that it calls."""
+    """A path, its verb in upper case, and the method that it calls.
+
+    A path may have a variable, such as `{id}`, which is the only field of the request. It stands
+    for UUIDs only, so that no word of another path can be taken for one.
+    """
 
     verb: str
     path: str
@@ -33,6 +43,12 @@ class HttpRoute(NamedTuple):
     @property
     def request(self) -> Descriptor:
         return self.method.input_type
+
+    @property
+    def variable(self) -> str | None:
+        """The field that the path has, or None."""
+        found = _VARIABLE.search(self.path)
+        return found[1] if found else None
 
     @property
     def max_body_bytes(self) -> int:
@@ -60,13 +76,25 @@ def routes() -> Iterator[HttpRoute]:
         if not method.GetOptions().HasExtension(annotations_pb2.http):
             continue
         rule = method.GetOptions().Extensions[annotations_pb2.http]
-        verb = rule.WhichOneof("pattern")
-        path = getattr(rule, verb)
-        if verb not in {"get", "post"} or "{" in path or rule.additional_bindings:
-            raise ValueError(f"{method.full_name} has an annotation of another kind")
-        if (rule.body == "*") != (verb == "post") or (verb == "get" and method.input_type.fields):
-            raise ValueError(f"{method.full_name}: a POST has a body, a GET has no fields")
-        yield HttpRoute(verb.upper(), path, method)
+        for binding in (rule, *rule.additional_bindings):
+            verb = binding.WhichOneof("pattern")
+            route = HttpRoute(verb.upper(), getattr(binding, verb), method)
+            _check(route, binding.body)
+            yield route
+
+
+def _check(route: HttpRoute, body: str) -> None:
+    """
+    Raises:
+        ValueError: an annotation has a form that is not supported here.
+    """
+    if route.verb not in {"GET", "POST"} or (body == "*") != (route.verb == "POST"):
+        raise ValueError(f"{route.method.full_name}: only GET, and POST with a body, are supported")
+    variables = _VARIABLE.findall(route.path)
+    if route.verb == "GET" and variables != [field.name for field in route.request.fields]:
+        raise ValueError(f"{route.method.full_name}: a GET has its only field in its path, or none")
+    if len(variables) != route.path.count("{") or (variables and route.verb == "POST"):
+        raise ValueError(f"{route.path}: only a GET has a variable, and it is a field's name")
 
 
 WATCH: Final[MethodDescriptor] = ID_PASSES.methods_by_name["WatchIdPasses"]

@@ -22,10 +22,46 @@ MOMENT: Final = {"type": "string", "format": "date-time"}
 
 URL: Final[Json] = {"type": "string", "format": "uri", "maxLength": 2048}
 
-REFERENCE: Final[Json] = {
-    "description": "The call's own reference, also of a replay; the service logs it.",
-    "schema": {"type": "string"},
+HEADERS: Final[Json] = {
+    "Reference": {
+        "description": "The call's own reference, also of a replay; the service logs it.",
+        "schema": {"type": "string"},
+    },
+    "RateLimitPolicy": {
+        "description": (
+            "The caller's rate, if it has one: `q` calls in `w` seconds, in the long run. As "
+            "draft-ietf-httpapi-ratelimit-headers has it."
+        ),
+        "schema": {"type": "string", "examples": ['"rate";q=1000;w=2']},
+    },
+    "RateLimit": {
+        "description": (
+            "What is left of the caller's rate, if it has one: `r` calls at once, and one more in "
+            "`t` seconds."
+        ),
+        "schema": {"type": "string", "examples": ['"rate";r=998;t=1']},
+    },
+    "RetryAfter": {
+        "description": "Seconds, where a retry may help.",
+        "schema": {"type": "integer"},
+    },
+    "Authenticate": {"description": "`Bearer`.", "schema": {"type": "string"}},
 }
+
+
+def headers(*names: str) -> Json:
+    """References to headers. Args: names: in HEADERS, beside that of every answer."""
+    spelled = {
+        "RateLimitPolicy": "RateLimit-Policy",
+        "RetryAfter": "Retry-After",
+        "Authenticate": "WWW-Authenticate",
+    }
+    references = {"Idpass-Reference": "Reference"} | {spelled.get(n, n): n for n in names}
+    return {
+        name: {"$ref": f"#/components/headers/{reference}"}
+        for name, reference in references.items()
+    }
+
 
 # Limits of fields of requests, which the comments give in words. The service alone decides; tests
 # compare the two.

@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from idpass._policy import RetryPolicy
     from idpass._records import (
         Account,
         AdvanceReceipt,
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
         Aborted,
         AccountDisabled,
         AlreadyCancelled,
+        BadAnswer,
         Complete,
         DailyQuotaExhausted,
         DeadlineExceeded,
@@ -50,6 +52,7 @@ if TYPE_CHECKING:
         TransitionNotAllowed,
         Unauthenticated,
         Unavailable,
+        Unimplemented,
         Violation,
         WebhooksDisabled,
     )
@@ -57,7 +60,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 # The modules that define the public names, in the order they are searched.
-_HOMES = ("_words", "_records", "errors", "client", "aio")
+_HOMES = ("_words", "_records", "_policy", "errors", "client", "aio")
 
 __all__ = [
     "Aborted",
@@ -66,6 +69,7 @@ __all__ = [
     "AdvanceReceipt",
     "AlreadyCancelled",
     "AsyncIdPassClient",
+    "BadAnswer",
     "CancelReason",
     "CancelResult",
     "Cancellation",
@@ -95,11 +99,13 @@ __all__ = [
     "RegisterReceipt",
     "RequestIdReused",
     "ResourceExhausted",
+    "RetryPolicy",
     "Status",
     "TooManyWebhooks",
     "TransitionNotAllowed",
     "Unauthenticated",
     "Unavailable",
+    "Unimplemented",
     "Violation",
     "WebhooksDisabled",
 ]

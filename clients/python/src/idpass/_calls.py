@@ -1,17 +1,28 @@
 """For each rpc: how its request is built and its answer read. No I/O in here."""
 
-import os
-import time
-import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from itertools import islice
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, Generic, TypeVar
 
+import grpc
 from google.protobuf.message import Message
 
 from idpass import _read, _status
+from idpass._arguments import (
+    Id,
+    flag,
+    new_request_id,
+    reason_number,
+    request_id_or,
+    several,
+    status_number,
+    text,
+    text_id,
+    whole,
+)
+from idpass._failure import EmptyAnswer
 from idpass._records import (
     Account,
     AdvanceReceipt,
@@ -21,12 +32,10 @@ from idpass._records import (
     Receipt,
     RegisterReceipt,
 )
-from idpass._words import AnyReason, AnyStatus, CancelReason, Status, Word
-from idpass.errors import IdPassError
-from idpass.v1 import id_pass_pb2 as pb
+from idpass._words import AnyReason, AnyStatus
+from idpass.errors import IdPassError, OutcomeUnknown
 from idpass.v1 import id_pass_service_pb2 as service_pb
 
-Id = str | uuid.UUID
 T = TypeVar("T")
 PAGE_SIZE = 500
 MAX_BATCH_SIZE = 1_000
@@ -60,23 +69,23 @@ def cancel(
     request_id: str | None,
 ) -> Call[Receipt]:
     sent_pass_id = text_id(pass_id)
-    if not validate_only:
-        request_id = request_id or new_request_id()
+    changes = not flag("validate_only", validate_only)
+    sent_id = request_id_or(request_id, new_request_id() if changes else "")
     request = service_pb.CancelRequest(
         id=sent_pass_id,
-        request_id=request_id or "",
-        reason=_reason_number(reason),
-        note=note,
+        request_id=sent_id,
+        reason=reason_number(reason),
+        note=text("note", note),
         expected_status=status_number("expected_status", expected_status),
-        require_refund=require_refund,
+        require_refund=flag("require_refund", require_refund),
         validate_only=validate_only,
     )
     return Call(
         "CancelIdPass",
         request,
-        lambda answer: _read.receipt(answer, sent_pass_id, request_id or ""),
-        changes=not validate_only,
-        request_id=request_id,
+        lambda answer: _read.receipt(answer, sent_pass_id, sent_id),
+        changes,
+        sent_id or None,
     )
 
 
@@ -86,12 +95,12 @@ def register(
     supersedes: Id | None,
     request_id: str | None,
 ) -> Call[RegisterReceipt]:
-    sent_id = request_id or new_request_id()
-    prior = text_id(supersedes, "supersedes") if supersedes else ""
+    sent_id = request_id_or(request_id, new_request_id())
+    prior = "" if supersedes is None else text_id(supersedes, "supersedes")
     request = service_pb.RegisterRequest(
         request_id=sent_id,
-        link_validity_days=link_validity_days,
-        applicant_reference=applicant_reference,
+        link_validity_days=whole("link_validity_days", link_validity_days, bits=32),
+        applicant_reference=text("applicant_reference", applicant_reference),
         supersedes=prior,
     )
 
@@ -112,10 +121,10 @@ def advance(
     expected_status: AnyStatus | None,
     request_id: str | None,
 ) -> Call[AdvanceReceipt]:
-    sent_id = request_id or new_request_id()
+    sent_id = request_id_or(request_id, new_request_id())
     request = service_pb.AdvanceRequest(
         id=text_id(pass_id),
-        to_status=_pb_status(number(Status, "to_status", to_status)),
+        to_status=status_number("to_status", to_status, needed=True),
         request_id=sent_id,
         expected_status=status_number("expected_status", expected_status),
     )
@@ -153,6 +162,8 @@ class Listing:
     ) -> None:
         several("statuses", statuses)
         if idle_for is not None:
+            if not isinstance(idle_for, timedelta):
+                raise TypeError(f"idle_for is {idle_for!r}; pass a datetime.timedelta")
             if idle_before is not None:
                 raise ValueError("give idle_before or idle_for, not both")
             # Once for all pages: a page token is valid for the same moment only.
@@ -160,9 +171,11 @@ class Listing:
         self._request = service_pb.ListRequest(
             page_size=PAGE_SIZE,
             statuses=[status_number("statuses", each) for each in statuses],
-            applicant_reference=applicant_reference,
+            applicant_reference=text("applicant_reference", applicant_reference),
         )
         if idle_before is not None:
+            if not isinstance(idle_before, datetime):
+                raise TypeError(f"idle_before is {idle_before!r}; pass a datetime.datetime")
             if idle_before.tzinfo is None:
                 raise ValueError("idle_before has no time zone; give one, such as timezone.utc")
             self._request.idle_before.FromDatetime(idle_before)
@@ -178,13 +191,20 @@ class Listing:
 
 
 class Watching:
-    """The position of an iteration over events: after the newest that was read."""
+    """The position of an iteration over events: after the newest that was read.
+
+    Attributes:
+        ends: whether the events end: those of one pass do.
+    """
+
+    method = "WatchIdPasses"
 
     def __init__(self, pass_id: Id | None, after_sequence: int, history: str | None) -> None:
+        self.ends = pass_id is not None
         self._request = service_pb.WatchRequest(
-            after_sequence=after_sequence,
-            id=text_id(pass_id) if pass_id else "",
-            history=history or "",
+            after_sequence=whole("after_sequence", after_sequence),
+            id="" if pass_id is None else text_id(pass_id),
+            history="" if history is None else text("history", history),
         )
 
     def opened(self, metadata: Iterable[tuple[str, Any]] | None) -> None:
@@ -198,9 +218,11 @@ class Watching:
                 self._request.history = value
 
     def next_stream(self) -> Call[Event]:
-        return Call("WatchIdPasses", self._request, self._read)
+        return Call(self.method, self._request, self._read)
 
     def _read(self, message: Any) -> Event:
+        if message is None:  # which is how grpc.aio gives what it cannot read
+            raise EmptyAnswer
         self._request.after_sequence = message.sequence
         return _read.event(message)
 
@@ -218,6 +240,12 @@ class Batch:
         )
 
     def _read(self, answer: service_pb.BatchCancelResponse) -> list[CancelResult]:
+        if len(answer.results) != len(self._requests):
+            raise OutcomeUnknown(
+                f"The service answered {len(answer.results)} results for {len(self._requests)} "
+                "passes, so it is not known which were cancelled. Cancelling them again is safe.",
+                code=grpc.StatusCode.INTERNAL,
+            )
         results = []
         for request, result in zip(self._requests, answer.results, strict=True):
             receipt, error = None, None
@@ -254,16 +282,16 @@ class Batches:
         batch_size: int,
         in_flight: int,
     ) -> None:
-        if not 1 <= batch_size <= MAX_BATCH_SIZE:
+        if not 1 <= whole("batch_size", batch_size) <= MAX_BATCH_SIZE:
             raise ValueError(f"batch_size is {batch_size}; 1 to {MAX_BATCH_SIZE} are allowed")
-        if in_flight < 1:
+        if whole("in_flight", in_flight) < 1:
             raise ValueError(f"in_flight is {in_flight}; at least 1 is needed")
         self.size = batch_size
         self._template = service_pb.CancelRequest(
-            reason=_reason_number(reason),
-            note=note,
+            reason=reason_number(reason),
+            note=text("note", note),
             expected_status=status_number("expected_status", expected_status),
-            require_refund=require_refund,
+            require_refund=flag("require_refund", require_refund),
         )
 
     def of(self, ids: Iterable[Id]) -> Iterator[Batch]:
@@ -284,46 +312,3 @@ class Batches:
             request.request_id = new_request_id()
             requests.append(request)
         return Batch(requests)
-
-
-def status_number(name: str, status: AnyStatus | None) -> pb.IdPassStatus.ValueType:
-    return _pb_status(0 if status is None else number(Status, name, status))
-
-
-def _pb_status(number: int) -> pb.IdPassStatus.ValueType:
-    return cast("pb.IdPassStatus.ValueType", number)
-
-
-def _reason_number(reason: AnyReason) -> pb.CancelReason.ValueType:
-    return cast("pb.CancelReason.ValueType", number(CancelReason, "reason", reason))
-
-
-def number(kind: type[Word], name: str, word: object) -> int:
-    if isinstance(word, kind):
-        return word.number
-    known = ", ".join(map(str, kind))
-    if not isinstance(word, str) or isinstance(word, Word):
-        raise TypeError(f"{name} is {word!r}; pass a {kind.__name__} or one of its words: {known}")
-    if word not in kind.__members__.values():
-        raise ValueError(f"{name} is {word!r}; pass a {kind.__name__} or one of its words: {known}")
-    return kind(word).number
-
-
-def text_id(value: object, name: str = "id", *, of: str = "a pass") -> str:
-    if not isinstance(value, (str, uuid.UUID)):
-        raise TypeError(f"{name} is {value!r}; pass the UUID of {of}, as text or uuid.UUID")
-    return str(value)
-
-
-def several(name: str, values: object) -> None:
-    """Refuses a string: as a sequence of characters it is never what is meant."""
-    if isinstance(values, str):
-        raise TypeError(f"{name} is the text {values!r}; pass a list, such as [{values!r}]")
-
-
-def new_request_id() -> str:
-    """A UUIDv7 (RFC 9562): ids made one after another are neighbours in the server's index."""
-    milliseconds = time.time_ns() // 1_000_000
-    value = milliseconds << 80 | int.from_bytes(os.urandom(10), "big")
-    version_and_variant = 0xF << 76 | 0x3 << 62
-    return str(uuid.UUID(int=value & ~version_and_variant | 0x7 << 76 | 0x2 << 62))

@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
 from decimal import Decimal
+from itertools import islice
 from typing import Any
 
-from idpass._records import CancelResult, Money
+from idpass._records import CancelResult, IdPass, Money
 from idpass._words import CancelReason, Status
 from idpass.client import IdPassClient
 from idpass.errors import PassChanged, PassEnded
@@ -40,12 +41,19 @@ class Cleanup:
         idle_for: how long their status has not changed, counted back from now, once: what the
             survey finds is what is cancelled.
         note: kept with each pass.
+        limit: of passes; None for all.
     """
 
     def __init__(
-        self, client: IdPassClient, statuses: Sequence[Status], idle_for: timedelta, note: str
+        self,
+        client: IdPassClient,
+        statuses: Sequence[Status],
+        idle_for: timedelta,
+        note: str,
+        limit: int | None = None,
     ) -> None:
         self._client = client
+        self._limit = limit
         self._idle_before = datetime.now(timezone.utc) - idle_for
         self._note = note
         self.counts: Counter[Status] = Counter(dict.fromkeys(statuses, 0))
@@ -58,18 +66,20 @@ class Cleanup:
     def found(self) -> int:
         return self.counts.total()
 
-    def survey(self) -> None:
-        """Counts the passes to cancel, and the fees to be refunded."""
-        for id_pass in self._client.list(statuses=self.counts, idle_before=self._idle_before):
+    def survey(self) -> Iterator[IdPass]:
+        """Yields the passes to cancel, and counts them and the fees to be refunded."""
+        found = self._client.list(statuses=self.counts, idle_before=self._idle_before)
+        for id_pass in islice(found, self._limit):
             self.counts[id_pass.status] += 1
             if id_pass.status in REFUNDED:
                 self.expected.add(id_pass.fee)
+            yield id_pass
 
-    def run(self, advance: Callable[[], None]) -> None:
+    def run(self, tell: Callable[[CancelResult], None]) -> None:
         """Cancels the passes.
 
         Args:
-            advance: called after each pass.
+            tell: called with the result of each pass.
 
         Raises:
             IdPassError: the service is out of reach.
@@ -78,13 +88,13 @@ class Cleanup:
             if count and not self.stopping:
                 # A pass that has left the status since the survey is no longer idle.
                 for result in self._client.cancel_many(
-                    self._ids(status),
+                    islice(self._ids(status), count),
                     reason=CancelReason.ABANDONED,
                     note=self._note,
                     expected_status=status,
                 ):
                     self._count(result)
-                    advance()
+                    tell(result)
 
     def _ids(self, status: Status) -> Iterator[str]:
         for id_pass in self._client.list(statuses=[status], idle_before=self._idle_before):

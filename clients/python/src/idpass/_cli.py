@@ -11,7 +11,9 @@ from typing import Any
 import click
 
 from idpass import _show, _stdio
-from idpass._records import Receipt
+from idpass._cli_address import Target
+from idpass._records import CancelResult, Receipt
+from idpass._words import Status
 from idpass.client import IdPassClient
 from idpass.errors import (
     DeadlineExceeded,
@@ -41,6 +43,22 @@ class Duration(click.ParamType[timedelta]):
         if not match:
             self.fail(f"{value!r} is not a duration such as 30m, 12h, 7d or 2w", param, ctx)
         return timedelta(**{_UNITS[match[2]]: int(match[1])})
+
+
+def status_option(choices: Iterable[Status]) -> Callable[[Command], Command]:
+    return click.option(
+        "--status",
+        "statuses",
+        type=click.Choice([str(status) for status in choices]),
+        multiple=True,
+        help="Only passes in this status; may be repeated.",
+    )
+
+
+def target() -> Target:
+    """The address that the command was given."""
+    found: Target = click.get_current_context().find_root().params["address"]
+    return found
 
 
 def command_of(group: click.Group) -> Callable[[Command], Command]:
@@ -123,12 +141,21 @@ class Cli:
         else:
             self.out.print(line, soft_wrap=True)
 
+    def tell_result(self, result: CancelResult) -> None:
+        """One of very many: a line in JSON; people see the sums."""
+        if not self.json:
+            return
+        if result.receipt:
+            self.tell_json(result.receipt)
+        elif result.error:
+            self.tell_json({"id": result.id} | _show.error_fields(result.error))
+
     def tell_json(self, value: Any) -> None:
         self.out.file.write(_show.as_json(value, ascii_only=self._ascii_only) + "\n")
         self.out.file.flush()
 
-    def complain(self, error: IdPassError, **context: str) -> int:
-        """Reports an error. Returns its exit code."""
+    def complain(self, error: IdPassError, **context: Any) -> int:
+        """Reports an error. Returns its exit code. Args: context: further fields, in JSON."""
         try:
             if self.json:
                 self.tell_json(context | _show.error_fields(error))

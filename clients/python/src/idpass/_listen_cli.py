@@ -7,7 +7,7 @@ import click
 from rich.text import Text
 
 from idpass import _listen, _show
-from idpass._cli import Cli
+from idpass._cli import Cli, target
 from idpass._webhook_cli import Statuses
 from idpass._words import Status
 
@@ -46,8 +46,7 @@ def listen(
     Each event is sent once, and its answer shown. Ctrl-C stops it; the next run goes on from there.
     """
     account = cli.client.account()
-    address = click.get_current_context().find_root().params["address"]
-    path = position or _listen.position_path(address, account.id, url)
+    path = position or _listen.position_path(target().address, account.id, url)
     try:
         kept = _listen.Position(path)
         kept.keep(_first(after, kept.sequence, account.last_sequence))

@@ -4,6 +4,8 @@ from typing import Any
 
 import grpc
 
+from idpass import _status
+
 # How gRPC's messages begin for a call that was not given to any connection. Only the words tell: no
 # code or field does. A server that used the same words would also send metadata.
 _NEVER_SENT = (
@@ -29,6 +31,9 @@ _HINTS_TLS = {
     "client_certificate=('cert.pem', 'key.pem') (idpass --cert, --key).",
 }
 _HINTS_ALWAYS = {
+    "HTTP proxy": "The proxy is from the environment (grpc_proxy, https_proxy or http_proxy): name "
+    "the service's host in no_proxy, or give "
+    'channel_options=[("grpc.enable_http_proxy", 0)].',
     "Connection refused|No such file": "Is the service running, and is this its address?",
     "errors resolving|resolution failed": "Is the name right?",
 }
@@ -41,8 +46,8 @@ def never_sent(rpc_error: Any) -> bool:
         rpc_error: a grpc.RpcError, sync or async.
     """
     return (
-        rpc_error.code() is grpc.StatusCode.UNAVAILABLE
-        and (rpc_error.details() or "").startswith(_NEVER_SENT)
+        _status.code_of(rpc_error) is grpc.StatusCode.UNAVAILABLE
+        and _status.details_of(rpc_error).startswith(_NEVER_SENT)
         and not rpc_error.initial_metadata()
         and not rpc_error.trailing_metadata()
     )
@@ -55,8 +60,8 @@ def refused(rpc_error: Any) -> bool:
         rpc_error: a grpc.RpcError, sync or async.
     """
     return (
-        rpc_error.code() is grpc.StatusCode.UNAVAILABLE
-        and "RST_STREAM with error code 7" in (rpc_error.details() or "")
+        _status.code_of(rpc_error) is grpc.StatusCode.UNAVAILABLE
+        and "RST_STREAM with error code 7" in _status.details_of(rpc_error)
         and not rpc_error.trailing_metadata()
     )
 

@@ -7,8 +7,8 @@ named after it, so reading an answer never fails.
 from collections.abc import Mapping
 from datetime import datetime, timedelta, timezone
 from decimal import Decimal
-from functools import lru_cache
-from typing import TypeVar
+from functools import cache, lru_cache
+from typing import Any, TypeVar
 
 from google.protobuf.timestamp_pb2 import Timestamp
 from google.type import money_pb2
@@ -22,9 +22,6 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 AnyWord = TypeVar("AnyWord", bound=Word)
 
-_STATUSES: Mapping[int, Status] = {word.number: word for word in Status}
-_REASONS: Mapping[int, CancelReason] = {word.number: word for word in CancelReason}
-
 
 def _unrecognized(words: type[AnyWord], text: str, number: int) -> AnyWord:
     word = str.__new__(words, text)
@@ -32,21 +29,27 @@ def _unrecognized(words: type[AnyWord], text: str, number: int) -> AnyWord:
     return word
 
 
-def status(number: int) -> Status:
-    return _STATUSES.get(number) or _unrecognized(Status, str(number), number)
-
-
-def status_or_none(number: int) -> Status | None:
-    return status(number) if number else None
-
-
-def reason(number: int) -> CancelReason:
-    return _REASONS.get(number) or _unrecognized(CancelReason, str(number), number)
+@cache  # enums are few
+def _by_number(words: type[Word]) -> Mapping[int, Any]:
+    return {each.number: each for each in words}
 
 
 def word(words: type[AnyWord], number: int) -> AnyWord:
-    by_number = {each.number: each for each in words}
-    return by_number.get(number) or _unrecognized(words, str(number), number)
+    """The member with a number of the contract's enum."""
+    found: AnyWord | None = _by_number(words).get(number)
+    return found or _unrecognized(words, str(number), number)
+
+
+def status(number: int) -> Status:
+    return word(Status, number)
+
+
+def status_or_none(number: int) -> Status | None:
+    return word(Status, number) if number else None
+
+
+def reason(number: int) -> CancelReason:
+    return word(CancelReason, number)
 
 
 def spelled(words: type[AnyWord], text: str) -> AnyWord:

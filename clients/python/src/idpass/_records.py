@@ -1,6 +1,9 @@
-"""What the client's methods return: small immutable records."""
+"""What the client's methods return: small immutable records.
 
-from dataclasses import dataclass
+What is written about people is left out of a record's repr, which ends up in logs.
+"""
+
+from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
 
@@ -73,13 +76,13 @@ class Cancellation:
     """How a pass was cancelled.
 
     Attributes:
-        note: free text of the caller.
+        note: free text of the caller; not part of the repr.
         cancel_time: when the cancellation was decided, in UTC.
         caller: name of the caller that cancelled.
     """
 
     reason: CancelReason
-    note: str
+    note: str = field(repr=False)
     cancel_time: datetime
     caller: str
 
@@ -93,7 +96,7 @@ class IdPass:
         account: the account that owns the pass.
         fee: the fee for registering it.
         fee_refunded: True if and only if the fee was refunded.
-        applicant_reference: the business's own name for the applicant, or "".
+        applicant_reference: the business's own name for the applicant, or ""; not part of the repr.
         supersedes: the pass that this one replaced, or None.
         superseded_by: the pass that replaced this one, or None.
         update_time: when `status` last changed.
@@ -109,7 +112,7 @@ class IdPass:
     status: Status
     fee: Money
     fee_refunded: bool
-    applicant_reference: str
+    applicant_reference: str = field(repr=False)
     supersedes: str | None
     superseded_by: str | None
     create_time: datetime

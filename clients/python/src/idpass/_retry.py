@@ -1,4 +1,4 @@
-"""Which failed attempts are retried, when, and what is raised in the end. No I/O in here.
+"""Which failed attempts are retried, when, and what is raised in the end. Does no I/O but logging.
 
 gRPC's own retryPolicy is not used: it stops after five attempts however much time is left, and
 it shows only the last attempt's error. A change whose first attempt got lost and whose second
@@ -16,40 +16,25 @@ tell whether it was sent. A call that has lost its connection waits for a new on
 """
 
 import random
-from collections.abc import Callable
 from typing import Any, NoReturn
 
 import grpc
 
-from idpass import _reach, _status
+from idpass import _failure, _log
 from idpass._calls import Call
+from idpass._failure import Explain
+from idpass._policy import RetryPolicy
 from idpass.errors import (
+    BadAnswer,
     DailyQuotaExhausted,
+    DeadlineExceeded,
     IdPassError,
+    Internal,
     NoFreeSlot,
     OutcomeUnknown,
     Overloaded,
     Unavailable,
 )
-
-Explain = Callable[[str], str]
-
-INITIAL_BACKOFF_S = 0.1
-MAX_BACKOFF_S = 2.0
-MULTIPLIER = 2.0
-# A stream that lasts this long was accepted: refusals come at once. Seconds.
-OPEN_S = 1.0
-
-DROPPED = (
-    "The server dropped the call without an answer (CANCELLED): it is overloaded, or it was just "
-    "stopping."
-)
-REFUSED = (
-    "The server refused the call before it looked at it: too many are open. Nothing was changed."
-)
-# Details of a bare CANCELLED: gRPC fills them in with the name of the code.
-_SAYS_NOTHING = frozenset({None, "", "CANCELLED"})
-CLOSED = "The client was closed before the call was answered."
 
 # Refusals decided after the service has looked up the request_id: it found no receipt, so no
 # earlier attempt made the change.
@@ -71,6 +56,8 @@ _LOST_CODES = frozenset(
         grpc.StatusCode.UNKNOWN,
     }
 )
+# Errors that say that no answer was had, and not what the answer was.
+_UNANSWERED = (OutcomeUnknown, Unavailable, DeadlineExceeded, Overloaded, BadAnswer, Internal)
 
 
 class Throttle:
@@ -104,12 +91,13 @@ class Throttle:
 class Backoff:
     """Exponential backoff with jitter: calls that failed together do not come back together."""
 
-    def __init__(self) -> None:
-        self._next_s = INITIAL_BACKOFF_S
+    def __init__(self, policy: RetryPolicy) -> None:
+        self._policy = policy
+        self._next_s = policy.initial_backoff
 
     def next_s(self) -> float:
         delay_s = self._next_s * random.uniform(0.5, 1.0)  # noqa: S311 spreads, keeps no secret
-        self._next_s = min(self._next_s * MULTIPLIER, MAX_BACKOFF_S)
+        self._next_s = min(self._next_s * self._policy.multiplier, self._policy.max_backoff)
         return delay_s
 
 
@@ -122,8 +110,8 @@ class Attempts:
         timeout_s: for all attempts and the pauses between them.
         started_s: monotonic time of the first attempt.
         explain: turns gRPC's words for a failed connection into a message for people.
-        patient: whether the timeout starts over after each delay that an overloaded server asks
-            for, however many there are.
+        patient: whether timeout and number of attempts start over after each delay that an
+            overloaded server asks for, however many there are.
 
     Attributes:
         unconnected: whether the next attempt has to wait for a connection.
@@ -134,19 +122,23 @@ class Attempts:
         call: Call[Any],
         timeout_s: float,
         started_s: float,
+        *,
+        policy: RetryPolicy,
         throttle: Throttle,
         explain: Explain,
-        *,
         patient: bool = False,
     ) -> None:
         self._call = call
         self._timeout_s = timeout_s
         self._deadline_s = started_s + timeout_s
+        self._max_attempts = policy.max_attempts
         self._throttle = throttle
         self._explain = explain
         self._patient = patient
-        self._backoff = Backoff()
+        self._backoff = Backoff(policy)
         self._maybe_made = False
+        self._made = 0
+        self._counted = 0
         self._waited_for: IdPassError | None = None
         self.unconnected = False
 
@@ -163,9 +155,8 @@ class Attempts:
             IdPassError: that of the last attempt, or OutcomeUnknown.
         """
         assert self._waited_for  # noqa: S101 only such errors lead to another attempt
-        if self._maybe_made:
-            raise self._unknown(self._waited_for, closed=closed)
-        raise self._waited_for
+        error = self._waited_for
+        raise self._told(self._unknown(error, closed=closed) if self._maybe_made else error)
 
     def failed(self, rpc_error: Any, now_s: float, *, closed: bool = False) -> float:
         """Takes note of a failed attempt.
@@ -181,31 +172,56 @@ class Attempts:
         Raises:
             IdPassError: there is no next attempt.
         """
-        error, sent = _read(rpc_error, self._call.request_id, self._explain, closed=closed)
-        if self._call.changes and sent and _may_have_been_made(error):
+        self._made += 1
+        self._counted += 1
+        call = self._call
+        error, sent = _failure.read(
+            rpc_error, call.method, call.request_id, self._explain, closed=closed
+        )
+        if call.changes and sent and _may_have_been_made(error):
             self._maybe_made = True
         self.unconnected = error.reason is None
+        delay_s = self._next_s(error, rpc_error, now_s, closed=closed)
+        if delay_s is not None:
+            self._waited_for = error
+            _log.retried(_log.RETRY, call.method, self._made, error, delay_s)
+            return delay_s
+        raise self._told(self._last(error, closed=closed)) from rpc_error
+
+    def _next_s(
+        self, error: IdPassError, rpc_error: Any, now_s: float, *, closed: bool
+    ) -> float | None:
+        """Seconds to wait before the next attempt; None if there is none."""
         if isinstance(error, Unavailable):
-            self._waited_for = error
-            may_retry = not closed and (_turned_away(error) or self._throttle.failed())
-            delay_s = _delay_s(error, rpc_error, self._backoff)
-            if may_retry and 0 <= delay_s < self._deadline_s - now_s:
-                return delay_s
-        elif isinstance(error, Overloaded) and not closed:
-            self._waited_for = error
-            delay_s = _delay_s(error, rpc_error, self._backoff)
-            if self._patient and delay_s >= 0:
-                self._deadline_s = now_s + delay_s + self._timeout_s
-            if 0 <= delay_s < self._deadline_s - now_s:
-                return delay_s
-        elif isinstance(error, NoFreeSlot | DailyQuotaExhausted) or error.code in _SETTLING_CODES:
-            self._throttle.succeeded()
-            raise error
+            may_retry = not closed and (_failure.turned_away(error) or self._throttle.failed())
+        elif isinstance(error, Overloaded):
+            may_retry = not closed
+        else:
+            if _settles(error):
+                self._throttle.succeeded()
+            return None
+        if self._max_attempts is not None and self._counted >= self._max_attempts:
+            may_retry = False
+        delay_s = delay_before_next_s(error, rpc_error, self._backoff)
+        if self._patient and may_retry and isinstance(error, Overloaded) and delay_s >= 0:
+            self._deadline_s = now_s + delay_s + self._timeout_s
+            self._counted = 0
+        return delay_s if may_retry and 0 <= delay_s < self._deadline_s - now_s else None
+
+    def _last(self, error: IdPassError, *, closed: bool) -> IdPassError:
+        """What is raised after the last attempt, given that one's error."""
+        if _settles(error):
+            return error
         if self._maybe_made:
-            raise self._unknown(error, closed=closed) from rpc_error
+            return self._unknown(error, closed=closed)
         if error.code is grpc.StatusCode.DEADLINE_EXCEEDED and self._waited_for:
-            error = self._waited_for  # says what the time was spent on
-        raise error
+            return self._waited_for  # says what the time was spent on
+        return error
+
+    def _told(self, error: IdPassError) -> IdPassError:
+        if isinstance(error, _UNANSWERED):
+            _log.gave_up(_log.RETRY, self._call.method, self._made, error)
+        return error
 
     def _unknown(self, error: IdPassError, *, closed: bool) -> OutcomeUnknown:
         again = "Call again"
@@ -227,125 +243,24 @@ class Attempts:
         )
 
 
-class Reconnects:
-    """When a broken stream is opened again.
-
-    An overloaded server is waited for only once a stream has been open. A watcher refused from
-    the start learns of it at once: there may be too many streams, and for long.
-
-    Args:
-        patience_s: how long there may be no stream before that is an error.
-        now_s: monotonic.
-        explain: as for `Attempts`.
-    """
-
-    def __init__(self, patience_s: float, now_s: float, explain: Explain) -> None:
-        self._patience_s = patience_s
-        self._explain = explain
-        self._give_up_s = now_s + patience_s
-        self._backoff = Backoff()
-        self._connected = False
-        self._was_open = False
-        self._waited_for: IdPassError | None = None
-
-    @property
-    def waiting(self) -> bool:
-        """Whether the next stream has to wait for a connection first."""
-        return self._waited_for is not None
-
-    def remaining_s(self, now_s: float) -> float:
-        """How long to go on without a stream."""
-        return max(self._give_up_s - now_s, 0.0)
-
-    def connected(self) -> None:
-        if not self._connected:
-            self._connected = True
-            self._waited_for = None
-            self._backoff = Backoff()
-
-    def gave_up(self) -> NoReturn:
-        """The stream was cancelled here, because the server did not begin to answer in time.
-
-        Raises:
-            IdPassError: that of the last stream.
-        """
-        assert self._waited_for  # noqa: S101 nothing else has a time limit
-        raise self._waited_for
-
-    def failed(self, rpc_error: Any, now_s: float) -> float:
-        """As for `Attempts`."""
-        error, _ = _read(rpc_error, None, self._explain)
-        overloaded = isinstance(error, Overloaded)
-        # The server begins its answer before it counts the streams: one that is refused as
-        # Overloaded was connected, and never open.
-        if self._connected and not overloaded:
-            self._was_open = True
-            self._give_up_s = now_s + self._patience_s
-        self._connected = False
-        if isinstance(error, Unavailable) or (overloaded and self._was_open):
-            self._waited_for = error
-            delay_s = _delay_s(error, rpc_error, self._backoff)
-            if 0 <= delay_s < self._give_up_s - now_s:
-                return delay_s
-        raise error
-
-
-def _read(
-    rpc_error: Any, request_id: str | None, explain: Explain, *, closed: bool = False
-) -> tuple[IdPassError, bool]:
-    """What is raised for a failed attempt, and whether that may have been sent.
-
-    Args:
-        closed: whether the client has been closed: CANCELLED then comes from this side.
-    """
-    error = _status.from_rpc_error(rpc_error, request_id)
-    refused = _reach.refused(rpc_error)
-    sent = not (refused or _reach.never_sent(rpc_error))
-    if refused:
-        error = Unavailable(REFUSED, code=error.code, request_id=request_id)
-    elif not sent:
-        error = Unavailable(explain(error.message), code=error.code, request_id=request_id)
-    elif error.code is grpc.StatusCode.CANCELLED and error.reason is None:
-        if closed:
-            error = IdPassError(CLOSED, code=error.code, request_id=request_id)
-        else:
-            details = rpc_error.details()
-            said = f" It said: {details}" if details not in _SAYS_NOTHING else ""
-            error = Unavailable(DROPPED + said, code=error.code, request_id=request_id)
-    error.__cause__ = rpc_error
-    return error, sent
-
-
-def _turned_away(error: IdPassError) -> bool:
-    """Whether a live server had no room for the call, as far as that can be told."""
-    return error.code is grpc.StatusCode.CANCELLED or error.message == REFUSED
-
-
-def _may_have_been_made(error: IdPassError) -> bool:
-    if error.reason is None:  # not from the service: from gRPC here, or a proxy on the way
-        return error.code in _LOST_CODES
-    return error.metadata.get("outcome") == "unknown"
-
-
-def _delay_s(error: IdPassError, rpc_error: Any, backoff: Backoff) -> float:
+def delay_before_next_s(error: IdPassError, rpc_error: Any, backoff: Backoff) -> float:
     """Seconds to wait before another attempt; negative for no other.
 
     A delay that the server asks for is kept. After Overloaded a growing backoff comes on top: all
     refused callers were given the same moment, and some would be refused again.
     """
-    pushback_s = _pushback_s(rpc_error)
+    pushback_s = _failure.pushback_s(rpc_error)
     if not isinstance(error, Overloaded):
         return backoff.next_s() if pushback_s is None else pushback_s
     asked_s = error.retry_after if pushback_s is None else pushback_s
     return -1.0 if asked_s is None or asked_s < 0 else asked_s + backoff.next_s()
 
 
-def _pushback_s(rpc_error: Any) -> float | None:
-    """Seconds after which the server allows a retry; negative for never (gRFC A6)."""
-    for key, value in rpc_error.trailing_metadata() or ():
-        if key == "grpc-retry-pushback-ms":
-            try:
-                return int(value) / 1000
-            except ValueError:
-                return -1.0
-    return None
+def _settles(error: IdPassError) -> bool:
+    return isinstance(error, NoFreeSlot | DailyQuotaExhausted) or error.code in _SETTLING_CODES
+
+
+def _may_have_been_made(error: IdPassError) -> bool:
+    if error.reason is None:  # not from the service: from gRPC here, or a proxy on the way
+        return error.code in _LOST_CODES
+    return error.metadata.get("outcome") == "unknown"

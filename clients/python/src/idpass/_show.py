@@ -66,8 +66,8 @@ def error_fields(error: IdPassError) -> dict[str, Any]:
 
 
 def when(time: datetime | None) -> str:
-    """Local time, for people; "" for None."""
-    return f"{time.astimezone():%Y-%m-%d %H:%M:%S}" if time else ""
+    """Local time with its offset from UTC, for people; "" for None."""
+    return time.astimezone().isoformat(" ", "seconds") if time else ""
 
 
 def ago(time: datetime) -> str:
@@ -166,6 +166,20 @@ def account_rows(account: Account) -> list[Row]:
         ("last event", str(account.last_sequence)),
         ("oldest position", str(account.oldest_sequence or "")),
         ("history", account.history),
+    ]
+
+
+def ping_rows(found: dict[str, Any]) -> list[Row]:
+    trip_ms = found.get("round_trip_ms")
+    return [
+        ("address", found["address"]),
+        ("connection", found["connection"]),
+        ("reachable", "yes" if found["reachable"] else "no"),
+        ("account", found.get("account", "")),
+        ("history", found.get("history", "")),
+        ("last event", str(found.get("last_sequence", ""))),
+        ("round trip", f"{trip_ms} ms" if trip_ms is not None else ""),
+        ("client", found["client_version"]),
     ]
 
 

@@ -1,7 +1,8 @@
 """Maps a google.rpc.Status to the error that the client raises, by one table."""
 
-from collections.abc import Mapping
-from typing import Any
+import contextlib
+from collections.abc import Iterable, Mapping
+from typing import Any, cast
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -33,6 +34,7 @@ from idpass.errors import (
     TransitionNotAllowed,
     Unauthenticated,
     Unavailable,
+    Unimplemented,
     Violation,
     WebhooksDisabled,
 )
@@ -74,19 +76,35 @@ _BY_CODE: "Mapping[grpc.StatusCode, type[IdPassError]]" = {
     grpc.StatusCode.UNAVAILABLE: Unavailable,
     grpc.StatusCode.DEADLINE_EXCEEDED: DeadlineExceeded,
     grpc.StatusCode.INTERNAL: Internal,
+    grpc.StatusCode.UNIMPLEMENTED: Unimplemented,
 }
 
 
 def from_rpc_error(error: Any, request_id: str | None) -> IdPassError:
     """The error for a grpc.RpcError, sync or async."""
-    status = status_pb2.Status(code=error.code().value[0], message=error.details() or "")
-    for key, value in error.trailing_metadata() or ():
+    status = status_pb2.Status(code=code_of(error).value[0], message=details_of(error))
+    for key, value in trailing_metadata_of(error):
         if key == "grpc-status-details-bin":
             try:
                 status = status_pb2.Status.FromString(value)
             except DecodeError:
                 continue
     return from_status(status, request_id)
+
+
+def code_of(error: Any) -> grpc.StatusCode:
+    """The code of a grpc.RpcError; UNKNOWN for a bare one, as an interceptor may raise."""
+    code = error.code() if hasattr(error, "code") else None
+    return code if isinstance(code, grpc.StatusCode) else grpc.StatusCode.UNKNOWN
+
+
+def details_of(error: Any) -> str:
+    return (error.details() if hasattr(error, "details") else None) or ""
+
+
+def trailing_metadata_of(error: Any) -> Iterable[tuple[str, Any]]:
+    found = error.trailing_metadata() if hasattr(error, "trailing_metadata") else None
+    return cast("Iterable[tuple[str, Any]]", found or ())
 
 
 def from_status(status: status_pb2.Status, request_id: str | None) -> IdPassError:
@@ -98,12 +116,12 @@ def from_status(status: status_pb2.Status, request_id: str | None) -> IdPassErro
     retry_info = error_details_pb2.RetryInfo()
     for detail in status.details:
         for known in (info, request_info, bad_request, retry_info):
-            if detail.Is(known.DESCRIPTOR):
+            with contextlib.suppress(DecodeError):  # not worth losing the rest for
                 detail.Unpack(known)
     ours = info.domain == DOMAIN
     kind = _BY_REASON.get(info.reason) if ours else None
     return (kind or _BY_CODE.get(code, IdPassError))(
-        status.message or f"The call failed with {code.name}.",
+        status.message or f"The call failed with {code.name}, and nothing was said of why.",
         code=code,
         reason=info.reason if ours else None,
         metadata=info.metadata if ours else {},

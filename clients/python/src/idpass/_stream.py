@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from idpass._retry import OPEN_S
+from idpass._reconnect import OPEN_S
 
 
 class Stream:
@@ -59,7 +59,7 @@ class Stream:
     def cancel(self) -> None:
         if self._whole:
             self._call.cancel()
-        else:
+        elif hasattr(self._call, "close"):  # an iterator of an interceptor's own may have neither
             self._call.close()
 
     def __iter__(self) -> Iterator[Any]:

@@ -22,7 +22,10 @@ Metadata = tuple[tuple[str, str], ...]
 
 
 def metadata() -> Metadata:
-    """The metadata that passes on the current context, as the caller's propagators write it."""
+    """The metadata that passes on the current context, as the caller's propagators write it.
+
+    What callers give themselves comes before it; see `Endpoint.metadata`.
+    """
     context = sys.modules.get(_CONTEXT)
     if context is None:
         return ()

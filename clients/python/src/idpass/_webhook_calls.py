@@ -7,7 +7,19 @@ from typing import cast
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from idpass import _read
-from idpass._calls import Call, Id, new_request_id, number, several, status_number, text_id
+from idpass._arguments import (
+    Id,
+    flag,
+    new_request_id,
+    request_id_or,
+    several,
+    status_number,
+    text,
+    text_id,
+    whole,
+    word_number,
+)
+from idpass._calls import Call
 from idpass._webhook_records import (
     AnyWebhookState,
     Webhook,
@@ -34,11 +46,11 @@ def create(
     request_id: str | None,
 ) -> Call[WebhookSecret]:
     several("statuses", statuses)
-    sent_id = request_id or new_request_id()
+    sent_id = request_id_or(request_id, new_request_id())
     request = service_pb.CreateWebhookRequest(
-        url=url,
+        url=text("url", url),
         statuses=[status_number("statuses", each) for each in statuses],
-        after_sequence=after_sequence,
+        after_sequence=None if after_sequence is None else whole("after_sequence", after_sequence),
         request_id=sent_id,
     )
     return Call(
@@ -75,12 +87,12 @@ def update(
     numbers = [status_number("statuses", each) for each in statuses or ()]
     request = service_pb.UpdateWebhookRequest(
         id=_text_id(webhook_id),
-        url=url or "",
+        url="" if url is None else text("url", url),
         statuses=numbers,
         all_statuses=statuses is not None and not numbers,
         state=cast(
             "pb.WebhookState.ValueType",
-            0 if state is None else number(WebhookState, "state", state),
+            0 if state is None else word_number(WebhookState, "state", state),
         ),
     )
     return Call("UpdateWebhook", request, lambda answer: webhook(answer.webhook), changes=True)
@@ -92,7 +104,9 @@ def delete(webhook_id: Id) -> Call[None]:
 
 
 def rotate_secret(webhook_id: Id, *, immediate: bool) -> Call[WebhookSecret]:
-    request = service_pb.RotateWebhookSecretRequest(id=_text_id(webhook_id), immediate=immediate)
+    request = service_pb.RotateWebhookSecretRequest(
+        id=_text_id(webhook_id), immediate=flag("immediate", immediate)
+    )
     return Call(
         "RotateWebhookSecret",
         request,
@@ -110,7 +124,9 @@ def redeliver(webhook_id: Id, sequence: int | None, from_sequence: int | None) -
     if (sequence is None) == (from_sequence is None):
         raise ValueError("give sequence for one event, or from_sequence for all from there on")
     request = service_pb.RedeliverWebhookEventsRequest(
-        id=_text_id(webhook_id), sequence=sequence or 0, from_sequence=from_sequence or 0
+        id=_text_id(webhook_id),
+        sequence=whole("sequence", sequence or 0),
+        from_sequence=whole("from_sequence", from_sequence or 0),
     )
     return Call(
         "RedeliverWebhookEvents", request, lambda answer: webhook(answer.webhook), changes=True

@@ -3,11 +3,13 @@
 The two classes differ only in how they wait; the synchronous one documents every argument.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Iterable, Iterator
-from typing import Protocol
+from collections.abc import AsyncIterator, Iterable, Iterator
 
 from idpass import _webhook_calls
-from idpass._calls import Call, Id, T
+from idpass._arguments import Id
+from idpass._metadata import Metadata
+from idpass._transport import Transport
+from idpass._transport_aio import AsyncTransport
 from idpass._webhook_records import (
     AnyWebhookState,
     Webhook,
@@ -18,24 +20,16 @@ from idpass._webhook_records import (
 from idpass._words import AnyStatus
 
 
-class _Run(Protocol):
-    def __call__(self, call: Call[T], timeout: float | None) -> T: ...
-
-
-class _RunAsync(Protocol):
-    def __call__(self, call: Call[T], timeout: float | None) -> Awaitable[T]: ...
-
-
 class Webhooks:
     """The account's webhooks, as `IdPassClient.webhooks`.
 
     Every method raises FailedPrecondition if the server sends no webhooks, and what
     idpass.errors says of every call. `timeout` is that of the call with all its retries, seconds;
-    the client's own if None.
+    the client's own if None. `metadata` is as for `IdPassClient.cancel`.
     """
 
-    def __init__(self, run: _Run) -> None:
-        self._run = run
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
 
     def create(
         self,
@@ -45,6 +39,7 @@ class Webhooks:
         after_sequence: int | None = None,
         request_id: str | None = None,
         timeout: float | None = None,
+        metadata: Metadata | None = None,
     ) -> WebhookSecret:
         """Creates a webhook. The answer has its secret, which no other answer shows.
 
@@ -57,19 +52,29 @@ class Webhooks:
         Raises:
             ResourceExhausted: the account has as many webhooks as it may.
         """
-        return self._run(_webhook_calls.create(url, statuses, after_sequence, request_id), timeout)
+        return self._transport.run(
+            _webhook_calls.create(url, statuses, after_sequence, request_id), timeout, metadata
+        )
 
-    def get(self, id: Id, *, timeout: float | None = None) -> Webhook:  # noqa: A002 as elsewhere
+    def get(
+        self,
+        id: Id,  # noqa: A002 as elsewhere
+        *,
+        timeout: float | None = None,
+        metadata: Metadata | None = None,
+    ) -> Webhook:
         """One webhook.
 
         Raises:
             NotFound: the account has no such webhook.
         """
-        return self._run(_webhook_calls.get(id), timeout)
+        return self._transport.run(_webhook_calls.get(id), timeout, metadata)
 
-    def list(self, *, timeout: float | None = None) -> "list[Webhook]":
+    def list(
+        self, *, timeout: float | None = None, metadata: Metadata | None = None
+    ) -> "list[Webhook]":
         """All webhooks, the oldest first."""
-        return self._run(_webhook_calls.list_(), timeout)
+        return self._transport.run(_webhook_calls.list_(), timeout, metadata)
 
     def update(
         self,
@@ -79,6 +84,7 @@ class Webhooks:
         statuses: Iterable[AnyStatus] | None = None,
         state: AnyWebhookState | None = None,
         timeout: float | None = None,
+        metadata: Metadata | None = None,
     ) -> Webhook:
         """Changes a webhook; what is None stays as it is.
 
@@ -90,15 +96,23 @@ class Webhooks:
         Raises:
             NotFound: the account has no such webhook.
         """
-        return self._run(_webhook_calls.update(id, url, statuses, state), timeout)
+        return self._transport.run(
+            _webhook_calls.update(id, url, statuses, state), timeout, metadata
+        )
 
-    def delete(self, id: Id, *, timeout: float | None = None) -> None:  # noqa: A002 as elsewhere
+    def delete(
+        self,
+        id: Id,  # noqa: A002 as elsewhere
+        *,
+        timeout: float | None = None,
+        metadata: Metadata | None = None,
+    ) -> None:
         """Deletes a webhook.
 
         Raises:
             NotFound: the account has no such webhook.
         """
-        self._run(_webhook_calls.delete(id), timeout)
+        self._transport.run(_webhook_calls.delete(id), timeout, metadata)
 
     def rotate_secret(
         self,
@@ -106,6 +120,7 @@ class Webhooks:
         *,
         immediate: bool = False,
         timeout: float | None = None,
+        metadata: Metadata | None = None,
     ) -> WebhookSecret:
         """Gives a webhook a new secret. For 24 hours the old one signs too.
 
@@ -117,26 +132,30 @@ class Webhooks:
         Raises:
             NotFound: the account has no such webhook.
         """
-        return self._run(_webhook_calls.rotate_secret(id, immediate=immediate), timeout)
+        return self._transport.run(
+            _webhook_calls.rotate_secret(id, immediate=immediate), timeout, metadata
+        )
 
     def test(
         self,
         id: Id,  # noqa: A002 as elsewhere
         *,
         timeout: float = _webhook_calls.TEST_TIMEOUT_S,
+        metadata: Metadata | None = None,
     ) -> WebhookAttempt:
         """Sends an event of type `webhook.test` now, once, and returns what came of it.
 
         Raises:
             NotFound: the account has no such webhook.
         """
-        return self._run(_webhook_calls.test(id), timeout)
+        return self._transport.run(_webhook_calls.test(id), timeout, metadata)
 
     def deliveries(
         self,
         id: Id,  # noqa: A002 as elsewhere
         *,
         timeout: float | None = None,
+        metadata: Metadata | None = None,
     ) -> Iterator[WebhookDelivery]:
         """The webhook's deliveries, newest event first; pages are fetched as they are needed.
 
@@ -144,13 +163,7 @@ class Webhooks:
             NotFound: the account has no such webhook.
         """
         pages = _webhook_calls.Deliveries(id)
-        return self._pages(pages, timeout)
-
-    def _pages(
-        self, pages: _webhook_calls.Deliveries, timeout: float | None
-    ) -> Iterator[WebhookDelivery]:
-        while not pages.done:
-            yield from self._run(pages.next_page(), timeout)
+        return self._transport.pages(pages, timeout, metadata)
 
     def redeliver(
         self,
@@ -159,6 +172,7 @@ class Webhooks:
         sequence: int | None = None,
         from_sequence: int | None = None,
         timeout: float | None = None,
+        metadata: Metadata | None = None,
     ) -> Webhook:
         """Delivers events again, with the `webhook-id` they had.
 
@@ -171,14 +185,16 @@ class Webhooks:
             FailedPrecondition: the events are no longer there.
             ValueError: neither sequence is given, or both.
         """
-        return self._run(_webhook_calls.redeliver(id, sequence, from_sequence), timeout)
+        return self._transport.run(
+            _webhook_calls.redeliver(id, sequence, from_sequence), timeout, metadata
+        )
 
 
 class AsyncWebhooks:
     """The account's webhooks, as `AsyncIdPassClient.webhooks`. All is as in Webhooks."""
 
-    def __init__(self, run: _RunAsync) -> None:
-        self._run = run
+    def __init__(self, transport: AsyncTransport) -> None:
+        self._transport = transport
 
     async def create(
         self,
@@ -188,18 +204,27 @@ class AsyncWebhooks:
         after_sequence: int | None = None,
         request_id: str | None = None,
         timeout: float | None = None,
+        metadata: Metadata | None = None,
     ) -> WebhookSecret:
         """As Webhooks.create."""
         call = _webhook_calls.create(url, statuses, after_sequence, request_id)
-        return await self._run(call, timeout)
+        return await self._transport.run(call, timeout, metadata)
 
-    async def get(self, id: Id, *, timeout: float | None = None) -> Webhook:  # noqa: A002 likewise
+    async def get(
+        self,
+        id: Id,  # noqa: A002 likewise
+        *,
+        timeout: float | None = None,
+        metadata: Metadata | None = None,
+    ) -> Webhook:
         """As Webhooks.get."""
-        return await self._run(_webhook_calls.get(id), timeout)
+        return await self._transport.run(_webhook_calls.get(id), timeout, metadata)
 
-    async def list(self, *, timeout: float | None = None) -> "list[Webhook]":
+    async def list(
+        self, *, timeout: float | None = None, metadata: Metadata | None = None
+    ) -> "list[Webhook]":
         """As Webhooks.list."""
-        return await self._run(_webhook_calls.list_(), timeout)
+        return await self._transport.run(_webhook_calls.list_(), timeout, metadata)
 
     async def update(
         self,
@@ -209,18 +234,22 @@ class AsyncWebhooks:
         statuses: Iterable[AnyStatus] | None = None,
         state: AnyWebhookState | None = None,
         timeout: float | None = None,
+        metadata: Metadata | None = None,
     ) -> Webhook:
         """As Webhooks.update."""
-        return await self._run(_webhook_calls.update(id, url, statuses, state), timeout)
+        return await self._transport.run(
+            _webhook_calls.update(id, url, statuses, state), timeout, metadata
+        )
 
     async def delete(
         self,
         id: Id,  # noqa: A002 likewise
         *,
         timeout: float | None = None,
+        metadata: Metadata | None = None,
     ) -> None:
         """As Webhooks.delete."""
-        await self._run(_webhook_calls.delete(id), timeout)
+        await self._transport.run(_webhook_calls.delete(id), timeout, metadata)
 
     async def rotate_secret(
         self,
@@ -228,34 +257,32 @@ class AsyncWebhooks:
         *,
         immediate: bool = False,
         timeout: float | None = None,
+        metadata: Metadata | None = None,
     ) -> WebhookSecret:
         """As Webhooks.rotate_secret."""
-        return await self._run(_webhook_calls.rotate_secret(id, immediate=immediate), timeout)
+        return await self._transport.run(
+            _webhook_calls.rotate_secret(id, immediate=immediate), timeout, metadata
+        )
 
     async def test(
         self,
         id: Id,  # noqa: A002 likewise
         *,
         timeout: float = _webhook_calls.TEST_TIMEOUT_S,
+        metadata: Metadata | None = None,
     ) -> WebhookAttempt:
         """As Webhooks.test."""
-        return await self._run(_webhook_calls.test(id), timeout)
+        return await self._transport.run(_webhook_calls.test(id), timeout, metadata)
 
     def deliveries(
         self,
         id: Id,  # noqa: A002 likewise
         *,
         timeout: float | None = None,
+        metadata: Metadata | None = None,
     ) -> AsyncIterator[WebhookDelivery]:
         """As Webhooks.deliveries."""
-        return self._pages(_webhook_calls.Deliveries(id), timeout)
-
-    async def _pages(
-        self, pages: _webhook_calls.Deliveries, timeout: float | None
-    ) -> AsyncIterator[WebhookDelivery]:
-        while not pages.done:
-            for delivery in await self._run(pages.next_page(), timeout):
-                yield delivery
+        return self._transport.pages(_webhook_calls.Deliveries(id), timeout, metadata)
 
     async def redeliver(
         self,
@@ -264,6 +291,9 @@ class AsyncWebhooks:
         sequence: int | None = None,
         from_sequence: int | None = None,
         timeout: float | None = None,
+        metadata: Metadata | None = None,
     ) -> Webhook:
         """As Webhooks.redeliver."""
-        return await self._run(_webhook_calls.redeliver(id, sequence, from_sequence), timeout)
+        return await self._transport.run(
+            _webhook_calls.redeliver(id, sequence, from_sequence), timeout, metadata
+        )

@@ -4,9 +4,8 @@ import contextlib
 import functools
 import io
 import os
-import signal
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from datetime import timedelta
 from itertools import islice
 from typing import Any
@@ -21,16 +20,12 @@ except ImportError:
     )
 
 from idpass import __version__, _show
-from idpass._cleanup import IN_FLIGHT, Cleanup
-from idpass._cli import (
-    EXIT_INTERRUPTED,
-    EXIT_REFUSED,
-    Cli,
-    Command,
-    Duration,
-    command_of,
-)
+from idpass._change_cli import advance, register, supersede
+from idpass._cleanup_cli import cleanup
+from idpass._cli import Cli, Duration, command_of, status_option
+from idpass._cli_address import Address, Target
 from idpass._listen_cli import listen
+from idpass._ping_cli import ping, whoami
 from idpass._webhook_cli import webhook
 from idpass._words import CancelReason, Status
 from idpass.client import IdPassClient
@@ -46,7 +41,9 @@ _FILE = click.Path(exists=True, dir_okay=False)
     default="localhost:50051",
     show_default=True,
     show_envvar=True,
-    help="HOST:PORT of the service.",
+    type=Address(),
+    metavar="HOST:PORT",
+    help="Of the service; also grpc://HOST:PORT, grpcs://HOST:PORT with TLS, or unix:PATH.",
 )
 @click.option("--tls", is_flag=True, envvar="IDPASS_TLS", show_envvar=True, help="Use TLS.")
 @click.option(
@@ -84,10 +81,12 @@ _FILE = click.Path(exists=True, dir_okay=False)
 def main(
     context: click.Context,
     /,
+    *,
     ca: str | None,
     tls: bool,
     cert: str | None,
     key: str | None,
+    address: Target,
     **settings: Any,
 ) -> None:
     """Cancels ID Passes, and shows them.
@@ -101,9 +100,15 @@ def main(
     """
     if (cert is None) != (key is None):
         raise click.UsageError("--cert and --key must be given together")
+    if address.tls is False and (tls or ca or cert):
+        raise click.UsageError(
+            "the address begins with a scheme for plain text, and TLS is asked for; begin it with "
+            "grpcs:// or https://"
+        )
     context.obj = functools.partial(
         IdPassClient,
-        tls=ca or tls,
+        address.address,
+        tls=ca or tls or address.tls is True,
         client_certificate=(cert, key) if cert and key else None,
         token=os.environ.get("IDPASS_TOKEN") or None,
         **settings,
@@ -111,16 +116,6 @@ def main(
 
 
 _command = command_of(main)
-
-
-def _status_option(choices: Iterable[Status]) -> Callable[[Command], Command]:
-    return click.option(
-        "--status",
-        "statuses",
-        type=click.Choice([str(status) for status in choices]),
-        multiple=True,
-        help="Only passes in this status; may be repeated.",
-    )
 
 
 @_command
@@ -180,7 +175,7 @@ def get(cli: Cli, id: str) -> None:  # noqa: A002 the argument's name
 
 
 @_command
-@_status_option(Status)
+@status_option(Status)
 @click.option(
     "--idle-for", type=Duration(), help="Only passes unchanged for this long, such as 7d."
 )
@@ -223,83 +218,15 @@ def watch(cli: Cli, id: str | None, after: int | None) -> None:  # noqa: A002 li
 
 
 @_command
-@click.option(
-    "--days",
-    type=click.IntRange(1, 14),
-    default=7,
-    show_default=True,
-    help="Days until the link expires.",
-)
-@click.option("--applicant", default="", help="Your own name for the applicant.")
-@click.option("--supersedes", metavar="ID", help="A pass in flight that the new one replaces.")
-@click.option("--request-id", help="The request id of an attempt whose outcome is unknown.")
-def register(
-    cli: Cli, days: int, applicant: str, supersedes: str | None, request_id: str | None
-) -> None:
-    """Register a pass."""
-    receipt = cli.client.register(
-        link_validity_days=days,
-        applicant_reference=applicant,
-        supersedes=supersedes,
-        request_id=request_id,
-    )
-    cli.tell(receipt, _show.pass_rows(receipt.id_pass), f"registered {receipt.id_pass.id}")
-
-
-@_command
 def account(cli: Cli) -> None:
     """Show your account."""
     found = cli.client.account()
     cli.tell(found, _show.account_rows(found))
 
 
-@_command
-@click.option(
-    "--idle-for",
-    type=Duration(),
-    required=True,
-    help="Cancel passes unchanged for this long, such as 7d.",
-)
-@_status_option(IN_FLIGHT)
-@click.option("--note", default="", help="Free text, kept with each pass.")
-@click.option("--dry-run", is_flag=True, help="Show what would be cancelled, and stop.")
-@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
-def cleanup(
-    cli: Cli,
-    *,
-    idle_for: timedelta,
-    statuses: tuple[str, ...],
-    note: str,
-    dry_run: bool,
-    yes: bool,
-) -> int:
-    """Cancel abandoned passes: those in flight whose status has not changed for a while.
-
-    Ctrl-C stops it after the batches under way; run again, it continues with the rest. A pass
-    whose status changes meanwhile is left alone.
-    """
-    work = Cleanup(cli.client, [Status(word) for word in statuses] or IN_FLIGHT, idle_for, note)
-    work.survey()
-    if dry_run or not work.found:
-        cli.tell(work.plan() if dry_run else work.summary(), _show.plan_rows(work))
-        return 0
-    if not yes:
-        if cli.json or not sys.stdin.isatty():
-            raise click.UsageError("give --yes to cancel without confirmation, or --dry-run")
-        _show.rows(cli.err, _show.plan_rows(work))
-        click.confirm("Cancel them?", abort=True, err=True)
-    try:
-        with _show.progress(cli.err, work.found) as advance, work.stopped_by(signal.SIGINT):
-            work.run(advance)
-    finally:
-        cli.tell(work.summary(), _show.summary_rows(work), _show.summary_line(work))
-    if work.stopping:
-        return EXIT_INTERRUPTED
-    return EXIT_REFUSED if work.refused else 0
-
-
+for _each in (register, supersede, advance, cleanup, ping, whoami, listen):
+    _command(_each)
 main.add_command(webhook)
-_command(listen)
 
 
 if __name__ == "__main__":

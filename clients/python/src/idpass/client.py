@@ -1,24 +1,19 @@
 """The synchronous client; `aio` has the one for asyncio.
 
 This module is long because it is the reference: each method documents its arguments and what it
-raises here, once, and `aio` refers to it. `_calls` builds requests, `_retry` decides on retries.
+raises here, once, and `aio` refers to it. `_calls` builds requests, `_transport` makes the calls.
 """
 
-import contextvars
-import threading
-import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
 from types import TracebackType
-from typing import TypeVar
-
-import grpc
 
 from idpass import _calls
-from idpass._calls import Call, Id
-from idpass._channel import ChannelOptions, Endpoint, LazyChannel, Pem, Token, connect
+from idpass._arguments import Id
+from idpass._endpoint import ChannelOptions, Endpoint, Pem, Token
+from idpass._interceptors import SyncInterceptor
+from idpass._metadata import Metadata
+from idpass._policy import DEFAULT, RetryPolicy
 from idpass._records import (
     Account,
     AdvanceReceipt,
@@ -28,14 +23,9 @@ from idpass._records import (
     Receipt,
     RegisterReceipt,
 )
-from idpass._retry import Attempts, Reconnects, Throttle
-from idpass._stream import Stream
-from idpass._stubs import Stubs
+from idpass._transport import Transport
 from idpass._webhook_methods import Webhooks
 from idpass._words import AnyReason, AnyStatus, CancelReason
-from idpass.errors import IdPassError
-
-T = TypeVar("T")
 
 
 class IdPassClient:
@@ -60,6 +50,11 @@ class IdPassClient:
             bytes.
         token: bearer token, or a function that returns it, called for every attempt.
         timeout: time limit of a call with all its attempts and the pauses between, seconds.
+        retry: how often and how patiently calls are retried and streams are opened again.
+        metadata: sent with every attempt of every call, as a mapping or pairs: `x-tenant`, say.
+            `authorization` and keys of gRPC's own are refused.
+        interceptors: gRPC's own, which see every attempt: grpc.UnaryUnaryClientInterceptor for
+            calls, grpc.UnaryStreamClientInterceptor for `watch`. The first one is the outermost.
         allow_plaintext: allow plain text to other machines, where something else protects the
             connection.
         channel_options: gRPC channel arguments, such as
@@ -68,7 +63,8 @@ class IdPassClient:
     Raises:
         ValueError: `address` is not an address; or it is on another machine and neither TLS nor
             `allow_plaintext` is given, or a token would be sent there in plain text; or the
-            token cannot be sent in a header.
+            token or the metadata cannot be sent in a header.
+        TypeError: an argument, or an interceptor, is not of a kind that is taken.
         OSError: a PEM file cannot be read.
     """
 
@@ -80,6 +76,9 @@ class IdPassClient:
         client_certificate: tuple[Pem, Pem] | None = None,
         token: Token | None = None,
         timeout: float = 5.0,
+        retry: RetryPolicy = DEFAULT,
+        metadata: Metadata | None = None,
+        interceptors: Sequence[SyncInterceptor] = (),
         allow_plaintext: bool = False,
         channel_options: ChannelOptions = (),
     ) -> None:
@@ -89,14 +88,15 @@ class IdPassClient:
             client_certificate=client_certificate,
             token=token,
             timeout=timeout,
+            metadata=metadata,
             allow_plaintext=allow_plaintext,
             channel_options=channel_options,
         )
-        self._timeout_s = timeout
-        self._throttle = Throttle()
-        self._channel: LazyChannel[grpc.Channel, Stubs] = LazyChannel(
-            lambda: self._endpoint.open(grpc), Stubs
-        )
+        self._transport = Transport(self._endpoint, retry, interceptors)
+
+    def __repr__(self) -> str:
+        state = ", closed" if self._transport.channel.closed else ""
+        return f"{type(self).__name__}({self._endpoint!r}{state})"
 
     def __enter__(self) -> "IdPassClient":  # noqa: PYI034 typing has no Self before 3.11
         return self
@@ -111,15 +111,12 @@ class IdPassClient:
 
     def close(self) -> None:
         """Closes the connection. Calls in flight fail; iterations over `watch` end."""
-        self._channel.closed = True
-        channel = self._channel.take()
-        if channel is not None:
-            channel.close()
+        self._transport.close()
 
     @property
     def webhooks(self) -> Webhooks:
         """The methods for webhooks."""
-        return Webhooks(self._run)
+        return Webhooks(self._transport)
 
     def cancel(
         self,
@@ -132,6 +129,7 @@ class IdPassClient:
         validate_only: bool = False,
         request_id: str | None = None,
         timeout: float | None = None,
+        metadata: Metadata | None = None,
     ) -> Receipt:
         """Cancels a pass that is still in flight, and refunds its fee if it was NEW or OPENED.
 
@@ -145,6 +143,8 @@ class IdPassClient:
             request_id: 1 to 128 visible ASCII characters; the same one with the same arguments
                 gets the first answer again, for as long as the pass exists. Generated if None.
             timeout: overall time limit, seconds; the client's if None.
+            metadata: sent with every attempt, after the client's own; a key given here replaces
+                the client's. Keys are lower case, and those of bytes end with -bin.
 
         Raises:
             NotFound: the account has no such pass.
@@ -156,7 +156,7 @@ class IdPassClient:
             Overloaded: the server asks for a longer delay than there is time left.
             Unavailable: no server could be reached; nothing was changed.
             IdPassError: anything else; see idpass.errors.
-            TypeError, ValueError: `reason` or `expected_status` is not one of the words.
+            TypeError, ValueError: an argument cannot be sent, or is not one of the words.
         """
         call = _calls.cancel(
             id,
@@ -167,7 +167,7 @@ class IdPassClient:
             validate_only=validate_only,
             request_id=request_id,
         )
-        return self._run(call, timeout)
+        return self._transport.run(call, timeout, metadata)
 
     def cancel_many(
         self,
@@ -180,6 +180,7 @@ class IdPassClient:
         batch_size: int = 500,
         in_flight: int = 2,
         timeout: float | None = None,
+        metadata: Metadata | None = None,
     ) -> Iterator[CancelResult]:
         """Cancels any number of passes, and yields a result for each, in order.
 
@@ -199,6 +200,7 @@ class IdPassClient:
             in_flight: batches under way at once.
             timeout: time limit of a batch, seconds, restarted after each delay that the server
                 asks for; the client's if None.
+            metadata: as for `cancel`; sent with every batch.
 
         Raises:
             ValueError: batch_size or in_flight is out of range.
@@ -212,45 +214,7 @@ class IdPassClient:
             batch_size=batch_size,
             in_flight=in_flight,
         )
-        return self._cancel_batches(batches.of(ids), in_flight, timeout)
-
-    def _cancel_batches(
-        self, batches: Iterator[_calls.Batch], in_flight: int, timeout: float | None
-    ) -> Iterator[CancelResult]:
-        waiting: deque[tuple[_calls.Batch, Future[Sequence[CancelResult]]]] = deque()
-        failure: IdPassError | None = None
-        closed = threading.Event()
-
-        def pause(seconds: float) -> None:
-            if closed.wait(seconds):
-                raise CancelledError  # nobody is waiting for the answer any more
-
-        def run(batch: _calls.Batch) -> Sequence[CancelResult]:
-            return self._run(batch.call, timeout, patient=True, pause=pause)
-
-        executor = ThreadPoolExecutor(in_flight, thread_name_prefix="idpass-cancel")
-        try:
-            while True:
-                batch = None if failure else next(batches, None)
-                if batch is not None:
-                    # With the caller's context variables: its trace is among them.
-                    own = contextvars.copy_context()
-                    waiting.append((batch, executor.submit(own.run, run, batch)))
-                    if len(waiting) < in_flight:
-                        continue
-                if not waiting:
-                    break
-                oldest, answer = waiting.popleft()
-                try:
-                    yield from answer.result()
-                except IdPassError as error:
-                    failure = failure or error
-                    yield from oldest.failed(error)
-        finally:
-            closed.set()
-            executor.shutdown(wait=False, cancel_futures=True)
-        if failure:
-            raise failure
+        return self._transport.batches(batches.of(ids), in_flight, timeout, metadata)
 
     def register(
         self,
@@ -260,6 +224,7 @@ class IdPassClient:
         supersedes: Id | None = None,
         request_id: str | None = None,
         timeout: float | None = None,
+        metadata: Metadata | None = None,
     ) -> RegisterReceipt:
         """Registers a pass in NEW, charges the account's fee and takes a slot.
 
@@ -268,7 +233,7 @@ class IdPassClient:
             applicant_reference: the business's own name for the applicant, up to 128 characters.
             supersedes: UUID of a pass in flight that the new one replaces: it is cancelled in
                 the same transaction, and the new one takes its slot.
-            request_id, timeout: as for `cancel`.
+            request_id, timeout, metadata: as for `cancel`.
 
         Raises:
             NoFreeSlot: every slot of the account is in use.
@@ -279,7 +244,7 @@ class IdPassClient:
             IdPassError: anything else; see idpass.errors.
         """
         call = _calls.register(link_validity_days, applicant_reference, supersedes, request_id)
-        return self._run(call, timeout)
+        return self._transport.run(call, timeout, metadata)
 
     def advance(
         self,
@@ -289,6 +254,7 @@ class IdPassClient:
         expected_status: AnyStatus | None = None,
         request_id: str | None = None,
         timeout: float | None = None,
+        metadata: Metadata | None = None,
     ) -> AdvanceReceipt:
         """Advances a pass along its lifecycle as the applicant and the verification proceed.
 
@@ -296,7 +262,7 @@ class IdPassClient:
             id: UUID of the pass.
             to_status: OPENED, IN_PROGRESS, COMPLETE, FAILED or EXPIRED, or its word: "opened".
             expected_status: advance only if the pass is in this status.
-            request_id, timeout: as for `cancel`.
+            request_id, timeout, metadata: as for `cancel`.
 
         Raises:
             NotFound: the account has no such pass.
@@ -306,36 +272,38 @@ class IdPassClient:
             OutcomeUnknown: no answer came; call again with the error's request_id.
             IdPassError: anything else; see idpass.errors.
         """
-        return self._run(_calls.advance(id, to_status, expected_status, request_id), timeout)
+        call = _calls.advance(id, to_status, expected_status, request_id)
+        return self._transport.run(call, timeout, metadata)
 
     def get(
         self,
         id: Id,  # noqa: A002 the contract's name
         *,
         timeout: float | None = None,
+        metadata: Metadata | None = None,
     ) -> IdPass:
         """One pass, as it is now.
 
         Args:
             id: UUID of the pass.
-            timeout: overall time limit, seconds; the client's if None.
+            timeout, metadata: as for `cancel`.
 
         Raises:
             NotFound: the account has no such pass.
             IdPassError: anything else; see idpass.errors.
         """
-        return self._run(_calls.get(id), timeout)
+        return self._transport.run(_calls.get(id), timeout, metadata)
 
-    def account(self, *, timeout: float | None = None) -> Account:
+    def account(self, *, timeout: float | None = None, metadata: Metadata | None = None) -> Account:
         """The caller's account, as it is now.
 
         Args:
-            timeout: overall time limit, seconds; the client's if None.
+            timeout, metadata: as for `cancel`.
 
         Raises:
             IdPassError: see idpass.errors.
         """
-        return self._run(_calls.account(), timeout)
+        return self._transport.run(_calls.account(), timeout, metadata)
 
     def list(
         self,
@@ -345,6 +313,7 @@ class IdPassClient:
         idle_for: timedelta | None = None,
         applicant_reference: str = "",
         timeout: float | None = None,
+        metadata: Metadata | None = None,
     ) -> Iterator[IdPass]:
         """Passes, newest first; further pages are requested as they are needed.
 
@@ -357,17 +326,14 @@ class IdPassClient:
             applicant_reference: only passes with exactly this one; empty means any.
             timeout: time limit of a page, seconds, restarted after each delay that an overloaded
                 server asks for; the client's if None.
+            metadata: as for `cancel`.
 
         Raises:
             ValueError: both idle_before and idle_for are given, or idle_before has no time zone.
             IdPassError: see idpass.errors.
         """
         listing = _calls.Listing(statuses, idle_before, idle_for, applicant_reference)
-        return self._pages(listing, timeout)
-
-    def _pages(self, listing: _calls.Listing, timeout: float | None) -> Iterator[IdPass]:
-        while not listing.done:
-            yield from self._run(listing.next_page(), timeout, patient=True)
+        return self._transport.pages(listing, timeout, metadata)
 
     def watch(
         self,
@@ -375,7 +341,8 @@ class IdPassClient:
         *,
         after_sequence: int = 0,
         history: str | None = None,
-        reconnect_for: float = 60.0,
+        reconnect_for: float | None = None,
+        metadata: Metadata | None = None,
     ) -> Iterator[Event]:
         """The account's events in commit order: past ones first, then each as it happens.
 
@@ -390,7 +357,8 @@ class IdPassClient:
             history: `account().history` when that event was seen. A position without it is checked
                 as well, unless it is from another database.
             reconnect_for: how long the service may be out of reach or overloaded before an error
-                is raised, seconds.
+                is raised, seconds; the retry policy's if None.
+            metadata: as for `cancel`; sent with every stream.
 
         Raises:
             NotFound: the account has no such pass.
@@ -401,84 +369,5 @@ class IdPassClient:
                 `reconnect_for`.
             IdPassError: anything else; see idpass.errors.
         """
-        return self._events(_calls.Watching(id, after_sequence, history), reconnect_for)
-
-    def _events(self, watching: _calls.Watching, reconnect_for_s: float) -> Iterator[Event]:
-        reconnects = Reconnects(reconnect_for_s, time.monotonic(), self._endpoint.unreached)
-        while True:
-            call = watching.next_stream()
-            stream = Stream(
-                getattr(self._channel.stub(), call.method)(
-                    call.request, metadata=self._endpoint.metadata()
-                )
-            )
-            patience_s = reconnects.remaining_s(time.monotonic()) if reconnects.waiting else None
-            try:
-                if stream.opened(patience_s):
-                    reconnects.connected()
-                    watching.opened(stream.metadata)
-                for message in stream:
-                    reconnects.connected()
-                    yield call.read(message)
-                return  # noqa: TRY300 the stream has ended by itself
-            except grpc.RpcError as error:
-                if self._channel.closed:
-                    return
-                if stream.gave_up and reconnects.waiting:
-                    reconnects.gave_up()
-                if stream.seems_open():
-                    reconnects.connected()
-                delay_s = reconnects.failed(error, time.monotonic())
-            finally:
-                stream.cancel()
-            if not self._come_back(reconnects, delay_s):
-                return
-
-    def _come_back(self, reconnects: Reconnects, delay_s: float) -> bool:
-        """Pauses, then waits for a connection. If there is none, the next stream says why.
-
-        Returns:
-            False if the client was closed meanwhile.
-        """
-        time.sleep(delay_s)
-        if not self._channel.closed:
-            connect(self._channel, reconnects.remaining_s(time.monotonic()))
-        return not self._channel.closed
-
-    def _run(
-        self,
-        call: Call[T],
-        timeout: float | None,
-        *,
-        patient: bool = False,
-        pause: Callable[[float], None] | None = None,
-    ) -> T:
-        timeout_s = remaining_s = self._timeout_s if timeout is None else timeout
-        started_s = time.monotonic()
-        attempts: Attempts | None = None
-        while True:
-            if attempts is not None:
-                if self._channel.closed or (
-                    attempts.unconnected and not connect(self._channel, remaining_s)
-                ):
-                    attempts.gave_up(closed=self._channel.closed)
-                remaining_s = attempts.remaining_s(time.monotonic())
-            try:
-                answer = getattr(self._channel.stub(), call.method)(
-                    call.request, timeout=remaining_s, metadata=self._endpoint.metadata()
-                )
-            except grpc.RpcError as error:
-                attempts = attempts or Attempts(
-                    call,
-                    timeout_s,
-                    started_s,
-                    self._throttle,
-                    self._endpoint.unreached,
-                    patient=patient,
-                )
-                delay_s = attempts.failed(error, time.monotonic(), closed=self._channel.closed)
-            else:
-                self._throttle.succeeded()
-                return call.read(answer)
-            (pause or time.sleep)(delay_s)
-            remaining_s = attempts.remaining_s(time.monotonic())
+        watching = _calls.Watching(id, after_sequence, history)
+        return self._transport.events(watching, reconnect_for, metadata)

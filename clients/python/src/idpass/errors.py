@@ -27,6 +27,8 @@
     ├── Unavailable               no server answered; nothing was changed
     ├── DeadlineExceeded          a call that changes nothing ran out of time
     ├── OutcomeUnknown            the change may or may not have been made: ask again
+    ├── BadAnswer                 what came is no answer of the service: a proxy's page, or garbled
+    ├── Unimplemented             the service is too old for the method, or is another one
     └── Internal                  a bug in the service
 
 The class follows from the ErrorInfo's reason. A reason that this version does not know falls back
@@ -40,6 +42,7 @@ from typing import NamedTuple
 
 import grpc
 
+from idpass import _facts
 from idpass._words import CancelReason, Status
 
 _NOTHING: Mapping[str, str] = {}
@@ -94,6 +97,16 @@ class IdPassError(Exception):
         where = f" (reference {self.reference})" if self.reference else ""
         return f"{self.message}{where}"
 
+    def __repr__(self) -> str:
+        facts = {
+            "reason": self.reason,
+            "reference": self.reference,
+            "request_id": self.request_id,
+            "retry_after": self.retry_after,
+        }
+        told = [f", {name}={value!r}" for name, value in facts.items() if value is not None]
+        return f"{type(self).__name__}({self.message!r}, code={self.code.name}{''.join(told)})"
+
     def with_request_id(self, request_id: str) -> "IdPassError":
         """A copy of the error for one of several items that failed together."""
         error = copy.copy(self)
@@ -104,7 +117,7 @@ class IdPassError(Exception):
     @property
     def status(self) -> Status | None:
         """The status of the pass, if the error says so."""
-        return _status(self.metadata.get("status", ""))
+        return _facts.status(self.metadata.get("status", ""))
 
 
 class InvalidRequest(IdPassError):
@@ -146,7 +159,7 @@ class PassEnded(FailedPrecondition):
     @property
     def end_time(self) -> datetime | None:
         """When the pass ended, in UTC."""
-        return _time(self.metadata.get("endTime"))
+        return _facts.time(self.metadata.get("endTime"))
 
 
 class AlreadyCancelled(PassEnded):
@@ -160,7 +173,7 @@ class AlreadyCancelled(PassEnded):
     @property
     def cancel_time(self) -> datetime | None:
         """When that cancellation was decided, in UTC."""
-        return _time(self.metadata.get("cancelTime"))
+        return _facts.time(self.metadata.get("cancelTime"))
 
     @property
     def cancel_reason(self) -> CancelReason:
@@ -195,7 +208,7 @@ class TransitionNotAllowed(FailedPrecondition):
     def allowed(self) -> tuple[Status, ...]:
         """The statuses that its status leads to."""
         words = self.metadata.get("allowed", "").split(",")
-        return tuple(filter(None, map(_status, words)))
+        return tuple(filter(None, map(_facts.status, words)))
 
 
 class RefundNotAvailable(FailedPrecondition):
@@ -218,12 +231,12 @@ class HistoryLost(FailedPrecondition):
     @property
     def after_sequence(self) -> int | None:
         """The position that was asked for; None for a page of a list."""
-        return _integer(self.metadata.get("afterSequence", ""))
+        return _facts.integer(self.metadata.get("afterSequence", ""))
 
     @property
     def oldest_sequence(self) -> int | None:
         """The smallest position after which no event is missing; None for a page of a list."""
-        return _integer(self.metadata.get("oldestSequence", ""))
+        return _facts.integer(self.metadata.get("oldestSequence", ""))
 
 
 class WebhooksDisabled(FailedPrecondition):
@@ -248,7 +261,7 @@ class NoFreeSlot(ResourceExhausted):
     @property
     def slot_limit(self) -> int | None:
         """How many slots the account has."""
-        return _integer(self.metadata.get("slotLimit", ""))
+        return _facts.integer(self.metadata.get("slotLimit", ""))
 
 
 class DailyQuotaExhausted(ResourceExhausted):
@@ -257,12 +270,12 @@ class DailyQuotaExhausted(ResourceExhausted):
     @property
     def registrations_per_day(self) -> int | None:
         """How many it may."""
-        return _integer(self.metadata.get("registrationsPerDay", ""))
+        return _facts.integer(self.metadata.get("registrationsPerDay", ""))
 
     @property
     def reset_time(self) -> datetime | None:
         """When the next day begins, in UTC."""
-        return _time(self.metadata.get("resetTime"))
+        return _facts.time(self.metadata.get("resetTime"))
 
 
 class TooManyWebhooks(ResourceExhausted):
@@ -271,8 +284,7 @@ class TooManyWebhooks(ResourceExhausted):
     @property
     def webhook_limit(self) -> int | None:
         """How many it may have."""
-        limit = self.metadata.get("webhookLimit", "")
-        return int(limit) if limit.isdecimal() else None
+        return _facts.integer(self.metadata.get("webhookLimit", ""))
 
 
 class Overloaded(ResourceExhausted):
@@ -298,24 +310,16 @@ class OutcomeUnknown(IdPassError):
     """
 
 
+class BadAnswer(IdPassError):
+    """What came is no answer of the service: it is garbled, or from something in between.
+
+    After a change OutcomeUnknown is raised instead, since the service may have made it.
+    """
+
+
+class Unimplemented(IdPassError):
+    """Nothing there knows the method: an older service than the client, or another one."""
+
+
 class Internal(IdPassError):
     """A bug in the service; report it with `reference`."""
-
-
-def _status(word: str) -> Status | None:
-    try:
-        return Status(word)
-    except ValueError:
-        return None
-
-
-def _integer(text: str) -> int | None:
-    return int(text) if text.isdecimal() else None
-
-
-def _time(text: str | None) -> datetime | None:
-    try:
-        # Python 3.10 does not know the Z.
-        return datetime.fromisoformat((text or "").replace("Z", "+00:00"))
-    except ValueError:
-        return None

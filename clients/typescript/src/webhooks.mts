@@ -1,0 +1,3 @@
+/** The same module for `import`: one copy of each class, whichever way it is loaded. */
+
+export * from "./webhooks.js";
