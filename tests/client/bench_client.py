@@ -3,10 +3,11 @@
     python tests/client/bench_client.py
 
 CPU of this process only, the service being another one; the two ways alternate, and the median of
-the rounds is told.
+the rounds is told. Logging is set up and has nothing to tell, and there are no interceptors.
 """
 
 import asyncio
+import logging
 import resource
 import statistics
 import sys
@@ -86,6 +87,7 @@ def cancel_many(client: IdPassClient, ids: list[str]) -> bool:
 
 
 def main() -> int:
+    logging.basicConfig(level=logging.INFO)
     with tempfile.TemporaryDirectory(prefix="idpass-bench-") as folder:
         db = Path(folder, "idpass.db")
         seeded = seed(db, in_flight=MANY + 4 * ROUNDS * CALLS)

@@ -241,6 +241,20 @@ def test_a_closed_client_says_so(address: str) -> None:
     client.close()
 
 
+def test_a_client_that_another_thread_closes_in_the_very_moment_says_so(address: str) -> None:
+    client = IdPassClient(address)
+    client.account()
+    transport: Any = client._transport
+
+    def closed_meanwhile(*_: Any, **__: Any) -> Any:
+        client.close()
+        raise ValueError("Cannot invoke RPC on closed channel!")
+
+    transport.channel._stub.GetAccount = closed_meanwhile
+    with pytest.raises(RuntimeError, match="the client is closed"):
+        client.account()
+
+
 def test_closing_a_client_ends_its_iterations(address: str) -> None:
     client = IdPassClient(address)
     start = client.account().last_sequence

@@ -133,16 +133,16 @@ def test_the_service_out_of_reach_and_an_unknown_outcome_have_their_exit_codes(
     serve: Serve,
 ) -> None:
     nowhere = "127.0.0.1:1"
-    run = run_cli(nowhere, "--timeout", "0.3", "account")
+    run = run_cli(nowhere, "--timeout", "1", "account")
     assert run.returncode == 4
     assert run.stderr.startswith("Unavailable: ")
     pass_id = "01932c07-0000-7000-8000-000000000000"
-    run = run_cli(nowhere, "--timeout", "0.3", "cancel", pass_id, "--json")
+    run = run_cli(nowhere, "--timeout", "1", "cancel", pass_id, "--json")
     assert run.returncode == 4
     (error,) = lines(run)
     assert error["error"] == "Unavailable"
     assert error["message"].startswith("Nothing was sent")
-    run = run_cli(nowhere, "--timeout", "0.3", "cancel", pass_id, pass_id, "--json")
+    run = run_cli(nowhere, "--timeout", "1", "cancel", pass_id, pass_id, "--json")
     assert run.returncode == 4
     assert [(e["id"], e["error"]) for e in lines(run)] == [(pass_id, "Unavailable")] * 2
     recorder, proxy = serve()

@@ -6,21 +6,22 @@ import signal
 import socket
 import subprocess
 import threading
+import time
+from datetime import datetime, timezone
 from pathlib import Path
 
 import click
 import pytest
 
-from idpass import IdPassClient, Status, __version__
+from idpass import IdPassClient, Status, __version__, _show
 from idpass._cli_address import Address, Target
 from idpass.cli import main
 from kit.client import PutPass
-from kit.guarded import caller
-from kit.http import served
-from kit.idpass_cli import COMMAND, lines, run_cli, run_here
+from kit.guarded import Guarded, caller
+from kit.http import scripted
+from kit.idpass_cli import COMMAND, lines, run_here
 from kit.secure import Secure
 from kit.serving import interruptible
-from kit.support import make_accounts, process
 
 UNKNOWN_ID = "01932c07-0000-7000-8000-000000000000"
 NOWHERE = "127.0.0.1:1"
@@ -93,18 +94,18 @@ def test_ping_says_why_there_is_no_answer(tmp_path: Path) -> None:
     assert "Is the service running, and is this its address?" in gone.stderr
     (told,) = lines(run_here(NOWHERE, "--timeout", "1", "ping", "--json"))
     assert (told["address"], told["reachable"], told["error"]) == (NOWHERE, False, "Unavailable")
-    make_accounts(tmp_path / "idpass.db", "acme")
-    callers = tmp_path / "callers.toml"
-    callers.write_text(caller("ann", "acme", "cancel"))
-    with process(tmp_path / "idpass.db", "--callers", str(callers)) as server:
-        stranger = run_here(server.address, "ping", "--json")
+    guarded = Guarded(tmp_path, caller("ann", permissions="cancel"))
+    try:
+        stranger = run_here(guarded.address, "ping", "--json")
         (told,) = lines(stranger)
         assert (stranger.returncode, told["reachable"]) == (1, True)
         assert told["error"] == "Unauthenticated"
-        ann = run_here(server.address, "ping", IDPASS_TOKEN="ann-token")
+        ann = run_here(guarded.address, "ping", IDPASS_TOKEN="ann-token")
         assert ann.returncode == 1
-        assert "reachable" in ann.stdout
+        assert rows(ann.stdout)["reachable"] == "yes"
         assert ann.stderr.startswith("PermissionDenied: ")
+    finally:
+        guarded.stop()
 
 
 def test_ping_over_tls_with_a_url(tmp_path: Path) -> None:
@@ -176,9 +177,9 @@ def test_a_scheme_and_options_that_contradict_each_other_are_refused() -> None:
     assert "allow-plaintext" in remote.stderr.replace("_", "-")
 
 
-def test_the_port_of_http_is_told_apart_from_that_of_grpc(tmp_path: Path) -> None:
-    with served(tmp_path / "idpass.db") as server:
-        for address in (server.url, server.url.removeprefix("http://")):
+def test_the_port_of_http_is_told_apart_from_that_of_grpc() -> None:
+    with scripted() as http:
+        for address in (str(http.base_url), http.base_url.netloc.decode()):
             done = run_here(address, "--timeout", "2", "ping")
             assert done.returncode == 4
             assert "Something that speaks HTTP/1 answers there" in done.stderr
@@ -260,6 +261,9 @@ def test_a_change_whose_output_fails_is_told(
     new = setup_client.get(second).superseded_by
     assert f"Done: registered {new} in place of {second}" in superseded.stderr
     assert "Done" not in pinged.stderr
+    address = NOWHERE
+    unreached = run("--timeout", "1", "ping")
+    assert (unreached.returncode, unreached.stderr.split(":")[0]) == (4, "Unavailable")
 
 
 @pytest.mark.parametrize("arguments", [CHANGES[0], ["ping"]], ids=lambda a: a[0])
@@ -300,8 +304,16 @@ def test_every_command_has_help_and_the_same_exit_codes() -> None:
         assert command.get_short_help_str(), name
 
 
-def test_times_have_their_zone(address: str, put_pass: PutPass) -> None:
-    pass_id = put_pass()
-    shown = run_cli(address, "get", pass_id, TZ="Asia/Kolkata").stdout
-    (registered,) = [line for line in shown.splitlines() if line.startswith("registered")]
-    assert re.search(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\+05:30$", registered.rstrip())
+def test_times_have_their_zone(monkeypatch: pytest.MonkeyPatch) -> None:
+    moment = datetime(2026, 11, 23, 9, 30, tzinfo=timezone.utc)
+    try:
+        for zone, shown in (
+            ("UTC", "2026-11-23 09:30:00+00:00"),
+            ("Asia/Kolkata", "2026-11-23 15:00:00+05:30"),
+        ):
+            monkeypatch.setenv("TZ", zone)
+            time.tzset()
+            assert _show.when(moment) == shown
+    finally:
+        monkeypatch.undo()
+        time.tzset()

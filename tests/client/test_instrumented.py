@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
+from client.test_interceptors import Async, Sync
 from idpass import AlreadyCancelled, AsyncIdPassClient, IdPassClient, NotFound, Status, Unavailable
 from kit.client import Connect, PutPass, Serve, ServerProcess
-from kit.proxy import CuttingProxy
+from kit.proxy import Cut, CuttingProxy
 
 instruments = pytest.importorskip(
     "opentelemetry.instrumentation.grpc", reason="only the client's own needs are installed here"
@@ -41,6 +42,22 @@ def test_refusals_are_errors_as_ever(client: Any, put_pass: PutPass) -> None:
         next(iter(client.watch(uuid.uuid4())))
     with pytest.raises(AlreadyCancelled):
         client.cancel(put_pass(Status.CANCELLED))
+
+
+def test_a_callers_own_interceptors_see_every_attempt_too(
+    connect: Connect, address: str, put_pass: PutPass, request: pytest.FixtureRequest
+) -> None:
+    make = Sync if request.node.callspec.params["connect"] == "sync" else Async
+    own: Any = make()
+    proxy = CuttingProxy(address)
+    client = connect(proxy.address, timeout=20, interceptors=[own], metadata={"x-team": "7"})
+    client.account()
+    pass_id = put_pass()
+    proxy.cuts.append(Cut.BEFORE_ANSWER)
+    assert client.cancel(pass_id).replayed
+    assert [event.to_status for event in client.watch(pass_id)] == ["new", "cancelled"]
+    proxy.close()
+    assert own.seen == ["GetAccount", "CancelIdPass", "CancelIdPass", "WatchIdPasses"]
 
 
 def test_a_watcher_may_leave_at_any_event(client: Any, put_pass: PutPass) -> None:

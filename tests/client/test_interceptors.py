@@ -123,6 +123,8 @@ def test_an_error_that_an_interceptor_makes_up_is_one_of_the_tree(
     client = connect(address, interceptors=[make(bare_error=True)])
     with pytest.raises(BadAnswer):
         client.account()
+    with pytest.raises(BadAnswer):
+        next(client.watch())
     with pytest.raises(OutcomeUnknown) as raised:
         client.cancel("id", request_id="mine")
     assert raised.value.request_id == "mine"

@@ -10,6 +10,7 @@ import pytest
 from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
 
 from idpass.v1 import (
+    PROTO_DIR,
     error_reason_pb2,
     id_pass_pb2,
     id_pass_service_pb2,
@@ -17,7 +18,7 @@ from idpass.v1 import (
     webhook_service_pb2,
 )
 from kit.paths import ROOT
-from kit.support import BUF
+from kit.support import BUF, grpcurl_path
 
 MODULES = (
     error_reason_pb2,
@@ -107,8 +108,15 @@ def test_buf_builds_an_exported_folder(tmp_path: Path) -> None:
     assert export(tmp_path).returncode == 0
     if BUF is None:
         pytest.skip("buf is not installed here")
-    done = subprocess.run([BUF, "build", tmp_path], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    for source in (tmp_path, tmp_path / "idpass.binpb"):
+        done = subprocess.run([BUF, "build", source], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+
+
+def test_grpcurl_reads_the_descriptor_set() -> None:
+    command = [grpcurl_path(), "-protoset", str(PROTO_DIR / "idpass.binpb"), "list"]
+    listed = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert listed.stdout.split() == ["idpass.v1.IdPassService", "idpass.v1.WebhookService"]
 
 
 @pytest.mark.parametrize(

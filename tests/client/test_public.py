@@ -22,6 +22,7 @@ from idpass import (
     _records,
     _words,
     errors,
+    testing,
 )
 from idpass.v1 import id_pass_pb2 as pb
 
@@ -35,6 +36,16 @@ def test_the_public_names_are_there_and_no_others() -> None:
     assert set(idpass.__all__) <= set(dir(idpass))
     with pytest.raises(AttributeError, match="no attribute 'Nothing'"):
         idpass.Nothing  # noqa: B018 is the point
+
+
+def test_the_fakes_are_public_and_explained() -> None:
+    assert testing.__all__ == sorted(testing.__all__)
+    own = {n for n, m in vars(testing).items() if getattr(m, "__module__", "") == "idpass.testing"}
+    assert own == set(testing.__all__)
+    for name in testing.__all__:
+        for method, function in inspect.getmembers(getattr(testing, name), inspect.isfunction):
+            if not method.startswith("_"):
+                assert inspect.getdoc(function), f"{name}.{method}"
 
 
 def test_every_error_and_record_is_public() -> None:

@@ -66,8 +66,9 @@ def test_an_example_runs(
         exec(EXAMPLES[number].replace("localhost:50051", server.address), names)
         for name, value in list(names.items()):
             if name.startswith("test_"):
-                with running_server() as another:
-                    value(another)
+                with contextlib.ExitStack() as stack:
+                    wanted = inspect.signature(value).parameters
+                    value(*(stack.enter_context(running_server()) for _ in wanted))
     for expected in re.findall(r"print\(.*\)  # (.*)", EXAMPLES[number]):
         assert expected in shown.getvalue()
 

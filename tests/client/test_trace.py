@@ -44,6 +44,17 @@ def test_a_call_within_a_span_is_sent_with_its_trace(
     assert sent(recorder, "traceparent") == []
 
 
+def test_a_trace_that_the_caller_gives_itself_is_not_sent_twice(
+    connect: Connect, serve: Serve, tracer: Any
+) -> None:
+    recorder, address = serve()
+    own = f"00-{'1' * 32}-{'2' * 16}-01"
+    client = connect(address)
+    with tracer.start_as_current_span("ours"):
+        client.account(metadata={"traceparent": own})
+    assert sent(recorder, "traceparent") == [own]
+
+
 def test_calls_of_cancel_many_belong_to_the_trace_of_whoever_asks_for_the_results(
     connect: Connect, serve: Serve, tracer: Any
 ) -> None:

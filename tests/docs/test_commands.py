@@ -108,14 +108,14 @@ HOW: Final = {
         "$ idpass-server report refunds": SUPPORT,
         "eval": "operations/test_support.py::test_the_documented_lines_complete_in_bash",
     },
-    "proof.md": {
-        "make test": "not run: each takes minutes, and is what runs this",
-        "PROVE_MINUTES=60": "not run: it takes as long as it says",
-    },
     "languages.md": {
         "python -m idpass.v1.export": "client/test_protos.py::test_buf_builds_an_exported_folder",
         "protoc -I protos --go_out": "prove/test_languages.py::test_go",
         "mkdir -p generated": "prove/test_languages.py::test_java",
+    },
+    "proof.md": {
+        "make test": "not run: each takes minutes, and is what runs this",
+        "PROVE_MINUTES=60": "not run: it takes as long as it says",
     },
     "CONTRIBUTING.md": {
         "make setup": "not run: each takes minutes; that the targets exist is tested",

@@ -32,7 +32,8 @@ def test_the_typescript_client_has_the_version_too() -> None:
     package = json.loads((folder / "package.json").read_text())
     locked = json.loads((folder / "package-lock.json").read_text())
     (sent,) = re.findall(r'VERSION = "(.+)"', (folder / "src/version.ts").read_text())
-    named = set(re.findall(r"idpass-client-([\d.]+)\.tgz", (folder / "README.md").read_text()))
+    pages = (folder / "README.md").read_text() + PAGES["languages.md"]
+    named = set(re.findall(r"idpass-client-([\d.]+)\.tgz", pages))
     assert {package["version"], locked["version"], sent, *named} == {idpass.__version__}
     assert locked["packages"][""]["dependencies"] == package["dependencies"]
 

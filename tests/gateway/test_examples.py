@@ -190,9 +190,8 @@ def documented(operation: str, response: httpx.Response) -> bool:
     return reason(response) in found["content"]["application/json"]["examples"]
 
 
-def test_a_disabled_account_and_a_server_without_webhooks_are_as_documented(
-    tmp_path: Path,
-) -> None:
+def test_refusals_are_as_documented(tmp_path: Path) -> None:
+    """Of a disabled account, of a server without webhooks, and of the gateway itself."""
     with served(tmp_path / "idpass.db") as server:
         pass_id = server.register().id_pass.id
         set_account(tmp_path / "idpass.db", disabled=True)
@@ -209,16 +208,13 @@ def test_a_disabled_account_and_a_server_without_webhooks_are_as_documented(
         response = server.http.get("/idpass/webhooks")
         assert documented("ListWebhooks", response)
         assert reason(response) == "WEBHOOKS_DISABLED"
-
-
-def test_each_refusal_of_the_gateway_is_documented(server: Http) -> None:
-    text = server.send("hello", content_type="text/plain")
-    long = server.send('{"note": "%s"}' % ("x" * 17_000))
-    for response, status in ((text, 415), (long, 413)):
-        assert response.status_code == status
-        assert documented("CancelIdPass", response)
-        found = resolved(OPERATIONS["CancelIdPass"]["responses"][str(status)])
-        (example,) = found["content"]["application/json"]["examples"].values()
-        assert without_facts(response.json()["message"]) == without_facts(
-            example["value"]["message"]
-        )
+        text = server.send("hello", content_type="text/plain")
+        long = server.send('{"note": "%s"}' % ("x" * 17_000))
+        for response, status in ((text, 415), (long, 413)):
+            assert response.status_code == status
+            assert documented("CancelIdPass", response)
+            found = resolved(OPERATIONS["CancelIdPass"]["responses"][str(status)])
+            (example,) = found["content"]["application/json"]["examples"].values()
+            assert without_facts(response.json()["message"]) == without_facts(
+                example["value"]["message"]
+            )

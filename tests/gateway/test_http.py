@@ -222,6 +222,7 @@ def test_a_pass_is_found_at_its_path(server: Http) -> None:
     assert found.json()["id_pass"] == server.post("details", id=pass_id).json()["id_pass"]
     assert found.headers["idpass-reference"] == found.json()["reference"]
     assert found.headers["cache-control"] == "no-store"
+    assert not {"ratelimit", "ratelimit-policy"} & set(found.headers)  # there is no rate
     assert server.http.get(f"/idpass/{pass_id.upper()}").json()["id_pass"]["id"] == pass_id
     head = server.http.head(f"/idpass/{pass_id}")
     assert (head.status_code, head.content) == (200, b"")
@@ -374,9 +375,11 @@ def test_callers_are_known_over_http_as_they_are_over_grpc(tmp_path: Path) -> No
         assert server.http.get("/idpass/account", headers=ann).json()["id"] == "acme"
         response = server.http.post("/idpass/register", json={}, headers=eve)
         assert (response.status_code, reason(response)) == (403, "METHOD_NOT_PERMITTED")
-        # What the page of the sandbox would need is not there.
-        assert server.http.get("/").headers["location"] == "/docs"
-        assert server.http.get("/sandbox").status_code == 404
+        # The page is there for whoever has a token; by itself it holds nothing.
+        assert "acme" not in server.http.get("/").text
+        assert server.http.get("/sandbox").json() == {"sandbox": False}
+        assert server.http.post("/sandbox/reset", json={}).status_code == 404
+        assert server.http.get("/sandbox/inbox").status_code == 404
 
 
 def test_who_has_to_wait_is_told_why(tmp_path: Path) -> None:

@@ -10,12 +10,16 @@ from typing import Any
 
 import pytest
 
-from idpass_server.gateway import openapi
+from idpass.v1.error_reason_pb2 import ErrorReason
+from idpass_server.gateway import app, openapi
 from idpass_server.gateway.routes import EVENTS_PATH, routes
 from idpass_server.gateway.schemas import LIMITS
 from kit.http import Http
+from kit.paths import ROOT
 
 DOCUMENT: dict[str, Any] = json.loads(Path(openapi.__file__).with_name("openapi.json").read_text())
+ERRORS = ROOT / "server/docs/errors.md"
+ADVICE = app.STATIC / "advice.js"
 SCHEMATHESIS = Path(sys.executable).with_name("schemathesis")
 
 
@@ -82,10 +86,21 @@ def test_the_page_of_the_api_takes_nothing_from_elsewhere(server: Http) -> None:
     assert response.status_code == 200
     assert "default-src 'none'" in response.headers["content-security-policy"]
     assert not re.search(r"https?://", response.text)
-    assert server.http.get("/", follow_redirects=False).headers["location"] == "/docs"
 
 
-@pytest.mark.parametrize("path", ["/sandbox", "/sandbox/reset"])
+@pytest.mark.parametrize("path", ["/sandbox/reset", "/sandbox/inbox", "/sandbox/inbox/switch"])
 def test_without_a_sandbox_there_is_none(server: Http, path: str) -> None:
     assert server.http.post(path, json={}).status_code == 404
     assert server.http.get(path).status_code == 404
+    assert server.http.get("/sandbox").json() == {"sandbox": False}
+
+
+def test_the_page_of_the_api_advises_as_the_document_does() -> None:
+    """`advice.js` has the words of errors.md, and each error that there is."""
+    rows = re.findall(r"^\| `([A-Z_]+)` \| [A-Z_]+ \| (.+) \|$", ERRORS.read_text(), re.MULTILINE)
+    told = {reason: re.sub(r": \[[^]]*\]\([^)]*\)", "", text) for reason, text in rows}
+    advice = re.findall(r'^  ([A-Z_]+): "(.+)",$', ADVICE.read_text(), re.MULTILINE)
+    assert dict(advice) == told
+    prefix, names = "ERROR_REASON_", list(ErrorReason.keys())
+    reasons = {name.removeprefix(prefix) for name in names} - {"UNSPECIFIED"}
+    assert set(told) == reasons

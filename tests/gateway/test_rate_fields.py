@@ -10,7 +10,7 @@ from idpass.v1 import id_pass_service_pb2 as service_pb
 from idpass_server.api import rate_fields
 from idpass_server.api.rate import Left, Limit, Rate
 from kit.guarded import caller
-from kit.http import Http, detail, reason, served
+from kit.http import detail, reason, served
 from kit.support import UNKNOWN_ID, make_accounts
 
 LIMIT = re.compile(r'"rate";r=(\d+)(?:;t=(\d+))?')
@@ -62,7 +62,14 @@ def test_what_is_left_is_what_can_be_taken_and_comes_back_when_it_says() -> None
 
 
 def test_answers_and_errors_say_what_is_left(tmp_path: Path) -> None:
-    with served(tmp_path / "idpass.db", "--rate", "0.01", "--burst", "8") as server:
+    with served(tmp_path / "idpass.db", "--rate", "0.01", "--burst", "10") as server:
+        plain, asking = (
+            server.stub.GetAccount.with_call(service_pb.GetAccountRequest(), metadata=metadata)[1]
+            for metadata in ((), ((rate_fields.ASKING_KEY, "1"),))
+        )
+        # Over gRPC only who asks is told.
+        assert [key for key, _ in plain.trailing_metadata()] == ["idpass-reference"]
+        assert '"rate";r=8;' in str(dict(asking.trailing_metadata())["ratelimit"])
         answers = [server.http.get("/idpass/account"), server.http.head("/idpass/account")]
         answers.append(server.http.get(f"/idpass/{UNKNOWN_ID}"))
         answers.append(server.post("cancel", id="x"))
@@ -71,7 +78,7 @@ def test_answers_and_errors_say_what_is_left(tmp_path: Path) -> None:
         codes = [answer.status_code for answer in answers]
         assert codes == [200, 200, 404, 400, 200]
         assert [left(answer)[0] for answer in answers] == [7, 6, 5, 4, 3]
-        assert {answer.headers["ratelimit-policy"] for answer in answers} == {'"rate";q=8;w=800'}
+        assert {answer.headers["ratelimit-policy"] for answer in answers} == {'"rate";q=10;w=1000'}
         assert all(0 < left(answer)[1] <= 100 for answer in answers)
         # A batch takes as much as its items, as a debt if need be.
         batch = server.post("batch-cancel", requests=[{"id": UNKNOWN_ID}] * 5)
@@ -107,23 +114,3 @@ def test_each_caller_hears_of_its_own_rate_and_a_stranger_of_none(tmp_path: Path
             "/idpass/register", json={}, headers={"authorization": "Bearer bob-token"}
         )
         assert (denied.status_code, left(denied)[0]) == (403, 3)
-
-
-def test_without_a_rate_nothing_is_said(server: Http) -> None:
-    response = server.http.get("/idpass/account")
-    assert response.status_code == 200
-    assert not {"ratelimit", "ratelimit-policy"} & set(response.headers)
-
-
-def test_a_call_over_grpc_hears_of_it_only_if_it_asks(tmp_path: Path) -> None:
-    with served(tmp_path / "idpass.db", "--rate", "1000") as server:
-        plain, asking = (
-            server.stub.GetAccount.with_call(service_pb.GetAccountRequest(), metadata=metadata)[1]
-            for metadata in ((), ((rate_fields.ASKING_KEY, "1"),))
-        )
-        assert [key for key, _ in plain.trailing_metadata()] == ["idpass-reference"]
-        assert {key for key, _ in asking.trailing_metadata()} == {
-            "idpass-reference",
-            "ratelimit",
-            "ratelimit-policy",
-        }

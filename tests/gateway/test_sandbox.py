@@ -62,7 +62,7 @@ def test_a_reset_makes_the_data_anew_for_all(sandbox: Http) -> None:
     assert [each.status_code for each in answers] == [200, 200, 200]
     after = passes(sandbox)
     assert Counter(each["status"] for each in after) == Counter(each["status"] for each in before)
-    assert sandbox.http.get("/sandbox").json() == {"grpc_address": sandbox.address}
+    assert sandbox.http.get("/sandbox").json() == {"sandbox": True, "grpc_address": sandbox.address}
     assert sandbox.account().id == "demo"  # gRPC is where it was
 
 
@@ -106,6 +106,49 @@ def test_pages_and_their_parts_are_locked_down(sandbox: Http, path: str, kind: s
     assert "unsafe" not in policy
     again = sandbox.http.get(path, headers={"if-none-match": response.headers["etag"]})
     assert again.status_code in {200, 304}
+
+
+def test_the_page_asks_for_all_its_modules_at_once() -> None:
+    """And not for one after the other, as each turns out to import the next."""
+
+    needed: set[str] = set()
+    names = ["sandbox.js"]
+    while names:
+        text = (app.STATIC / names.pop()).read_text()
+        found = set(re.findall(r'^(?:import .*|}) from "\./([a-z]+\.js)"', text, re.MULTILINE))
+        names += found - needed
+        needed |= found
+    page = (app.STATIC / "sandbox.html").read_text()
+    preloaded = re.findall(r'rel="modulepreload" href="/static/([a-z]+\.js)"', page)
+    assert sorted(preloaded) == sorted(needed - {"sandbox.js"})
+
+
+@pytest.mark.parametrize("path", ["/", "/static/sandbox.js", "/openapi.json"])
+def test_pages_are_compressed_for_those_who_take_it(sandbox: Http, path: str) -> None:
+    plain = sandbox.http.get(path, headers={"accept-encoding": "identity"})
+    packed = sandbox.http.get(path, headers={"accept-encoding": "br, gzip"})
+    assert "content-encoding" not in plain.headers
+    assert packed.headers["content-encoding"] == "gzip"
+    assert "accept-encoding" in packed.headers["vary"]
+    assert int(packed.headers["content-length"]) < int(plain.headers["content-length"])
+    assert packed.content == plain.content
+    known = {"if-none-match": packed.headers["etag"]}
+    assert sandbox.http.get(path, headers=known).status_code == 304
+
+
+@pytest.mark.parametrize(
+    ("accepted", "packed"),
+    [("gzip", True), ("br, GZIP;q=0.5", True), ("gzip; q=0", False), ("identity", False)],
+)
+def test_a_long_answer_is_compressed_for_those_who_take_it(
+    sandbox: Http, accepted: str, packed: bool
+) -> None:
+    headers = {"accept-encoding": accepted}
+    answer = sandbox.http.post("/idpass/list", json={"page_size": 1000}, headers=headers)
+    assert ("content-encoding" in answer.headers) == packed
+    assert len(answer.json()["id_passes"]) > 100
+    short = sandbox.http.post("/idpass/list", json={"page_size": 1}, headers=headers)
+    assert "content-encoding" not in short.headers
 
 
 def test_nothing_comes_from_elsewhere_and_no_text_becomes_html() -> None:
@@ -157,7 +200,7 @@ def test_beside_another_a_sandbox_takes_the_next_free_ports_and_says_so(
         opened = second.wait_for("sandbox")["open_in_a_browser"]
         assert opened == f"{second.url}/"
         assert "ID Pass sandbox" in second.http.get("/").text
-        assert second.http.get("/sandbox").json() == {"grpc_address": second.address}
+        assert second.http.get("/sandbox").json()["grpc_address"] == second.address
         assert second.url != sandbox.url
 
 

@@ -93,40 +93,77 @@ class Page:
         )
 
     def rows(self) -> list[WebElement]:
-        return self.driver.find_elements(By.CSS_SELECTOR, "#rows tr")
+        """The rows that exist, from the top: those in view, and a few around them."""
+        return self.driver.find_elements(By.CSS_SELECTOR, "#rows .row")
 
     def show(self, status: str) -> None:
         """Filters by a status, and waits for its passes."""
-        name = status.replace("_", " ")
-        for button in self.driver.find_elements(By.CSS_SELECTOR, "#filters button"):
-            if button.text.startswith(name):
-                button.click()
-        self.until(lambda: self.statuses() <= {name})
+        self.driver.find_element(By.CSS_SELECTOR, f"#filters [data-status='{status}']").click()
+        self.until(lambda: self.statuses() <= {status.replace("_", " ")})
 
     def statuses(self) -> set[str]:
+        """Those in the list, but for passes that stay only to be seen leaving."""
         return set(
             self.driver.execute_script(
-                "return [...document.querySelectorAll('#rows .status')].map((e) => e.textContent)"
+                "return [...document.querySelectorAll('#rows .row:not(.leaving) .status')]"
+                ".map((e) => e.textContent)"
             )
         )
+
+    def choose(self, index: int = 0) -> str:
+        """Puts a row's pass into the inspector. Returns its id."""
+        row = self.rows()[index]
+        pass_id = str(row.get_attribute("data-id"))
+        row.find_element(By.CSS_SELECTOR, ".who").click()
+        self.until(lambda: pass_id in self.text("pass"))
+        self.until(lambda: self.by_id("cancel").is_displayed())  # a sheet comes from below
+        return pass_id
 
     def pick(self, *indices: int) -> list[str]:
         """Ticks rows. Returns the ids of their passes."""
         ids = []
         for index in indices:
             row = self.rows()[index]
-            box = row.find_element(By.CSS_SELECTOR, "input")
-            self.driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", box)
-            box.click()
+            row.find_element(By.CSS_SELECTOR, ".box").click()
             ids.append(str(row.get_attribute("data-id")))
         return ids
+
+    def ids(self) -> list[str]:
+        """The passes of the rows that exist, from the top."""
+        script = "return [...document.querySelectorAll('#rows .row')].map((e) => e.dataset.id)"
+        return list(self.driver.execute_script(script))
+
+    def chosen(self) -> str:
+        """The pass in the inspector."""
+        return str(self.driver.find_element(By.CSS_SELECTOR, ".full .id").text)
+
+    def timeline(self) -> list[str]:
+        """What has happened to the pass in the inspector, oldest first."""
+        script = "return [...document.querySelectorAll('.timeline li')].map((e) => e.textContent)"
+        return list(reversed(self.driver.execute_script(script)))
+
+    def find(self, text: str) -> None:
+        """Searches for a text."""
+        search = self.by_id("search")
+        search.clear()
+        search.send_keys(text)
 
     def click(self, name: str) -> None:
         self.by_id(name).click()
 
     def outcome(self, text: str) -> None:
         """Waits for what is said of the latest request."""
-        self.until(lambda: text in self.text("outcome"))
+        self.until(lambda: text in self.latest())
+
+    def latest(self) -> str:
+        """The latest toast."""
+        script = "return document.querySelector('#toasts .toast:last-child')?.textContent ?? ''"
+        return str(self.driver.execute_script(script))
+
+    def in_toast(self, text: str) -> WebElement:
+        """A button of the latest toast."""
+        path = f"//*[@id='toasts']/div[last()]//button[text()='{text}']"
+        return self.driver.find_element(By.XPATH, path)
 
     def keys(self, *keys: str) -> None:
         chain = ActionChains(self.driver)

@@ -45,7 +45,7 @@ class Shell:
             env=self.env,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=300,
             check=False,
         )
         assert done.returncode == 0, f"{block}{done.stdout}{done.stderr}"

@@ -15,6 +15,7 @@ import pytest
 from selenium import webdriver
 
 from kit.browser import Page, axe, chromium
+from kit.callers import guarded
 from kit.http import Http
 from kit.looks import (
     SHIFT,
@@ -48,6 +49,8 @@ SERVERS: dict[str, Callable[[Path], Http]] = {
     "sandbox": _sandbox,
     "its own": _sandbox,
     "many": _many,
+    "guarded": guarded,
+    "guarded, with passes": guarded,
 }
 """How a server is started, by what a state calls it; "its own" is started for every state."""
 
@@ -63,7 +66,9 @@ class Servers:
         if kind == "its own" and kind in self._running:
             self._running.pop(kind).kill()
         if kind not in self._running:
-            folder = self._folder / f"{kind.replace(' ', '-')}-{time.monotonic_ns()}"
+            folder = (
+                self._folder / f"{kind.replace(' ', '-').replace(',', '')}-{time.monotonic_ns()}"
+            )
             folder.mkdir()
             self._running[kind] = SERVERS[kind](folder)
         server = self._running[kind]
@@ -97,17 +102,27 @@ def axe_script(tmp_path_factory: pytest.TempPathFactory) -> str:
     return axe(tmp_path_factory.mktemp("axe"))
 
 
+def _new_tab(driver: webdriver.Chrome) -> None:
+    """In place of the one before, so that a state inherits no token."""
+    before = driver.current_window_handle
+    driver.switch_to.new_window("tab")
+    after = driver.current_window_handle
+    driver.switch_to.window(before)
+    driver.close()
+    driver.switch_to.window(after)
+
+
 @pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("state", STATES, ids=lambda state: state.name.replace(" ", "-"))
 def test_a_state_can_be_read_and_stays_where_it_is(
     state: State, width: int, driver: webdriver.Chrome, servers: Servers, axe_script: str
 ) -> None:
     server = servers.get(state.server)
+    _new_tab(driver)
     page = Page(driver, server.url)
     page.size(width, WIDTHS[width])
     page.dark(False)
     with page.on_every_page(WATCH_SHIFTS + state.script):
-        driver.get("about:blank")  # or a page that differs in its fragment is not loaded anew
         page.open(state.path, waits=state.waits)
         state.enter(page, server)
         settle(page)

@@ -1,10 +1,11 @@
 """The TypeScript client as callers get it: the package, its README, and a service that restarts.
 
 Promise: what `npm pack` makes can be imported and required, is typed in both ways, and has
-nothing in it that does not belong there; every example of its README compiles under --strict and
-runs; watchers and calls outlive restarts of the real service. Means: publint and attw on the packed
-archive, tsc and node on it unpacked beside the locked dependencies. Blind spots: other versions of
-Node.js and of the dependencies than those installed, bundlers, and resolution as of Node.js 10.
+nothing in it that does not belong there; every example of its README, and the program in
+languages.md, compiles under --strict and runs; watchers and calls outlive restarts of the real
+service. Means: publint and attw on the packed archive, tsc and node on it unpacked beside the
+locked dependencies. Blind spots: other versions of Node.js and of the dependencies than those
+installed, bundlers, and resolution as of Node.js 10.
 """
 
 import base64
@@ -26,6 +27,7 @@ import pytest
 import idpass
 from idpass.webhooks import sign
 from idpass_server.testing import RunningServer, running_server
+from kit.documents import PAGES, blocks
 from kit.serving import COMMAND
 from kit.typescript import CLIENT, NODE, missing, run_tests
 
@@ -137,6 +139,8 @@ def compiled(caller: Path, server: RunningServer) -> Path:
         ]
         text = f"{imports}export async function run({', '.join(names)}) {{\n{body}}}\n"
         (caller / f"example{number}.mts").write_text(text)
+    (program,) = blocks("ts", PAGES["languages.md"])
+    (caller / "example_cancel.mts").write_text(program)
     options = {
         "target": "es2022",
         "module": "node16",
@@ -168,6 +172,18 @@ def test_an_example_of_the_readme_compiles_and_runs(
     shown = command(*(NODE, "--input-type=module", "--eval", script(number, *takes)), cwd=compiled)
     for expected in re.findall(r"console\.log\(.*\); // (.*)", EXAMPLES[number]):
         assert expected in shown
+
+
+def test_the_program_on_the_page_of_languages_cancels(
+    compiled: Path, server: RunningServer
+) -> None:
+    pass_id, ended = server.put_pass("opened"), server.put_pass("complete")
+    for given, told in (
+        (pass_id, "cancelled, fee refunded: true\n"),
+        (pass_id, "cancelled, fee refunded: true\n"),  # the first answer again
+        (ended, "refused: PASS_COMPLETE\n"),
+    ):
+        assert command(NODE, "example_cancel.mjs", server.address, given, cwd=compiled) == told
 
 
 def test_the_example_of_credentials_makes_clients(compiled: Path) -> None:

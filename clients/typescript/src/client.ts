@@ -7,11 +7,13 @@
  * as the service's other clients see them.
  */
 
-import { Client, type Metadata } from "@grpc/grpc-js";
+import type { Metadata } from "@grpc/grpc-js";
 
 import * as check from "./checks.js";
+import { Connection, Failed } from "./connection.js";
 import { Endpoint } from "./endpoint.js";
-import { BadAnswer, IdPassError, Unauthenticated, Unavailable } from "./errors.js";
+import { BadAnswer, IdPassError, Unavailable } from "./errors.js";
+import { closedError, unknown } from "./failures.js";
 import type {
   AdvanceOptions,
   CallOptions,
@@ -22,7 +24,7 @@ import type {
   RegisterOptions,
   WatchOptions,
 } from "./options.js";
-import { type Failure, isForeign, neverSent } from "./reach.js";
+import { isForeign } from "./reach.js";
 import type {
   Account,
   AdvanceReceipt,
@@ -34,14 +36,11 @@ import type {
 } from "./records.js";
 import type { Call } from "./requests.js";
 import * as requests from "./requests.js";
-import { Attempts, closedError, Reconnects, Throttle, unknown } from "./retry.js";
+import { Attempts, Reconnects, Throttle } from "./retry.js";
 import type { Status } from "./words.js";
 
 const TIMEOUT_MS = 5_000;
 const RECONNECT_FOR_MS = 60_000;
-/** How long a channel may try to connect before it is replaced: grpc-js sets no limit. */
-const CONNECT_MS = 5_000;
-
 const CALL = ["timeoutMs", "signal"] as const;
 const CHANGE = [...CALL, "requestId"] as const;
 const HOW = ["reason", "note", "expectedStatus", "requireRefund"] as const;
@@ -56,19 +55,6 @@ const NAMES = {
   watch: ["id", "afterSequence", "history", "reconnectForMs", "signal"],
 } as const;
 
-/** Something that closing the client ends. */
-interface Open {
-  cancel(): void;
-}
-
-/** An attempt that failed. */
-class Failed implements Failure {
-  constructor(
-    readonly error: Failure["error"],
-    readonly headers: Failure["headers"],
-  ) {}
-}
-
 /**
  * A client of the ID Pass service. Creating one does no I/O: it connects at the first call. One
  * client serves a whole process; keep it, and close it in the end.
@@ -81,12 +67,9 @@ class Failed implements Failure {
  * Every error is an IdPassError, but for the reason of a signal that gives a call up.
  */
 export class IdPassClient {
-  readonly #endpoint: Endpoint;
+  readonly #connection: Connection;
   readonly #timeoutMs: number;
   readonly #throttle = new Throttle();
-  readonly #open = new Set<Open>();
-  #channel: { readonly client: Client; readonly madeMs: number } | undefined;
-  #closed = false;
 
   /**
    * @param address HOST:PORT, or another gRPC target such as unix:/run/idpass.sock.
@@ -95,18 +78,13 @@ export class IdPassClient {
    */
   constructor(address: string, options: ClientOptions = {}) {
     check.options(options, NAMES.client);
-    this.#endpoint = new Endpoint(address, options);
+    this.#connection = new Connection(new Endpoint(address, options));
     this.#timeoutMs = check.duration("timeoutMs", options.timeoutMs ?? TIMEOUT_MS);
   }
 
   /** Closes the connection. Calls in flight fail; iterations over `watch` end. */
   close(): void {
-    this.#closed = true;
-    for (const open of this.#open) {
-      open.cancel();
-    }
-    this.#channel?.client.close();
-    this.#channel = undefined;
+    this.#connection.close();
   }
 
   /** As `close`: for `using client = new IdPassClient(…)`. */
@@ -293,78 +271,55 @@ export class IdPassClient {
     reconnectForMs: number,
     signal: AbortSignal | undefined,
   ): AsyncGenerator<Event, void, undefined> {
-    const reconnects = new Reconnects(reconnectForMs, performance.now(), this.#endpoint);
-    while (!this.#closed) {
+    const connection = this.#connection;
+    const { endpoint } = connection;
+    const reconnects = new Reconnects(reconnectForMs, performance.now(), endpoint);
+    const opened = (headers: Metadata) => {
+      if (!isForeign(headers)) {
+        // a proxy's page is no stream
+        reconnects.connected();
+        watching.opened(headers.get("idpass-history")[0]?.toString());
+      }
+    };
+    while (!connection.closed) {
       signal?.throwIfAborted();
       const patienceMs = reconnects.remainingMs(performance.now());
-      const stream = await this.#stream(watching.nextStream(), patienceMs, signal);
+      const call = watching.nextStream();
+      const stream = await connection
+        .stream(call, patienceMs, signal, opened)
+        .catch((error: unknown) => {
+          if (!connection.closed) {
+            throw error;
+          }
+        });
+      if (!stream) {
+        return;
+      }
       let failed: Failed;
       try {
-        stream.opened = (headers) => {
-          if (isForeign(headers)) {
-            return; // a proxy's page is no stream
-          }
-          reconnects.connected();
-          watching.opened(headers.get("idpass-history")[0]?.toString());
-        };
-        for await (const answer of stream.messages) {
-          yield this.#read(stream.call, answer as Uint8Array);
+        for await (const answer of stream.answers) {
+          yield this.#read(call, answer as Uint8Array);
         }
         return; // the stream has ended by itself
       } catch (error) {
         signal?.throwIfAborted();
-        if (this.#closed) {
+        if (connection.closed) {
           return;
-        }
-        if (stream.gaveUp) {
-          throw new Unavailable(
-            `The server at ${this.#endpoint.address} did not begin to answer within ` +
-              `${Math.round(patienceMs)} ms.`,
-            { code: "UNAVAILABLE", cause: error },
-          );
         }
         if (error instanceof IdPassError) {
           throw error;
+        }
+        if (stream.gaveUp) {
+          const late = `did not begin to answer within ${Math.round(patienceMs)} ms.`;
+          const facts = { code: "UNAVAILABLE", cause: error } as const;
+          throw new Unavailable(`The server at ${endpoint.address} ${late}`, facts);
         }
         failed = new Failed(error as Failed["error"], stream.headers);
       } finally {
         stream.end();
       }
-      await this.#pause(reconnects.failed(failed, performance.now()), signal);
+      await connection.pause(reconnects.failed(failed, performance.now()), signal);
     }
-  }
-
-  /** Begins a stream; it is cancelled if the server does not begin to answer in time. */
-  async #stream(call: Call<Event>, patienceMs: number, signal: AbortSignal | undefined) {
-    const metadata = await this.#metadata(call, patienceMs, signal);
-    const { path, request } = call;
-    const messages = this.#grpc().makeServerStreamRequest(path, same, same, request, metadata, {});
-    const cancel = () => messages.cancel();
-    const stream = {
-      call,
-      messages,
-      gaveUp: false,
-      headers: undefined as Metadata | undefined,
-      opened: (_headers: Metadata) => {},
-      end: () => {
-        clearTimeout(timer);
-        signal?.removeEventListener("abort", cancel);
-        this.#open.delete(messages);
-        messages.cancel();
-      },
-    };
-    const timer = setTimeout(() => {
-      stream.gaveUp = true;
-      messages.cancel();
-    }, patienceMs);
-    signal?.addEventListener("abort", cancel);
-    this.#open.add(messages);
-    messages.on("metadata", (headers: Metadata) => {
-      clearTimeout(timer);
-      stream.headers = headers;
-      stream.opened(headers);
-    });
-    return stream;
   }
 
   async #run<T>(call: Call<T>, options: CallOptions, patient = false): Promise<T> {
@@ -373,69 +328,38 @@ export class IdPassClient {
         ? this.#timeoutMs
         : check.duration("timeoutMs", options.timeoutMs);
     const signal = signalOf(options.signal);
+    const connection = this.#connection;
     const startedMs = performance.now();
     let remainingMs = timeoutMs;
     let attempts: Attempts | undefined;
     for (;;) {
       signal?.throwIfAborted();
-      if (this.#closed) {
+      if (connection.closed) {
         throw attempts?.gaveUp() ?? closedError(call);
       }
-      const outcome = await this.#attempt(call, remainingMs, signal).catch((error: unknown) => {
-        throw (error instanceof IdPassError && attempts?.cutShort(error)) || error;
-      });
+      const outcome = await connection
+        .attempt(call, remainingMs, signal)
+        .catch((error: unknown) => {
+          throw (error instanceof IdPassError && attempts?.cutShort(error)) || error;
+        });
       if (!(outcome instanceof Failed)) {
         this.#throttle.succeeded();
         return this.#read(call, outcome);
       }
       attempts ??= new Attempts(
         call,
-        this.#endpoint,
+        connection.endpoint,
         timeoutMs,
         startedMs,
         this.#throttle,
         patient,
       );
-      await this.#pause(attempts.failed(outcome, performance.now(), this.#closed), signal);
+      await connection.pause(
+        attempts.failed(outcome, performance.now(), connection.closed),
+        signal,
+      );
       remainingMs = attempts.remainingMs(performance.now());
     }
-  }
-
-  async #attempt(
-    call: Call<unknown>,
-    remainingMs: number,
-    signal: AbortSignal | undefined,
-  ): Promise<Uint8Array | Failed> {
-    const deadline = Date.now() + remainingMs;
-    const metadata = await this.#metadata(call, remainingMs, signal);
-    const client = this.#grpc();
-    return new Promise((resolve, reject) => {
-      let headers: Metadata | undefined;
-      const abort = () => {
-        rpc.cancel();
-        reject(signal?.reason);
-      };
-      const { path, request } = call;
-      const rpc = client.makeUnaryRequest(
-        ...([path, same, same, request, metadata, { deadline }] as const),
-        (error, answer) => {
-          this.#open.delete(rpc);
-          signal?.removeEventListener("abort", abort);
-          if (error) {
-            const failed = new Failed(error, headers);
-            this.#replaceIfStuck(failed, client);
-            resolve(failed);
-          } else {
-            resolve(answer as Uint8Array);
-          }
-        },
-      );
-      rpc.on("metadata", (received: Metadata) => {
-        headers = received;
-      });
-      this.#open.add(rpc);
-      signal?.addEventListener("abort", abort);
-    });
   }
 
   #read<T>(call: Call<T>, answer: Uint8Array): T {
@@ -444,7 +368,7 @@ export class IdPassClient {
     } catch (cause) {
       const { name, requestId } = call;
       const what =
-        `The answer of ${name} cannot be read: what answers at ${this.#endpoint.address} may be ` +
+        `The answer of ${name} cannot be read: what answers at ${this.#connection.endpoint.address} may be ` +
         "another service, or a proxy that changes what it passes on.";
       const error =
         cause instanceof IdPassError
@@ -453,107 +377,6 @@ export class IdPassClient {
       throw call.changes ? unknown(call, `${error.code}: ${error.message}`, error) : error;
     }
   }
-
-  /** The metadata of an attempt; a token function has no longer than the attempt. */
-  #metadata(
-    { requestId }: Call<unknown>,
-    remainingMs: number,
-    signal: AbortSignal | undefined,
-  ): Metadata | Promise<Metadata> {
-    const refused = (cause: unknown) =>
-      cause instanceof IdPassError
-        ? cause
-        : new Unauthenticated("The token function failed. Nothing was sent.", {
-            code: "UNAUTHENTICATED",
-            requestId,
-            cause,
-          });
-    let metadata: Metadata | Promise<Metadata>;
-    try {
-      metadata = this.#endpoint.metadata();
-    } catch (error) {
-      throw refused(error);
-    }
-    if (!(metadata instanceof Promise)) {
-      return metadata;
-    }
-    const answer = metadata;
-    return new Promise((resolve, reject) => {
-      const late = () => {
-        const what = `The token function took longer than ${Math.round(remainingMs)} ms.`;
-        const code = "DEADLINE_EXCEEDED";
-        end(() => reject(new Unavailable(`${what} Nothing was sent.`, { code, requestId })));
-      };
-      const abort = () => end(() => reject(signal?.reason));
-      const end = (settle: () => void) => {
-        clearTimeout(timer);
-        signal?.removeEventListener("abort", abort);
-        settle();
-      };
-      const timer = setTimeout(late, remainingMs);
-      signal?.addEventListener("abort", abort);
-      answer.then(
-        (value) => end(() => resolve(value)),
-        (error: unknown) => end(() => reject(refused(error))),
-      );
-    });
-  }
-
-  /** Waits; closing the client ends it. */
-  #pause(delayMs: number, signal: AbortSignal | undefined): Promise<void> {
-    return new Promise((resolve, reject) => {
-      const end = () => {
-        clearTimeout(timer);
-        this.#open.delete(open);
-        signal?.removeEventListener("abort", abort);
-      };
-      const abort = () => {
-        end();
-        reject(signal?.reason);
-      };
-      const finish = () => {
-        end();
-        resolve();
-      };
-      const open: Open = { cancel: finish };
-      const timer = setTimeout(finish, delayMs);
-      this.#open.add(open);
-      signal?.addEventListener("abort", abort);
-      if (signal?.aborted) {
-        abort();
-      }
-    });
-  }
-
-  #grpc(): Client {
-    if (this.#closed) {
-      throw closedError({ requestId: null });
-    }
-    if (!this.#channel) {
-      const { address, credentials, channelOptions } = this.#endpoint;
-      const client = new Client(address, credentials, channelOptions);
-      this.#channel = { client, madeMs: performance.now() };
-    }
-    return this.#channel.client;
-  }
-
-  /** Gives up a connection that is never made: the next call tries anew, perhaps elsewhere. */
-  #replaceIfStuck(failed: Failed, client: Client): void {
-    const channel = this.#channel;
-    if (
-      channel?.client === client &&
-      neverSent(failed) &&
-      performance.now() - channel.madeMs > CONNECT_MS
-    ) {
-      this.#channel = undefined;
-      client.close();
-    }
-  }
-}
-
-/** Messages pass as bytes: what cannot be read is told in our own words. */
-function same(bytes: Buffer): Buffer {
-  return bytes;
 }
 
 function signalOf(signal: unknown): AbortSignal | undefined {

@@ -15,6 +15,7 @@ import { timestampFromDate } from "@bufbuild/protobuf/wkt";
 
 import * as check from "./checks.js";
 import { BadAnswer, type IdPassError } from "./errors.js";
+import { factsOf } from "./failures.js";
 import { IdPassSchema } from "./gen/idpass/v1/id_pass_pb.js";
 import {
   type BatchCancelResponse,
@@ -33,7 +34,6 @@ import type {
   Receipt,
   RegisterReceipt,
 } from "./records.js";
-import { factsOf } from "./retry.js";
 import { fromStatus } from "./status.js";
 import {
   CANCEL_REASONS,

@@ -15,29 +15,21 @@
 import type { Metadata } from "@grpc/grpc-js";
 
 import {
-  BadAnswer,
   type Code,
   DailyQuotaExhausted,
   DeadlineExceeded,
-  IdPassError,
+  type IdPassError,
   NoFreeSlot,
-  OutcomeUnknown,
+  type OutcomeUnknown,
   Overloaded,
   Unavailable,
 } from "./errors.js";
-import * as reach from "./reach.js";
-import { codeOf, fromServiceError } from "./status.js";
+import { closedError, read, type Subject, type Target, TOO_LARGE, unknown } from "./failures.js";
+import type { Failure } from "./reach.js";
 
 const INITIAL_BACKOFF_MS = 100;
 const MAX_BACKOFF_MS = 2_000;
 const MULTIPLIER = 2;
-
-const DROPPED =
-  "The server dropped the call without an answer (CANCELLED): it is overloaded, or it was just " +
-  "stopping.";
-const REFUSED =
-  "The server refused the call before it looked at it: too many are open. Nothing was changed.";
-export const CLOSED = "The client was closed before the call was answered.";
 
 /**
  * Refusals decided after the service has looked up the request id: it found no receipt, so no
@@ -57,21 +49,6 @@ const LOST: ReadonlySet<Code> = new Set<Code>([
   "INTERNAL",
   "UNKNOWN",
 ]);
-
-/** Where calls go, for messages. */
-export interface Target {
-  readonly address: string;
-  readonly secure: boolean;
-}
-
-/** What the attempts of one call have in common. */
-export interface Subject {
-  /** Name of the rpc. */
-  readonly name: string;
-  /** Whether the call changes anything on the server. */
-  readonly changes: boolean;
-  readonly requestId: string | null;
-}
 
 /**
  * Stops retries while most attempts fail: gRFC A6, with room for more calls.
@@ -146,7 +123,7 @@ export class Attempts {
    * @returns the milliseconds to wait before the next attempt.
    * @throws IdPassError: there is no next attempt.
    */
-  failed(failure: reach.Failure, nowMs: number, closed: boolean): number {
+  failed(failure: Failure, nowMs: number, closed: boolean): number {
     const { error, sent, free } = read(failure, this.subject, this.target, closed);
     if (this.subject.changes && sent && mayHaveBeenMade(error)) {
       this.#maybeMade = true;
@@ -207,21 +184,6 @@ export class Attempts {
   }
 }
 
-/** The error of a change that was sent and may have been made. */
-export function unknown(
-  { name, requestId }: Subject,
-  last: string,
-  facts: IdPassError,
-  when = "",
-): OutcomeUnknown {
-  const again = requestId ? `Call again with requestId: "${requestId}"` : "Call again";
-  return new OutcomeUnknown(
-    `${name} got no answer${when} and may or may not have been carried out. ${again} to learn ` +
-      `which. The last attempt: ${last}`,
-    { ...factsOf(facts), requestId },
-  );
-}
-
 /** When a broken stream is opened again. Times are monotonic, in milliseconds. */
 export class Reconnects {
   #backoff = new Backoff();
@@ -254,7 +216,7 @@ export class Reconnects {
    * As of Attempts. An overloaded server is waited for only once a stream has been open: a watcher
    * refused from the start learns of it at once, since there may be too many streams, and for long.
    */
-  failed(failure: reach.Failure, nowMs: number): number {
+  failed(failure: Failure, nowMs: number): number {
     const { error } = read(failure, WATCH, this.target, false);
     const overloaded = error instanceof Overloaded;
     // The server begins its answer before it counts the streams: one that is refused as Overloaded
@@ -276,108 +238,6 @@ export class Reconnects {
 
 const WATCH: Subject = { name: "WatchIdPasses", changes: false, requestId: null };
 
-export function closedError({ requestId }: Pick<Subject, "requestId">): IdPassError {
-  return new IdPassError(CLOSED, { code: "CANCELLED", requestId });
-}
-
-/** What a failed attempt means. */
-interface Reading {
-  readonly error: IdPassError;
-  /** Whether it may have reached the service. */
-  readonly sent: boolean;
-  /** Whether a retry costs a server in trouble nothing. */
-  readonly free: boolean;
-}
-
-function read(failure: reach.Failure, subject: Subject, target: Target, closed: boolean): Reading {
-  const { requestId } = subject;
-  const cause = failure.error;
-  const code = codeOf(cause.code);
-  if (closed && code === "CANCELLED") {
-    return { error: new IdPassError(CLOSED, { code, requestId, cause }), sent: true, free: false };
-  }
-  if (reach.refused(failure)) {
-    const error = new Unavailable(REFUSED, { code, requestId, cause });
-    return { error, sent: false, free: true };
-  }
-  if (reach.neverSent(failure)) {
-    const message = reach.explained(target.address, cause, target.secure);
-    const error = new Unavailable(message, { code, requestId, cause });
-    return { error, sent: false, free: true };
-  }
-  const error = fromServiceError(cause, requestId);
-  if (error.reason !== null) {
-    return { error, sent: true, free: false };
-  }
-  const free = code === "CANCELLED";
-  return { error: withHelp(error, failure, subject, target), sent: true, free };
-}
-
-/** An error that is not from the service itself: from grpc-js here, or from a proxy on the way. */
-function withHelp(
-  error: IdPassError,
-  failure: reach.Failure,
-  { name }: Subject,
-  { address }: Target,
-): IdPassError {
-  const said = failure.error.details;
-  const facts = factsOf(error);
-  const type = reach.foreign(failure);
-  const bad = (message: string, code = error.code) => new BadAnswer(message, { ...facts, code });
-  if (type !== undefined) {
-    const message =
-      `What answers at ${address} is not the service: it sent ${type}, not gRPC (${said}). ` +
-      "Is there a proxy in between, or is this the address of another server?";
-    // Unless grpc-js went by the HTTP status, its code is that of what it could not read.
-    return /HTTP status/.test(said) && !SENSELESS.has(error.code)
-      ? alike(error, message, facts)
-      : bad(message, "UNKNOWN");
-  }
-  if (said === "No message received") {
-    return bad(`What answers at ${address} gave no answer that ${name} has: ${said}.`, "INTERNAL");
-  }
-  if (/^Received message larger than max/.test(said)) {
-    const help = "give the channel option grpc.max_receive_message_length a larger number";
-    return alike(error, `The answer is too large: ${help}. It said: ${said}`, facts);
-  }
-  switch (error.code) {
-    case "CANCELLED": {
-      const more = /^(|CANCELLED|Call cancelled)$/.test(said) ? "" : ` It said: ${said}`;
-      return new Unavailable(DROPPED + more, facts);
-    }
-    case "UNIMPLEMENTED": {
-      const older = "the service is older than this client, or the address is that of another";
-      return alike(error, `Nothing there knows ${name}: ${older}. It said: ${said}`, facts);
-    }
-    case "UNAVAILABLE":
-      return reach.unanswered(failure)
-        ? alike(error, `The connection to ${address} broke in mid-call (${said}).`, facts)
-        : error;
-    case "UNKNOWN":
-    case "INTERNAL":
-      return bad(`What answers at ${address} ended ${name} without a reason (${said}).`);
-    default:
-      return error;
-  }
-}
-
-const SENSELESS: ReadonlySet<Code> = new Set<Code>(["UNKNOWN", "INTERNAL"]);
-
-function alike(
-  error: IdPassError,
-  message: string,
-  facts: ReturnType<typeof factsOf>,
-): IdPassError {
-  const Kind = error.constructor as new (message: string, facts: object) => IdPassError;
-  return new Kind(message, facts);
-}
-
-/** All that an error says but its message. */
-export function factsOf(error: IdPassError) {
-  const { code, reason, metadata, reference, requestId, violations, retryAfterMs, cause } = error;
-  return { code, reason, metadata, reference, requestId, violations, retryAfterMs, cause };
-}
-
 function settles(error: IdPassError): boolean {
   return (
     error instanceof NoFreeSlot || error instanceof DailyQuotaExhausted || SETTLING.has(error.code)
@@ -385,7 +245,10 @@ function settles(error: IdPassError): boolean {
 }
 
 function mayHaveBeenMade(error: IdPassError): boolean {
-  return error.reason === null ? LOST.has(error.code) : error.metadata.outcome === "unknown";
+  if (error.reason !== null) {
+    return error.metadata.outcome === "unknown";
+  }
+  return LOST.has(error.code) || error.message.startsWith(TOO_LARGE);
 }
 
 /**
@@ -394,7 +257,7 @@ function mayHaveBeenMade(error: IdPassError): boolean {
  * A delay that the server asks for is kept. After Overloaded a growing backoff comes on top: all
  * refused callers were given the same moment, and some would be refused again.
  */
-function delayOf(error: IdPassError, failure: reach.Failure, backoff: Backoff): number {
+function delayOf(error: IdPassError, failure: Failure, backoff: Backoff): number {
   const pushbackMs = pushbackOf(failure.error.metadata);
   if (!(error instanceof Overloaded)) {
     return pushbackMs ?? backoff.nextMs();

@@ -211,14 +211,16 @@ test("an older service does not know a method, and a newer one says what is not 
   assert.equal((await refused(own.get("a"), BadAnswer)).code, "UNKNOWN");
 });
 
-test("an answer that is too large says what to do", async (t) => {
+test("an answer that is too large says what to do, and a change may have been made", async (t) => {
   const script = await Script.start(t);
   script.answer("getIdPass", { reference: "x".repeat(2_000) });
-  const own = client(t, script.address, {
-    channelOptions: { "grpc.max_receive_message_length": 1_000 },
-  });
+  script.answer("cancelIdPass", { reference: "x".repeat(2_000) });
+  const channelOptions = { "grpc.max_receive_message_length": 1_000 };
+  const own = client(t, script.address, { channelOptions });
   const error = await refused(own.get("a"), ResourceExhausted);
   assert.match(error.message, /grpc\.max_receive_message_length/);
+  const change = await refused(own.cancel("a"), OutcomeUnknown);
+  assert.match(change.message, /grpc\.max_receive_message_length/);
 });
 
 const wrong = (value: unknown) => value as never;

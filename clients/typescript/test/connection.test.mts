@@ -107,15 +107,25 @@ test("a token that fails after a lost attempt does not hide that it may have bee
   assert.match(error.message, /The token function failed/);
 });
 
-test("a host that takes connections and never answers was sent nothing", async (t) => {
-  const silent = createServer((socket) => t.after(() => socket.destroy()));
+test("a host that takes connections and never answers was sent nothing, and is given up", async (t) => {
+  let connections = 0;
+  const silent = createServer((socket) => {
+    connections += 1;
+    t.after(() => socket.destroy());
+  });
   await new Promise<void>((resolve) => silent.listen(0, "127.0.0.1", resolve));
   t.after(() => silent.close());
   const { port } = silent.address() as { port: number };
-  const own = client(t, `127.0.0.1:${port}`, { timeoutMs: 100 });
-  t.after(() => own.close());
-  const error = await refused(own.cancel("id"), Unavailable);
-  assert.match(error.message, /Nothing was sent.*connecting took too long/);
+  const own = client(t, `127.0.0.1:${port}`, { timeoutMs: 200 });
+  const now = performance.now.bind(performance);
+  let aheadMs = 0;
+  t.mock.method(performance, "now", () => now() + aheadMs);
+  for (const after of [0, 0, 6_000, 6_000]) {
+    aheadMs = after;
+    const error = await refused(own.cancel("id"), Unavailable);
+    assert.match(error.message, /Nothing was sent.*connecting took too long/);
+  }
+  assert.equal(connections, 2); // the second after the third call had found the first one stuck
 });
 
 test("a name that is not known is told", async (t) => {

@@ -60,6 +60,23 @@ test("ids are read only a little ahead, from an async iterable too", async (t) =
   assert.ok(ended);
 });
 
+test("whoever leaves before the end gives up the batches under way", async (t) => {
+  const script = await Script.start(t);
+  let givenUp: () => void = () => {};
+  const left = new Promise<void>((resolve) => {
+    givenUp = resolve;
+  });
+  script.answer("batchCancelIdPasses", cancelled, (_, call) => {
+    call.on("cancelled", givenUp);
+    return undefined;
+  });
+  await first(
+    1,
+    client(t, script.address).cancelMany(ids(4), { batchSize: 2, timeoutMs: 100_000 }),
+  );
+  await left;
+});
+
 test("a batch that fails as a whole is told item by item and thrown", async (t) => {
   const script = await Script.start(t);
   script.answer(

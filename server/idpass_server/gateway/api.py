@@ -11,7 +11,7 @@ from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
 from idpass_server import trace_context
-from idpass_server.gateway import bodies, errors, messages, passed_on
+from idpass_server.gateway import bodies, errors, messages, packing, passed_on
 from idpass_server.gateway.errors import HttpError
 from idpass_server.gateway.messages import Violations
 from idpass_server.gateway.pace import Result, Turns
@@ -61,12 +61,15 @@ class Api:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         with_body = scope["method"] != "HEAD"
+        gzip = packing.accepted(scope["headers"])
         try:
             request, metadata = await self._read(scope, receive)
             call = self._call(request, timeout=CALL_S, metadata=metadata)
             answer = await call
             headers = passed_on.headers(await call.trailing_metadata())
-            body = await self._in_turn(answer.ByteSize(), lambda: _rendered(answer))
+            body = await self._in_turn(answer.ByteSize(), lambda: _rendered(answer, gzip=gzip))
+            if body.startswith(packing.MAGIC):
+                headers.append(packing.HEADER)
         except grpc.aio.AioRpcError as error:
             await respond_error(send, errors.from_rpc(error), with_body=with_body)
         except HttpError as error:
@@ -169,9 +172,11 @@ class Api:
             request.request_id = key.decode()
 
 
-def _rendered(answer: Message) -> bytes:
+def _rendered(answer: Message, *, gzip: bool) -> bytes:
+    """An answer in JSON, in gzip where that is accepted and it is long."""
     value = messages.render(answer)
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
+    body = json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
+    return packing.packed(body) if gzip and len(body) >= packing.WORTH_BYTES else body
 
 
 def headers_of(scope: Scope) -> dict[bytes, bytes]:

@@ -11,9 +11,8 @@ import structlog
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import FileResponse, JSONResponse, RedirectResponse, Response
-from starlette.routing import BaseRoute, Mount, Route
-from starlette.staticfiles import StaticFiles
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute, Route
 
 from idpass_server import addresses
 from idpass_server.gateway import errors, messages
@@ -22,21 +21,13 @@ from idpass_server.gateway.errors import HttpError
 from idpass_server.gateway.events import Events
 from idpass_server.gateway.inbox import PATH as INBOX_PATH
 from idpass_server.gateway.inbox import Inbox
+from idpass_server.gateway.pages import Folder, Page
 from idpass_server.gateway.routes import EVENTS_PATH, UUID, routes
+from idpass_server.gateway.shows import STAGE_PATH, VOLLEY_PATH, Shows
+from idpass_server.gateway.stages import OpenStage
 
 HERE: Final = Path(__file__).parent
 STATIC: Final = HERE / "static"
-PAGE_HEADERS: Final = {
-    "content-security-policy": (
-        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
-        "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-    ),
-    "referrer-policy": "no-referrer",
-    "x-content-type-options": "nosniff",
-    "cross-origin-opener-policy": "same-origin",
-    "cache-control": "no-cache",
-}
-
 log = structlog.get_logger()
 
 Reset = Callable[[], Awaitable[None]]
@@ -58,6 +49,7 @@ class App:
         reset: replaces the sandbox's mock data; None without a sandbox.
         observe: is told of each request that has ended; None if nobody asks.
         inbox: of the sandbox; None without one.
+        open_stage: makes a service with faults, for the sandbox's shows; None without a sandbox.
     """
 
     def __init__(
@@ -66,7 +58,9 @@ class App:
         grpc_address: str,
         reset: Reset | None = None,
         observe: Observe | None = None,
+        *,
         inbox: Inbox | None = None,
+        open_stage: OpenStage | None = None,
     ) -> None:
         self._observe = observe
         self._channel = channel
@@ -81,24 +75,23 @@ class App:
                 Route(route.path, _OfUuids(route.variable, api) if route.variable else api)
             )
         table += [
-            Route("/openapi.json", _file(HERE / "openapi.json", "application/json")),
-            Route("/docs", _file(STATIC / "docs.html", "text/html")),
-            Mount("/static", _Static(directory=STATIC)),
+            Route("/openapi.json", Page(HERE / "openapi.json").show),
+            Route("/", Page(STATIC / "sandbox.html").show),
+            Route("/docs", Page(STATIC / "docs.html").show),
+            Route("/static/{name}", Folder(STATIC).show),
+            Route("/sandbox", self._sandbox),
         ]
-        if reset is None:
-            table.append(Route("/", _to_docs))
-        else:
-            table += [
-                Route("/", _file(STATIC / "sandbox.html", "text/html")),
-                Route("/sandbox", self._sandbox),
-                Route("/sandbox/reset", self._make_anew, methods=["POST"]),
-            ]
+        if reset is not None:
+            table.append(Route("/sandbox/reset", self._make_anew, methods=["POST"]))
         if inbox is not None:
             table += [
                 Route(INBOX_PATH, inbox.show, methods=["GET"]),
                 Route(INBOX_PATH, inbox.receive, methods=["POST"]),
                 Route(f"{INBOX_PATH}/switch", inbox.switch, methods=["POST"]),
             ]
+        self._shows = Shows(channel, open_stage) if open_stage is not None else None
+        if self._shows is not None:
+            table += self._shows.routes()
         self._app = Starlette(
             routes=table,
             exception_handlers={HTTPException: _http, HttpError: _refused, Exception: _fault},
@@ -138,12 +131,16 @@ class App:
             )  # Starlette has answered it with a 500
 
     def close(self) -> None:
-        """Ends the event streams, which would not end by themselves."""
+        """Ends the event streams and the show, which would not end by themselves."""
         self._events.close()
+        if self._shows is not None:
+            self._shows.close()
 
     async def _sandbox(self, _request: Request) -> Response:
-        """What the sandbox page needs to know beyond the API."""
-        return JSONResponse({"grpc_address": self._grpc_address})
+        """What the pages need to know beyond the API: whether the data are mock, for one."""
+        if self._reset is None:
+            return JSONResponse({"sandbox": False})  # where gRPC listens is nobody's business
+        return JSONResponse({"sandbox": True, "grpc_address": self._grpc_address})
 
     async def _make_anew(self, request: Request) -> Response:
         # Another site's page can submit a form here, but not with this content type.
@@ -209,7 +206,10 @@ def _no_such(scope: Scope) -> HttpError:
     return errors.unreadable(f"there is no {what} here{there}; see /docs", http_status=404)
 
 
-_OWN_PATHS: Final = {"/", "/docs", "/openapi.json", "/sandbox", "/sandbox/reset", INBOX_PATH}
+_OWN_PATHS: Final = {
+    *("/", "/docs", "/openapi.json", "/sandbox", "/sandbox/reset"),
+    *(INBOX_PATH, VOLLEY_PATH, STAGE_PATH),
+}
 _PATHS: Final = {EVENTS_PATH, *(route.path for route in routes())}
 
 
@@ -236,24 +236,6 @@ class _OfUuids:
         if not UUID.fullmatch(scope["path_params"][self._variable]):
             raise HTTPException(404)
         await self._api(scope, receive, send)
-
-
-async def _to_docs(_request: Request) -> Response:
-    return RedirectResponse("/docs", headers=PAGE_HEADERS)
-
-
-def _file(path: Path, media_type: str) -> Callable[[Request], Awaitable[Response]]:
-    async def send(_request: Request) -> Response:
-        return FileResponse(path, media_type=media_type, headers=PAGE_HEADERS)
-
-    return send
-
-
-class _Static(StaticFiles):
-    def file_response(self, *args: Any, **kwargs: Any) -> Response:
-        response = super().file_response(*args, **kwargs)
-        response.headers.update(PAGE_HEADERS)
-        return response
 
 
 # The handlers are coroutines, since Starlette runs others in threads.

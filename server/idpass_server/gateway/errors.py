@@ -136,6 +136,18 @@ def overloaded(limit: int) -> HttpError:
     return HttpError(503, _status(code_pb2.RESOURCE_EXHAUSTED, message, details))
 
 
+def busy(message: str) -> HttpError:
+    """The error for what only one may have at a time. Args: message: says what, and what to do."""
+    details = [
+        error_details_pb2.ErrorInfo(
+            reason="OVERLOADED", domain=DOMAIN, metadata={"cause": "server"}
+        ),
+        error_details_pb2.RequestInfo(request_id=str(uuid.uuid4())),
+        error_details_pb2.RetryInfo(retry_delay=Duration(seconds=RETRY_S)),
+    ]
+    return HttpError(429, _status(code_pb2.RESOURCE_EXHAUSTED, message, details), own=True)
+
+
 def connections_full(limit: int, **values: str) -> None:
     """Logs that a connection was refused, or another closed to make room for it."""
     _log.info("http_connections_full", limit=limit, **values)

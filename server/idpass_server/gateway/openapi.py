@@ -41,6 +41,7 @@ from idpass_server.gateway.schemas import (
     SERVERS,
     STATUS,
     UUID,
+    VIOLATION,
     Json,
     headers,
 )
@@ -61,7 +62,12 @@ class _Document:
     def __init__(self, image: FileDescriptorSet) -> None:
         self._comments = comments(image)
         self._errors = Errors(self._comments)
-        self._schemas: dict[str, Json] = {"Detail": DETAIL, "Money": MONEY, "Status": STATUS}
+        self._schemas: dict[str, Json] = {
+            "Detail": DETAIL,
+            "Money": MONEY,
+            "Status": STATUS,
+            "Violation": VIOLATION,
+        }
 
     def make(self) -> Json:
         paths = {route.path: {route.verb.lower(): self._operation(route)} for route in routes()}

@@ -135,10 +135,14 @@ STATUS: Final[Json] = {
     },
     "required": ["code", "message", "details"],
 }
-_VIOLATION: Final[Json] = {
+VIOLATION: Final[Json] = {
     "type": "object",
+    "description": "One thing that is wrong or missing.",
     "properties": {
-        name: {"type": "string"} for name in ("field", "type", "subject", "description")
+        "field": {"type": "string", "description": "Of a BadRequest: path of the field."},
+        "type": {"type": "string", "description": "Of a PreconditionFailure: the reason again."},
+        "subject": {"type": "string", "description": "What it is about, but for a BadRequest."},
+        "description": {"type": "string", "description": "What is wrong, for people."},
     },
 }
 DETAIL: Final[Json] = {
@@ -168,12 +172,12 @@ DETAIL: Final[Json] = {
         },
         "field_violations": {
             "type": "array",
-            "items": _VIOLATION,
+            "items": {"$ref": "#/components/schemas/Violation"},
             "description": "BadRequest: `field` and `description` of what is wrong, up to 20.",
         },
         "violations": {
             "type": "array",
-            "items": _VIOLATION,
+            "items": {"$ref": "#/components/schemas/Violation"},
             "description": "PreconditionFailure, QuotaFailure: what stands in the way.",
         },
         "resource_type": {"type": "string", "description": "ResourceInfo: what was not found."},

@@ -19,6 +19,7 @@ from idpass_server.gateway.app import App, Observe, Reset
 from idpass_server.gateway.connections import Connection, Limits
 from idpass_server.gateway.inbox import PATH as INBOX_PATH
 from idpass_server.gateway.inbox import Inbox
+from idpass_server.gateway.stages import OpenStage
 
 LIMITS: Final = Limits()
 BACKLOG: Final = 1_024
@@ -73,6 +74,7 @@ class Gateway:
         target: str,
         *,
         reset: Reset | None = None,
+        open_stage: OpenStage | None = None,
         drain_s: float,
         observe: Observe | None = None,
     ) -> None:
@@ -81,13 +83,14 @@ class Gateway:
         Args:
             target: HOST:PORT or unix:PATH of the gRPC service.
             reset: replaces the sandbox's mock data; None turns the sandbox off.
+            open_stage: as of App.
             drain_s: drain time of `stop`, seconds.
             observe: is told of each request that has ended; None if nobody asks.
         """
         self._drain_s = drain_s
         self._channel = grpc.aio.insecure_channel(target, CHANNEL_OPTIONS)
         inbox = Inbox(self._channel, f"http://{self.address}{INBOX_PATH}") if reset else None
-        self._app = App(self._channel, target, reset, observe, inbox)
+        self._app = App(self._channel, target, reset, observe, inbox=inbox, open_stage=open_stage)
         config = uvicorn.Config(
             self._app,
             http=cast("Any", functools.partial(Connection, limits=self._limits)),

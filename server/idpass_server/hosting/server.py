@@ -32,7 +32,7 @@ from idpass_server.hosting.health import check_store
 from idpass_server.hosting.listening import bind, serve_pages
 from idpass_server.hosting.reloading import Reloading
 from idpass_server.hosting.webhooks import Hooks
-from idpass_server.store import StoreBroken
+from idpass_server.store import Store, StoreBroken
 from idpass_server.store.opening import check_store_fits, open_store
 from idpass_server.urls import shown_url
 
@@ -45,6 +45,8 @@ CLOSE_S: Final = 5.0
 """Time for the store to finish what was submitted and to close, seconds."""
 
 Ready = Callable[[Readiness, Metrics], Awaitable[None]]
+OpenStore = Callable[..., Store]
+"""As `open_store`."""
 
 
 class Before(Protocol):
@@ -71,6 +73,7 @@ class Server:
         clock: the server's time; None for the machine's.
         also_on: another address to serve, in plain text: a `unix:` socket for the gateway.
         before: the server that this one takes over from; None for none.
+        opens: opens the database.
 
     Attributes:
         readiness: where each part reports whether changes can be stored.
@@ -94,10 +97,12 @@ class Server:
         *,
         also_on: str | None = None,
         before: Before | None = None,
+        opens: OpenStore = open_store,
     ) -> None:
         self._settings = settings
         self._also_on = also_on
         self._before = before
+        self._opens = opens
         self._clock = clock or Clock()
         self.readiness = Readiness()
         self.metrics = Metrics()
@@ -173,7 +178,7 @@ class Server:
         settings = self._settings
         store_observer, self._observer = observing.of(settings, self.metrics)
         self._store = await asyncio.to_thread(
-            open_store, settings.db, create=settings.creates, observer=store_observer
+            self._opens, settings.db, create=settings.creates, observer=store_observer
         )
         self._engine = Engine(
             self._store,

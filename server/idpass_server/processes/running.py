@@ -182,9 +182,18 @@ class _Running:
         if self._gateway is None:
             return None
         server, drain_s = self._server, self._settings.drain_s
-        reset = server.reset if isinstance(server, Sandbox) else None
-        observe = server.metrics.requested if isinstance(server, Server) else None
-        self._gateway.start(self._way_in or address, reset=reset, drain_s=drain_s, observe=observe)
+        reset = open_stage = observe = None
+        if isinstance(server, Sandbox):
+            reset, open_stage = server.reset, server.open_stage
+        else:
+            observe = server.metrics.requested
+        self._gateway.start(
+            self._way_in or address,
+            reset=reset,
+            open_stage=open_stage,
+            drain_s=drain_s,
+            observe=observe,
+        )
         return asyncio.create_task(self._gateway.ended())
 
     async def _tell_that_it_serves(self, address: str) -> None:

@@ -20,6 +20,7 @@ import structlog
 
 from idpass_server.api.identity import DEMO
 from idpass_server.config import Settings
+from idpass_server.gateway.stages import Faults
 from idpass_server.hosting.server import Server
 from idpass_server.hosting.webhooks import for_a_trial
 from idpass_server.ids import new_uuid
@@ -27,6 +28,7 @@ from idpass_server.rules.commands import Advance, Cancel, Command, Expire, Regis
 from idpass_server.rules.domain import DAY_US
 from idpass_server.rules.records import Money, Reason, Status
 from idpass_server.store.sqlite.store import SqliteStore
+from idpass_server.trying.stage import Stage
 
 SLOTS: Final = 60
 """Slot limit of the account."""
@@ -79,9 +81,9 @@ class Story(NamedTuple):
 
 
 STORIES: Final = (
-    Story((), 17, (0.001, 3.0)),
-    Story((Status.OPENED,), 13, (0.02, 4.0)),
-    Story((Status.OPENED, Status.IN_PROGRESS), 11, (0.03, 2.0)),
+    Story((), 17, (0.001, 6.0)),
+    Story((Status.OPENED,), 13, (0.02, 6.0)),
+    Story((Status.OPENED, Status.IN_PROGRESS), 11, (0.03, 6.0)),
     Story((Status.OPENED, Status.IN_PROGRESS, Status.COMPLETE), 46, (0.1, 9.0)),
     Story((Status.OPENED, Status.IN_PROGRESS, Status.FAILED), 8, (0.2, 9.0)),
     Story((Status.EXPIRED,), 9, (3.2, 9.0), validity_days=3),
@@ -174,6 +176,10 @@ class Sandbox:
             self._again = asyncio.get_running_loop().create_future()
             self._server.stop()
         await asyncio.shield(self._again)
+
+    def open_stage(self, faults: Faults) -> Stage:
+        """Makes a service with faults beside this one, for a show."""
+        return Stage(Path(self._folder.name), faults)
 
 
 def seed(path: Path) -> None:

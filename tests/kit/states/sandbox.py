@@ -15,7 +15,7 @@ NEVER_LISTED = """
 
 def one(page: Page, _server: Http) -> None:
     page.show("new")
-    page.pick(0)
+    page.choose()
 
 
 def many(page: Page, _server: Http) -> None:
@@ -25,14 +25,14 @@ def many(page: Page, _server: Http) -> None:
 
 def cancelled(page: Page, _server: Http) -> None:
     page.show("new")
-    page.pick(0)
+    page.choose()
     page.click("cancel")
     page.outcome("Cancelled")
 
 
 def refused(page: Page, _server: Http) -> None:
     page.show("complete")
-    page.pick(0)
+    page.choose()
     page.click("cancel")
     page.outcome("PASS_COMPLETE")
 

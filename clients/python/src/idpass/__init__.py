@@ -2,6 +2,11 @@
 
 `idpass.v1` holds the generated messages and stubs. Importing it loads nothing of the client: the
 names below are loaded on first use.
+
+The way of a call: `client` or `aio` check arguments and build a request (`_calls`, `_arguments`);
+`_transport` or `_transport_aio` send it over a channel (`_channel`, `_endpoint`, `_interceptors`,
+`_metadata`); what fails is read by `_failure` (`_status`, `_reach`) and judged by `_retry`, or by
+`_reconnect` for streams; `_log` tells of it; `_read` turns the answer into a record.
 """
 
 from importlib import import_module

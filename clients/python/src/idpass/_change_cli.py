@@ -74,7 +74,9 @@ def _register(
 
 
 @click.argument("id")
-@click.argument("status", type=click.Choice([str(status) for status in _REACHABLE]))
+@click.argument(
+    "status", metavar="STATUS", type=click.Choice([str(status) for status in _REACHABLE])
+)
 @click.option(
     "--expected-status",
     type=click.Choice([str(status) for status in Status]),
@@ -88,7 +90,10 @@ def advance(
     expected_status: str | None,
     request_id: str | None,
 ) -> None:
-    """Advance a pass to a status, as the applicant and the verification proceed."""
+    """Advance a pass to a status, as the applicant and the verification proceed.
+
+    STATUS is opened, in_progress, complete, failed or expired.
+    """
     receipt = cli.client.advance(
         id,
         Status(status),

@@ -31,6 +31,7 @@ _SAYS_NOTHING = frozenset({None, "", "CANCELLED"})
 
 EMPTY = "no message that can be read"
 ENDED = "the stream has ended"
+STRANGE_CODE = "a code that is none"
 
 # What gRPC says of an answer that did not come from the service. In this order.
 _FOREIGN: dict[str, str] = {
@@ -38,12 +39,14 @@ _FOREIGN: dict[str, str] = {
     "service: a proxy, a load balancer or a web server. Does the address lead to gRPC?",
     r"GOAWAY received": "The server hung up in mid-call (GOAWAY): it was stopping, or what is in "
     "between was.",
-    r"Data frame with END_STREAM|No status received": "What answered does not speak gRPC, or was "
-    "cut short: it gave no status. A proxy or a web server does so.",
+    "Data frame with END_STREAM|No status received|^Stream removed$": "What answered does not "
+    "speak gRPC, or was cut short: it gave no status. A proxy or a web server does so.",
     f"{EMPTY}|deserializing response": "The answer is missing or cannot be read: the service "
     "speaks another version of the contract, or something in between changed it.",
     f"^{ENDED}": "The stream of events ended, which the service's never does: something in between "
     "ended it.",
+    f"unknown code|{STRANGE_CODE}": "What answered gave a status that gRPC does not have: it is "
+    "not the service.",
     r"Error parsing": "What answered does not speak gRPC as it should: a proxy or a web server may "
     "be in between.",
     "RST_STREAM": "The other side cut the call off, or something in between did.",
@@ -61,6 +64,16 @@ class EmptyAnswer(grpc.RpcError):
 
     def details(self) -> str:
         return EMPTY
+
+
+class StrangeCode(grpc.RpcError):
+    """A status that gRPC does not have: grpc.aio raises KeyError for it, up to 1.76 at least."""
+
+    def code(self) -> grpc.StatusCode:
+        return grpc.StatusCode.UNKNOWN
+
+    def details(self) -> str:
+        return STRANGE_CODE
 
 
 class EndedStream(grpc.RpcError):

@@ -1,11 +1,12 @@
 """The command `idpass ping`."""
 
+import contextlib
 import time
 from typing import Any
 
 import click
 
-from idpass import __version__, _cli, _show
+from idpass import __version__, _cli, _show, _stdio
 from idpass._cli import Cli
 from idpass.errors import IdPassError
 
@@ -28,7 +29,8 @@ def ping(cli: Cli) -> int:
         # Only the service itself gives a reason.
         found["reachable"] = error.reason is not None
         if not cli.json:
-            _show.rows(cli.out, _show.ping_rows(found))
+            with contextlib.suppress(_stdio.CannotWrite):  # the error is what matters
+                _show.rows(cli.out, _show.ping_rows(found))
         return cli.complain(error, **found)
     found |= {
         "reachable": True,

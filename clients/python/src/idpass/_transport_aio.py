@@ -1,6 +1,7 @@
 """How the client for asyncio makes its calls; `_transport` has the same for the sync one."""
 
 import asyncio
+import contextlib
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
@@ -14,7 +15,7 @@ from idpass._arguments import limit
 from idpass._calls import Call
 from idpass._channel import LazyChannel, connect_aio
 from idpass._endpoint import Endpoint
-from idpass._failure import EmptyAnswer, EndedStream
+from idpass._failure import EmptyAnswer, EndedStream, StrangeCode
 from idpass._interceptors import AsyncInterceptor
 from idpass._metadata import Metadata, Pairs, checked
 from idpass._policy import RetryPolicy, policy
@@ -76,23 +77,13 @@ class AsyncTransport:
                 ):
                     attempts.gave_up(closed=self.channel.closed)
                 remaining_s = attempts.remaining_s(time.monotonic())
-            sent = self._send(call, own, timeout=remaining_s)
-            self._open.add(sent)
             try:
-                answer = await sent
-                if answer is None:
-                    raise EmptyAnswer
+                answer = await self._answer(self._send(call, own, timeout=remaining_s))
             except grpc.RpcError as error:
                 failure = error
-            except asyncio.CancelledError:
-                if not self._ended_by_close():
-                    raise
-                failure = _closed()
             else:
                 self._throttle.succeeded()
                 return call.read(answer)
-            finally:
-                self._open.discard(sent)
             attempts = attempts or Attempts(
                 call,
                 timeout_s,
@@ -105,6 +96,25 @@ class AsyncTransport:
             delay_s = attempts.failed(failure, time.monotonic(), closed=self.channel.closed)
             await asyncio.sleep(delay_s)
             remaining_s = attempts.remaining_s(time.monotonic())
+
+    async def _answer(self, sent: Any) -> Any:
+        """What a call is answered with. Every failure is a grpc.RpcError."""
+        self._open.add(sent)
+        try:
+            answer = await sent
+        except KeyError as error:
+            if not isinstance(error.args[0], int):
+                raise
+            raise StrangeCode from error
+        except asyncio.CancelledError:
+            if not self._ended_by_close():
+                raise
+            raise _closed() from None
+        finally:
+            self._open.discard(sent)
+        if answer is None:
+            raise EmptyAnswer
+        return answer
 
     def _send(self, call: Call[Any], own: Pairs, **limits: float) -> Any:
         stub = self._stub()
@@ -168,7 +178,9 @@ class AsyncTransport:
                     raise
                 return
             finally:
-                stream.cancel()
+                # Up to grpcio 1.76 at least, this raises what an interceptor has raised.
+                with contextlib.suppress(grpc.RpcError):
+                    stream.cancel()
                 self._open.discard(stream)
             if not await self._come_back(reconnects, delay_s):
                 return

@@ -55,6 +55,7 @@ class IdPassClient:
             `authorization` and keys of gRPC's own are refused.
         interceptors: gRPC's own, which see every attempt: grpc.UnaryUnaryClientInterceptor for
             calls, grpc.UnaryStreamClientInterceptor for `watch`. The first one is the outermost.
+            What one raises reaches the caller as it is, unless it is a grpc.RpcError.
         allow_plaintext: allow plain text to other machines, where something else protects the
             connection.
         channel_options: gRPC channel arguments, such as

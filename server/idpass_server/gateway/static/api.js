@@ -1,24 +1,42 @@
 // Calls of the HTTP API, each with what was sent and what came back.
 
-/** Resolves to { path, body, status, ok, answer, ms }; a lost connection has status 0. */
-export async function call(path, body) {
+const credentials = {};
+
+/** Sends a token with each call from now on; an empty one sends none. It stays in this tab's memory. */
+export function authorize(token) {
+  if (token) credentials.authorization = `Bearer ${token}`;
+  else delete credentials.authorization;
+}
+
+/** The headers that say who calls. */
+export const authorization = () => ({ ...credentials });
+
+/**
+ * Resolves to an exchange: { path, body, status, ok, answer, ms, reference }; a lost connection has
+ * status 0. `signal` aborts it.
+ */
+export async function call(path, body, { signal, headers = {} } = {}) {
   const started = performance.now();
-  const options = body === undefined ? {} : {
-    method: "POST",
-    headers: { "content-type": "application/json" },
-    body: JSON.stringify(body),
-  };
+  const options = { signal, headers: { ...credentials, ...headers } };
+  if (body !== undefined) {
+    options.method = "POST";
+    options.headers["content-type"] = "application/json";
+    options.body = JSON.stringify(body);
+  }
   let status = 0;
+  let reference = "";
   let answer = { message: "The server cannot be reached.", details: [] };
   try {
     const response = await fetch(path, options);
     status = response.status;
+    reference = response.headers.get("idpass-reference") ?? "";
     answer = await response.json();
   } catch {
     // The status says it.
   }
   const ok = status >= 200 && status < 300;
-  return { path, body, status, ok, answer, ms: performance.now() - started };
+  reference = answer.reference ?? detail(answer, "RequestInfo")?.request_id ?? reference;
+  return { path, body, status, ok, answer, ms: performance.now() - started, reference };
 }
 
 /** One of an error's details, by the last part of its type: "ErrorInfo". */
@@ -26,6 +44,10 @@ export const detail = (status, name) =>
   (status.details ?? []).find((each) => each["@type"].endsWith(`.${name}`));
 
 export const reason = (status) => detail(status, "ErrorInfo")?.reason ?? "UNREACHABLE";
+
+/** What is wrong with a request's fields: { note: "is longer than …" }. */
+export const violations = (status) => Object.fromEntries(
+  (detail(status, "BadRequest")?.field_violations ?? []).map(({ field, description }) => [field, description]));
 
 /** All pages of passes, newest first; `page` gets each as it arrives, and returns whether to go on. */
 export async function listAll(page) {
@@ -41,25 +63,39 @@ export async function listAll(page) {
   return undefined;
 }
 
-/** The events of one pass up to the one that brought it into `status`. */
-export async function history(id, status) {
+/**
+ * Reads server-sent events and gives each to `take` until it returns false or the stream ends;
+ * `signal` aborts it. Resolves to the HTTP status; `opened` is called once that is 200.
+ */
+export async function readEvents(query, take, { signal, opened } = {}) {
+  const response = await fetch(`/idpass/events?${new URLSearchParams(query)}`, { signal, headers: authorization() });
+  if (response.status !== 200) return response.status;
+  opened?.();
+  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+  for (let text = ""; ;) {
+    const { value, done } = await reader.read();
+    if (done) return 200;
+    const parts = (text + value).split("\n\n");
+    text = parts.pop();
+    for (const part of parts) {
+      const lines = part.split("\n");
+      const data = lines.find((line) => line.startsWith("data: "));
+      if (lines.includes("event: error")) return 200;
+      if (data && take(JSON.parse(data.slice(6))) === false) return 200;
+    }
+  }
+}
+
+/** The events that have happened, until `enough` says that all are there. */
+export async function pastEvents(query, enough) {
   const stop = new AbortController();
   const events = [];
   const timer = setTimeout(() => stop.abort(), 5000);
   try {
-    const response = await fetch(`/idpass/events?id=${id}`, { signal: stop.signal });
-    const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
-    for (let text = ""; ;) {
-      const { value, done } = await reader.read();
-      if (done) break;
-      const parts = (text + value).split("\n\n");
-      text = parts.pop();
-      for (const part of parts) {
-        const data = part.split("\n").find((line) => line.startsWith("data: "));
-        if (data) events.push(JSON.parse(data.slice(6)));
-      }
-      if (events.at(-1)?.to_status === status) break;
-    }
+    await readEvents(query, (event) => {
+      events.push(event);
+      return !enough(event);
+    }, { signal: stop.signal });
   } catch {
     // Show what has been read so far.
   }
@@ -67,3 +103,6 @@ export async function history(id, status) {
   stop.abort();
   return events;
 }
+
+/** The events of one pass up to the one that brought it into `status`. */
+export const history = (id, status) => pastEvents({ id }, (event) => event.to_status === status);

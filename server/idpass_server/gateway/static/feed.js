@@ -1,87 +1,73 @@
-// The live feed: the account's events as they happen.
+// The account's events, newest first.
 
-import { byId, make, money, onFrame, setText, words } from "./dom.js";
+import { pastEvents } from "./api.js";
+import { button, byId, flash, foreign, make, money, nameOf, onFrame, setText, words } from "./dom.js";
 
 const KEPT = 60;
+const EARLIER = 12; // events shown from before the page was opened
 const clock = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", second: "2-digit", hour12: false });
 const day = new Intl.DateTimeFormat(undefined, { day: "numeric", month: "short" });
 
 export class Feed {
-  /** Calls `heard` for each event after `after`, and `lost` if the stream cannot be resumed. */
-  constructor(passes, heard, lost) {
-    this.passes = passes;
-    this.heard = heard;
-    this.lost = lost;
+  /** Args: `choose(id)` shows a pass. */
+  constructor(passes, choose) {
+    Object.assign(this, { passes, choose });
+    this.list = byId("feed");
     this.waiting = [];
+    this.turn = 0;
     this.show = onFrame(() => this.flush());
   }
 
-  start(after, before) {
-    this.after = after;
-    byId("feed").replaceChildren();
-    this.stop();
-    const source = new EventSource(`/idpass/events?after_sequence=${Math.max(0, before)}`);
-    this.source = source;
-    let opened = false;
-    source.addEventListener("open", () => {
-      this.live("live", true);
-      // A reset may have been missed; after one, old sequences stand for new events.
-      if (opened) this.lost();
-      opened = true;
-    });
-    source.addEventListener("message", ({ data }) => this.take(JSON.parse(data)));
-    source.addEventListener("error", () => {
-      this.live("reconnecting", false);
-      // The browser reconnects by itself, unless the stream was refused.
-      if (source.readyState !== EventSource.CLOSED) return;
-      // There may be no events as far back as that: numbers skip ahead where a backup was restored.
-      if (!opened && before !== after && source === this.source) return this.start(after, after);
-      setTimeout(() => source === this.source && this.lost(), 1000);
-    });
-  }
-
-  /** Ignores events until the next start: they may be from before a reset. */
-  stop() {
-    this.source?.close();
+  /** Begins anew, with some of what was before. */
+  async start({ last_sequence, oldest_sequence = 0 }) {
+    const turn = (this.turn += 1);
     this.waiting = [];
-    this.live("connecting", false);
-  }
-
-  live(text, on) {
-    setText(byId("live"), text);
-    byId("live").classList.toggle("on", on);
+    this.list.replaceChildren();
+    const after_sequence = Math.max(oldest_sequence, last_sequence - EARLIER, 0);
+    if (after_sequence >= last_sequence) return;
+    const events = await pastEvents({ after_sequence }, ({ sequence }) => sequence >= last_sequence);
+    if (turn !== this.turn) return;
+    this.list.append(...events.filter(({ sequence }) => sequence <= last_sequence).reverse().map((event) => this.item(event)));
   }
 
   take(event) {
     this.waiting.push(event);
-    if (event.sequence > this.after) this.heard(event);
     this.show();
   }
 
   flush() {
-    const list = byId("feed");
     const latest = this.waiting.splice(0).slice(-KEPT);
-    list.prepend(...latest.reverse().map((event) => this.item(event)));
-    while (list.children.length > KEPT) list.lastChild.remove();
+    this.list.prepend(...latest.reverse().map((event) => this.item(event, "fresh")));
+    while (this.list.children.length > KEPT) this.list.lastChild.remove();
   }
 
-  item(event) {
-    const {
-      sequence, id_pass_id, from_status, to_status, event_time, refund, caller, erased, reference,
-    } = event;
-    const name = this.passes.get(id_pass_id)?.applicant_reference || id_pass_id;
+  /** A pass is known now, or is called otherwise. */
+  named(pass) {
+    for (const item of this.list.children) if (item.dataset.id === pass.id) setText(item.querySelector("bdi"), nameOf(pass));
+  }
+
+  /** Brings the event with a reference into view. Returns false where it is not here. */
+  find(reference) {
+    const found = [...this.list.children].find((item) => item.dataset.reference === reference);
+    found?.scrollIntoView({ block: "nearest" });
+    if (found) flash(found, "fresh");
+    return Boolean(found);
+  }
+
+  item(event, fresh = "") {
+    const { sequence, id_pass_id, from_status, to_status, event_time, refund, caller, erased, reference } = event;
+    const pass = this.passes.get(id_pass_id);
     const time = new Date(event_time);
     const today = Date.now() - time < 86_400_000;
-    return make("li", { class: sequence > this.after && "fresh" },
+    return make("li", { class: fresh, "data-reference": reference, "data-id": id_pass_id },
       make("span", {}, `#${sequence}`),
+      button(foreign(pass ? nameOf(pass) : id_pass_id), () => this.choose(id_pass_id), { title: "Show this pass" }),
       make("span", {},
-        name, ": ",
-        from_status && !erased ? `${words(from_status)} → ` : "",
+        from_status && !erased && make("span", { class: "muted" }, `${words(from_status)} →`),
         make("span", { class: `status ${to_status}` }, words(to_status)),
-        erased ? ", applicant erased" : "",
-        refund ? make("span", { class: "refund" }, ` ${money(refund)} refunded`) : "",
-        caller === "demo" ? "" : ` by ${caller}`,
-        make("code", {}, reference)),
-      make("time", { datetime: event_time, title: event_time }, (today ? clock : day).format(time)));
+        erased && make("span", {}, "applicant erased"),
+        refund && make("span", { class: "refund" }, `${money(refund)} refunded`),
+        caller !== "demo" && make("span", { class: "muted" }, "by ", foreign(caller))),
+      make("time", { datetime: event_time, title: `${event_time}\n${reference}` }, (today ? clock : day).format(time)));
   }
 }

@@ -1,7 +1,7 @@
 // The inbox: what a real receiver of the account's webhooks gets, and what the service does about it.
 
 import { call } from "./api.js";
-import { byId, make, setText, words } from "./dom.js";
+import { byId, foreign, make, nameOf, setText, words } from "./dom.js";
 
 const SHOWN = 12;
 const AFTER_MS = 250; // an event reaches the receiver in far less
@@ -32,7 +32,7 @@ export class Inbox {
     const turn = (this.turn += 1);
     const { ok, answer } = await call("/sandbox/inbox");
     if (turn !== this.turn) return;
-    byId("inbox").hidden = !(ok && answer.webhook);
+    byId("tab-inbox").hidden = !(ok && answer.webhook);
     if (!ok || !answer.webhook) return;
     const { id } = answer.webhook;
     const deliveries = await call("/idpass/webhooks/deliveries", { id, page_size: SHOWN });
@@ -55,7 +55,8 @@ export class Inbox {
   }
 
   item(webhook, delivery, request) {
-    const name = this.passes.get(delivery.id_pass_id)?.applicant_reference || delivery.id_pass_id;
+    const pass = this.passes.get(delivery.id_pass_id);
+    const name = pass ? nameOf(pass) : delivery.id_pass_id;
     const pending = delivery.state === "pending";
     const last = delivery.attempts.at(-1);
     const facts = [
@@ -67,7 +68,7 @@ export class Inbox {
     return make("li", {},
       make("span", {}, `#${delivery.sequence}`),
       make("span", {},
-        make("code", {}, delivery.type), ` ${name}`,
+        make("code", {}, delivery.type), " ", foreign(name),
         make("small", {}, facts.filter(Boolean).join(" · "))),
       make("span", { class: `delivery ${delivery.state}` }, words(delivery.state)),
       make("button", {

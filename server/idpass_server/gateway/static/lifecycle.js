@@ -1,27 +1,27 @@
 // The diagram of the lifecycle, with the path of one pass highlighted.
 
-import { byId, money, setText, words } from "./dom.js";
+import { make, words } from "./dom.js";
 
 const SVG = "http://www.w3.org/2000/svg";
 const NODES = {
-  new: [14, 108], opened: [140, 108], in_progress: [266, 108],
-  complete: [412, 62], failed: [412, 154], expired: [140, 14], cancelled: [140, 206],
+  new: [14, 82], opened: [140, 82], in_progress: [266, 82],
+  complete: [412, 52], failed: [412, 112], expired: [140, 6], cancelled: [140, 158],
 };
 const [WIDTH, HEIGHT] = [94, 32];
 const EDGES = {
-  "new opened": "M108 124 H134",
-  "opened in_progress": "M234 124 H260",
-  "in_progress complete": "M360 118 C385 112 385 82 406 79",
-  "in_progress failed": "M360 130 C385 136 385 166 406 169",
-  "new expired": "M61 108 C63 60 90 34 134 31",
-  "opened expired": "M187 108 V52",
-  "in_progress expired": "M313 108 C311 60 285 34 240 31",
-  "new cancelled": "M61 140 C63 190 90 219 134 222",
-  "opened cancelled": "M187 140 V200",
-  "in_progress cancelled": "M313 140 C311 190 285 219 240 222",
+  "new opened": "M108 98 H134",
+  "opened in_progress": "M234 98 H260",
+  "in_progress complete": "M360 92 C385 87 385 72 406 69",
+  "in_progress failed": "M360 104 C385 109 385 124 406 127",
+  "new expired": "M61 82 C63 46 90 26 134 23",
+  "opened expired": "M187 82 V44",
+  "in_progress expired": "M313 82 C311 46 285 26 240 23",
+  "new cancelled": "M61 114 C63 150 90 171 134 174",
+  "opened cancelled": "M187 114 V152",
+  "in_progress cancelled": "M313 114 C311 150 285 171 240 174",
 };
 const NOTES = [
-  ["fee refunded", 40, 214], ["fee refunded", 228, 174], ["fee kept", 322, 214],
+  ["fee refunded", 46, 170], ["fee refunded", 231, 138], ["fee kept", 324, 170],
 ];
 
 function svg(name, attributes, ...children) {
@@ -41,10 +41,10 @@ export class Lifecycle {
   constructor() {
     this.nodes = {};
     this.edges = {};
-    const drawing = svg("svg", { viewBox: "0 0 520 252", role: "img", "aria-labelledby": "lifecycle-title way" },
+    const drawing = svg("svg", { viewBox: "4 0 508 196", role: "img", "aria-label": "Life of a pass" },
       svg("defs", {}, arrow("arrow"), arrow("arrow-lit")));
     for (const [key, d] of Object.entries(EDGES)) {
-      this.edges[key] = svg("path", { d, "marker-end": "url(#arrow)" });
+      this.edges[key] = svg("path", { d, pathLength: 1, "marker-end": "url(#arrow)" });
       drawing.append(this.edges[key]);
     }
     for (const [text, x, y] of NOTES) drawing.append(svg("text", { class: "note", x, y }, text));
@@ -54,25 +54,22 @@ export class Lifecycle {
         svg("text", { x: x + WIDTH / 2, y: y + 20.5 }, words(status)));
       drawing.append(this.nodes[status]);
     }
-    byId("lifecycle").append(drawing);
+    this.element = make("figure", { class: "lifecycle" }, drawing);
+    this.drawing = drawing;
   }
 
-  /** Highlights the path of a pass, from its events, oldest first. */
-  show(pass, events) {
+  /** Highlights the path of a pass, from its events, oldest first. Args: `grown`: draw its last edge. */
+  show(events, grown) {
     const way = events.filter(({ erased }) => !erased).map(({ to_status }) => to_status);
     for (const [status, node] of Object.entries(this.nodes)) {
       node.classList.toggle("lit", way.includes(status));
+      node.classList.toggle("now", way.at(-1) === status);
     }
-    const steps = new Set(way.slice(1).map((status, index) => `${way[index]} ${status}`));
-    for (const [key, edge] of Object.entries(this.edges)) edge.classList.toggle("lit", steps.has(key));
-    setText(byId("way"), pass ? this.text(pass, way, events) : "Select a pass to see the way it went.");
-  }
-
-  text(pass, way, events) {
-    const refund = events.find((event) => event.refund)?.refund;
-    let fee = "";
-    if (refund) fee = `; ${money(refund)} refunded`;
-    else if (pass.status === "cancelled") fee = "; fee kept";
-    return `${pass.applicant_reference || pass.id}: ${way.map(words).join(" → ")}${fee}.`;
+    const steps = way.slice(1).map((status, index) => `${way[index]} ${status}`);
+    for (const [key, edge] of Object.entries(this.edges)) {
+      edge.classList.toggle("lit", steps.includes(key));
+      edge.classList.toggle("drawn", Boolean(grown) && steps.at(-1) === key);
+    }
+    this.drawing.setAttribute("aria-label", way.length ? `The way it went: ${way.map(words).join(" → ")}` : "Life of a pass");
   }
 }

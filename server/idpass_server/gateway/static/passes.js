@@ -5,32 +5,47 @@ import { call, listAll } from "./api.js";
 export const STATUSES = ["new", "opened", "in_progress", "complete", "failed", "expired", "cancelled"];
 export const IN_FLIGHT = new Set(["new", "opened", "in_progress"]);
 
+/** Whether a change of status is still possible: an overdue pass expires as soon as it is touched. */
+export const inFlight = (pass) => IN_FLIGHT.has(pass.status) && Date.parse(pass.expire_time) > Date.now();
+
 export class Passes {
-  /** Calls `changed` when there is something new to show. */
+  /** Calls `changed` when there is something new to show, with the pass if it is one. */
   constructor(changed) {
     this.changed = changed;
     this.byId = new Map();
     this.unknown = new Set();
     this.sorted = null;
     this.turn = 0;
+    this.complete = false;
   }
 
   /**
-   * Forgets everything and loads anew; what an earlier load still brings is dropped, since it may be
-   * from before a reset. Resolves to an error, or undefined.
+   * Loads everything anew; what an earlier load still brings is dropped, since it may be from before
+   * a reset. What was known stays to be seen until the first page is there. Resolves to an error, or
+   * undefined.
    */
   async load() {
     const turn = (this.turn += 1);
-    this.byId.clear();
+    let first = true;
     this.unknown.clear();
-    this.sorted = null;
-    return listAll((page) => {
+    this.complete = false;
+    const error = await listAll((page) => {
       if (turn !== this.turn) return false;
-      for (const pass of page) this.byId.set(pass.id, pass);
-      this.sorted = null;
+      if (first) this.byId.clear();
+      first = false;
+      for (const pass of page) this.put(pass);
       this.changed();
       return true;
     });
+    if (turn === this.turn && !error) this.complete = true;
+    this.changed();
+    return error;
+  }
+
+  put(pass) {
+    pass.text = `${pass.id} ${pass.applicant_reference ?? ""}`.toLowerCase(); // what a search looks at
+    this.byId.set(pass.id, pass);
+    this.sorted = null;
   }
 
   get(id) {
@@ -46,18 +61,15 @@ export class Passes {
   counts() {
     const counts = Object.fromEntries(STATUSES.map((status) => [status, 0]));
     for (const pass of this.byId.values()) counts[pass.status] += 1;
+    counts[""] = this.byId.size;
     return counts;
   }
 
-  /** Passes with a status (or any) and a text in their id or applicant. */
-  matching(status, text) {
+  /** Passes with a status (or any) and a text in their id or applicant, and those to `keep`. */
+  matching(status, text, keep = new Set()) {
     const wanted = text.trim().toLowerCase();
-    return this.all().filter(
-      (pass) =>
-        (!status || pass.status === status) &&
-        (!wanted || pass.id.includes(wanted) ||
-          (pass.applicant_reference ?? "").toLowerCase().includes(wanted)),
-    );
+    const fits = (pass) => !wanted || pass.text.includes(wanted);
+    return this.all().filter((pass) => (!status || pass.status === status || keep.has(pass.id)) && fits(pass));
   }
 
   apply(event) {
@@ -71,27 +83,31 @@ export class Passes {
     if (Date.parse(event.event_time) < Date.parse(pass.update_time)) return;
     if (event.erased) {
       pass.applicant_reference = "";
+      pass.text = pass.id;
       if (pass.cancellation) pass.cancellation.note = "";
-      this.changed();
-      return;
+    } else {
+      pass.status = event.to_status;
+      pass.update_time = event.event_time;
+      if (event.refund) pass.fee_refunded = true;
+      pass.stale = true; // an event does not tell all that it changed
     }
-    pass.status = event.to_status;
-    pass.update_time = event.event_time;
-    if (event.refund) pass.fee_refunded = true;
-    this.changed();
+    this.changed(pass);
   }
 
   /** Fetches the passes that appeared in events and not in the list. */
   async learn() {
-    const turn = this.turn;
     const ids = [...this.unknown];
     this.unknown.clear();
-    for (const id of ids) {
-      const { ok, answer } = await call("/idpass/details", { id });
-      if (turn !== this.turn) return;
-      if (ok) this.byId.set(id, answer.id_pass);
-      this.sorted = null;
-      this.changed();
-    }
+    for (const id of ids) if (!(await this.refresh(id))) return;
+  }
+
+  /** Fetches one pass. Resolves to it, or undefined where that is no longer wanted or not possible. */
+  async refresh(id) {
+    const turn = this.turn;
+    const { ok, answer } = await call("/idpass/details", { id });
+    if (turn !== this.turn || !ok) return undefined;
+    this.put(answer.id_pass);
+    this.changed(answer.id_pass);
+    return answer.id_pass;
   }
 }
