@@ -166,7 +166,7 @@ class Trial:
             told = "Error: " in str(error) and "Traceback" not in str(error)
             return "does not start", [] if told else [f"no reason is given: {error}"]
         except AssertionError as error:  # a caller sees what it should not, or waits in vain
-            return "callers fail", [str(error)]
+            return "callers fail", [f"{error}; the log ends with {server.log[-5:]}"]
 
     def _begin_anew(self) -> None:
         self._made = []
