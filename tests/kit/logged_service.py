@@ -59,19 +59,21 @@ class Recording(NamedTuple):
     promise: Promise
 
     def look(
-        self, wanted: int, seed: int, *, syncs: bool = True, enough: int | None = None
+        self, wanted: int, seed: int, *, lies_from: str | None = None, enough: int | None = None
     ) -> Looked:
         """Looks at disks as power cuts leave them.
 
         Args:
             wanted: number of disks that differ.
             seed: for what is random.
-            syncs: false for a disk that says that it has synced, and has not.
+            lies_from: mark from which the disk says that it has synced, and has not.
             enough: number of bad disks after which it ends.
         """
 
+        position = None if lies_from is None else self.promise.marks[lies_from]
+
         def disk() -> power.Disk:
-            return power.Disk(self.folder, before=self.before, syncs=syncs)
+            return power.Disk(self.folder, before=self.before, lies_from=position)
 
         phases = self._phases()
         answered = [each.position for each in self.promise.answers]

@@ -51,7 +51,7 @@ class Disk:
     Args:
         folder: its path.
         before: files that were there and safe, by name.
-        syncs: whether syncs make anything safe.
+        lies_from: position from which syncs make nothing safe; None for never.
     """
 
     def __init__(
@@ -59,10 +59,10 @@ class Disk:
         folder: Path,
         *,
         before: Mapping[str, bytes] = MappingProxyType({}),
-        syncs: bool = True,
+        lies_from: int | None = None,
     ) -> None:
         self._folder = str(folder)
-        self._syncs = syncs
+        self._lies_from = lies_from
         self._files = [File.safely(content) for content in before.values()]
         self._by_inode: dict[int, int] = {}
         self._folder_inode = 0
@@ -113,7 +113,7 @@ class Disk:
         self._renamings.append(Renaming(position, names))
 
     def _synced(self, inode: int, begun: int) -> None:
-        if not self._syncs:
+        if self._lies_from is not None and begun >= self._lies_from:
             return
         if inode != self._folder_inode:
             self._file(inode).synced(begun)

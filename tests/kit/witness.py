@@ -54,13 +54,17 @@ class Witness:
     Args:
         seed: of what it does.
         pause_s: after each pass, seconds.
+        may_drop: whether the server may end in the middle of a call, which gRPC calls CANCELLED.
         may_lose: whether what was answered may be gone, so that what builds on it is refused.
     """
 
-    def __init__(self, seed: int, pause_s: float = 0, *, may_lose: bool = False) -> None:
+    def __init__(
+        self, seed: int, pause_s: float = 0, *, may_drop: bool = False, may_lose: bool = False
+    ) -> None:
         self.name = f"witness-{seed}"
         self.answered = 0
         self._pause_s = pause_s
+        self._no_answer = NO_ANSWER | ({grpc.StatusCode.CANCELLED} if may_drop else set())
         self._may_lose = may_lose
         self._answered_s = time.monotonic()
         self._silence_s = 0.0
@@ -139,7 +143,7 @@ class Witness:
             except grpc.RpcError as error:
                 if self._may_lose and error.code() in LOST:
                     raise _Left from error
-                assert error.code() in NO_ANSWER, error
+                assert error.code() in self._no_answer, error
                 if self._stop.is_set() or self._random.random() < 0.5:
                     self._calls.put(Call(method, fields, None))
                     raise _Left from error

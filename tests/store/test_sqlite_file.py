@@ -1,6 +1,7 @@
 """The SQLite file: the one that was opened, this service's alone, and on disk before an answer."""
 
 import contextlib
+import errno
 import fcntl
 import os
 import shutil
@@ -14,7 +15,7 @@ import pytest
 
 from idpass.v1.id_pass_service_pb2 import CancelRequest
 from idpass_server.rules.refusals import StoreUnavailable
-from idpass_server.store import StoreBroken, opening
+from idpass_server.store import CannotOpen, StoreBroken, opening
 from idpass_server.store.sqlite import checkpoints
 from idpass_server.store.sqlite.file import sqlite3
 from idpass_server.store.sqlite.hold import _FLOCK, _INODE_LOCK
@@ -444,6 +445,19 @@ def test_a_first_page_that_a_power_cut_tore_in_the_wal_is_no_other_files(
     assert account is not None
     assert account.slot_limit == 9
     store.close()
+
+
+def test_a_start_that_cannot_read_the_file_says_so(
+    db: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opening.make_store(url_of(db))
+
+    def broken(*_: object) -> bytes:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "pread", broken)
+    with pytest.raises(CannotOpen, match="cannot be read: Input/output error"):
+        opening.open_store(url_of(db))
 
 
 def test_a_schema_that_another_program_adds_to_hinders_no_start_after_a_kill(db: Path) -> None:

@@ -98,25 +98,35 @@ def refuse_foreign(names: Names, descriptor: int) -> None:
         descriptor: of the database.
 
     Raises:
-        CannotOpen: another file left the WAL behind.
+        CannotOpen: another file left the WAL behind, or it cannot be read.
     """
-    header = os.pread(descriptor, _VERSIONS.size, 0)
-    if len(header) < _VERSIONS.size or not names.wal.exists():
-        return
-    schema_version, user_version = _VERSIONS.unpack(header)
-    if not user_version:
-        return
-    wal = os.open(names.wal, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
-        belongs = _belongs(schema_version, user_version, _first_pages(wal))
-    finally:
-        os.close(wal)
+        belongs = _wal_belongs(names, descriptor)
+    except OSError as error:
+        raise CannotOpen(
+            f"{names.given} or its WAL cannot be read: {error.strerror}; if its disk is sound, "
+            "start again"
+        ) from error
     if not belongs:
         raise CannotOpen(
             f"{names.given} is a backup, or another database, and {names.wal.name} beside it was "
             "left behind by the one that was there before; together they would damage each other. "
             f"To go on with what is in {names.file.name}: rm {names.wal} {names.shm}"
         )
+
+
+def _wal_belongs(names: Names, descriptor: int) -> bool:
+    header = os.pread(descriptor, _VERSIONS.size, 0)
+    if len(header) < _VERSIONS.size or not names.wal.exists():
+        return True
+    schema_version, user_version = _VERSIONS.unpack(header)
+    if not user_version:
+        return True
+    wal = os.open(names.wal, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        return _belongs(schema_version, user_version, _first_pages(wal))
+    finally:
+        os.close(wal)
 
 
 def _belongs(schema_version: int, user_version: int, in_wal: Iterable[int | None]) -> bool:
