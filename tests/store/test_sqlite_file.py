@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import fcntl
+import functools
 import os
 import shutil
 import stat
@@ -17,6 +18,7 @@ from idpass.v1.id_pass_service_pb2 import CancelRequest
 from idpass_server.rules.refusals import StoreUnavailable
 from idpass_server.store import CannotOpen, StoreBroken, opening
 from idpass_server.store.sqlite import checkpoints
+from idpass_server.store.sqlite import opening as sqlite_opening
 from idpass_server.store.sqlite.file import sqlite3
 from idpass_server.store.sqlite.hold import _FLOCK, _INODE_LOCK
 from idpass_server.store.sqlite.store import SqliteStore
@@ -457,6 +459,17 @@ def test_a_start_that_cannot_read_the_file_says_so(
 
     monkeypatch.setattr(os, "pread", broken)
     with pytest.raises(CannotOpen, match="cannot be read: Input/output error"):
+        opening.open_store(url_of(db))
+
+
+def test_a_file_that_sqlite_could_open_for_reading_alone_is_not_served(
+    db: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As it does without a word where the process may open no more files."""
+    opening.make_store(url_of(db))
+    read_only = functools.partial(sqlite_opening.connect, read_only=True)
+    monkeypatch.setattr(sqlite_opening, "connect", read_only)
+    with pytest.raises(CannotOpen, match="this process may open no more files"):
         opening.open_store(url_of(db))
 
 

@@ -85,7 +85,10 @@ def cannot_open(path: Path, error: Exception) -> str:
     if name.startswith("SQLITE_FULL"):
         return f"the disk of {path} is full; free some room and start again"
     if name.startswith("SQLITE_READONLY"):
-        return f"{path} cannot be written: it, its folder or its file system is read-only"
+        return (
+            f"{path} cannot be written: it, its folder or its file system is read-only, or this "
+            "process may open no more files"
+        )
     if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
         return f"{path} is locked by another program; end that one and try again"
     return f"{path} cannot be opened: {error}"

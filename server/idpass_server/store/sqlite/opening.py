@@ -69,6 +69,7 @@ def _prepare(connection: Any, names: Names, *, alone: bool, migrates: bool) -> l
     if mode != "wal":
         raise CannotOpen(f"{names.given} is where SQLite's WAL does not work; use a local disk")
     if alone:
+        _prove_writable(connection)
         settle(connection, names)
     if not migrates:
         check_schema(connection, names.given)
@@ -76,6 +77,24 @@ def _prepare(connection: Any, names: Names, *, alone: bool, migrates: bool) -> l
     if alone:
         claim(connection, names)
     return migrate(connection, names, alone=alone)
+
+
+def _prove_writable(connection: Any) -> None:
+    """Changes something, and takes it back.
+
+    SQLite opens a file that it cannot open for changes for reading alone, and then takes BEGIN
+    IMMEDIATE for the beginning of a read.
+
+    Raises:
+        sqlite3.Error: nothing can be changed.
+    """
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        connection.execute(f"PRAGMA user_version = {version}")
+    finally:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
 
 
 def _take(names: Names, *, shared: bool) -> Hold | None:
