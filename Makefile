@@ -37,7 +37,7 @@ coverage: ## Show the lines that the last `make test COVERAGE=1` did not run, su
 
 prove: $(VENV)/dev typescript ## Run the long drills: kills, failovers, abuse, fuzz; for about PROVE_MINUTES, or ten
 	PROVE_MINUTES=$${PROVE_MINUTES:-10} $(BIN)/python -m pytest -n 2 --dist loadfile --timeout 1800 $(AGAIN) \
-		-m 'long or scaled' tests/prove tests
+		-m 'long or scaled' -o norecursedirs='.*' tests
 
 fuzz: $(VENV)/dev ## Send random and mutated requests for ten minutes, or FUZZ_SECONDS
 	FUZZ_SECONDS=$${FUZZ_SECONDS:-600} $(BIN)/python -m pytest tests/security/test_fuzz.py

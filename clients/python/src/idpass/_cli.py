@@ -16,6 +16,7 @@ from idpass._records import CancelResult, Receipt
 from idpass._words import Status
 from idpass.client import IdPassClient
 from idpass.errors import (
+    BadAnswer,
     DeadlineExceeded,
     IdPassError,
     OutcomeUnknown,
@@ -165,7 +166,7 @@ class Cli:
             self.err.print(_show.error_line(error))
         if isinstance(error, OutcomeUnknown):
             return EXIT_UNKNOWN
-        if isinstance(error, (Unavailable, DeadlineExceeded, Overloaded)):
+        if isinstance(error, (BadAnswer, DeadlineExceeded, Overloaded, Unavailable)):
             return EXIT_UNREACHABLE
         return EXIT_REFUSED
 

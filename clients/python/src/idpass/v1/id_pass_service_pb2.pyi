@@ -91,7 +91,7 @@ class CancelRequest(_message.Message):
     id: _builtins.str
     """UUID of the pass. Required."""
     request_id: _builtins.str
-    """Makes a retry safe; see the head of this file."""
+    """Makes a retry safe: the same id with the same content gets the first answer."""
     reason: _id_pass_pb2.CancelReason.ValueType
     """Why the pass is cancelled. Never affects the refund."""
     note: _builtins.str
@@ -279,7 +279,7 @@ class RegisterRequest(_message.Message):
     APPLICANT_REFERENCE_FIELD_NUMBER: _builtins.int
     SUPERSEDES_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """Makes a retry safe; see the head of this file."""
+    """Makes a retry safe: the same id with the same content gets the first answer."""
     link_validity_days: _builtins.int
     """Days until the link expires, 1 to 14. 0 means 7."""
     applicant_reference: _builtins.str
@@ -358,7 +358,7 @@ class AdvanceRequest(_message.Message):
     to_status: _id_pass_pb2.IdPassStatus.ValueType
     """Required. CANCELLED is refused here: CancelIdPass decides the refund."""
     request_id: _builtins.str
-    """Makes a retry safe; see the head of this file."""
+    """Makes a retry safe: the same id with the same content gets the first answer."""
     expected_status: _id_pass_pb2.IdPassStatus.ValueType
     """Advance only if the pass is in this status."""
     def __init__(

@@ -66,7 +66,7 @@ export type CancelRequest = Message<"idpass.v1.CancelRequest"> & {
   id: string;
 
   /**
-   * Makes a retry safe; see the head of this file.
+   * Makes a retry safe: the same id with the same content gets the first answer.
    *
    * @generated from field: string request_id = 2;
    */
@@ -287,7 +287,7 @@ export const BatchCancelResultSchema: GenMessage<BatchCancelResult> = /*@__PURE_
  */
 export type RegisterRequest = Message<"idpass.v1.RegisterRequest"> & {
   /**
-   * Makes a retry safe; see the head of this file.
+   * Makes a retry safe: the same id with the same content gets the first answer.
    *
    * @generated from field: string request_id = 1;
    */
@@ -387,7 +387,7 @@ export type AdvanceRequest = Message<"idpass.v1.AdvanceRequest"> & {
   toStatus: IdPassStatus;
 
   /**
-   * Makes a retry safe; see the head of this file.
+   * Makes a retry safe: the same id with the same content gets the first answer.
    *
    * @generated from field: string request_id = 3;
    */
