@@ -19,7 +19,7 @@ from idpass_server.rules.refusals import StoreUnavailable
 from idpass_server.store import CannotOpen, StoreBroken, opening
 from idpass_server.store.sqlite import checkpoints
 from idpass_server.store.sqlite import opening as sqlite_opening
-from idpass_server.store.sqlite.file import sqlite3
+from idpass_server.store.sqlite.file import connect, sqlite3
 from idpass_server.store.sqlite.hold import _FLOCK, _INODE_LOCK
 from idpass_server.store.sqlite.store import SqliteStore
 from kit.paths import KIT
@@ -467,7 +467,7 @@ def test_a_file_that_sqlite_could_open_for_reading_alone_is_not_served(
 ) -> None:
     """As it does without a word where the process may open no more files."""
     opening.make_store(url_of(db))
-    read_only = functools.partial(sqlite_opening.connect, read_only=True)
+    read_only = functools.partial(connect, read_only=True)
     monkeypatch.setattr(sqlite_opening, "connect", read_only)
     with pytest.raises(CannotOpen, match="this process may open no more files"):
         opening.open_store(url_of(db))
