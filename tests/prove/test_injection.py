@@ -68,7 +68,7 @@ def test_an_applicants_reference_is_text(
     page.until(lambda: text in page.text("pass-name"))
     sandbox.cancel(pass_id, note=note[:500])
     page.until(lambda: note[:100] in page.text("pass"))  # the timeline has the note
-    (row,) = driver.find_elements(By.CSS_SELECTOR, f"[data-id='{pass_id}']")
+    (row,) = driver.find_elements(By.CSS_SELECTOR, f".row[data-id='{pass_id}']")
     assert text in str(row.get_attribute("textContent"))
     assert row.rect["height"] < 60
     settle(page)
