@@ -37,8 +37,10 @@ TESTS = (
     "opentelemetry-sdk",
     "sentry-sdk",
 )
-# These test the server's side, or the type checker's, and not the wheel.
+# These test the server's side, or the type checker's, and not the wheel, or need servers that only
+# the server's package can make.
 NOT_HERE = (
+    "test_cli_commands.py",
     "test_protos.py",
     "test_public.py",
     "test_readme.py",
@@ -126,7 +128,10 @@ def run(place: Place, wheel: Path, folder: Path) -> tuple[bool, str]:
     subprocess.run([place.python, "-m", "venv", str(folder)], check=True, env=environment)
     python = str(folder / "bin" / "python")
     settings = folder / "pytest.ini"
-    settings.write_text(f"[pytest]\npythonpath = {ROOT / 'tests'}\nfaulthandler_timeout = 120\n")
+    settings.write_text(
+        f"[pytest]\npythonpath = {ROOT / 'tests'}\nfaulthandler_timeout = 120\n"
+        "markers =\n    long\n    scaled\n"
+    )
     install = ["pip", "install", "--quiet", "--disable-pip-version-check"]
     test = ["pytest", "-q", "--import-mode=importlib", "-p", "no:cacheprovider"]
     here = [
