@@ -102,6 +102,8 @@ def test_what_was_given_up_can_be_delivered_again(hooked: Hooked, receiver: Rece
     hooked.cancel(pass_id)  # what follows is not held up for ever
     receiver.wait_for(11)
     assert receiver.requests[-1].sequence == 2
+    # Before it is saved, the endpoint that a redelivery changes would begin with it again.
+    eventually(lambda: states(hooked, webhook.id) == {1: "given_up", 2: "delivered"})
     hooked.run(hooked.webhooks.redeliver("demo", webhook.id, sequence=1))
     again = receiver.wait_for(12)[-1]
     assert (again.sequence, again.id) == (1, receiver.requests[0].id)
