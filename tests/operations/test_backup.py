@@ -91,6 +91,7 @@ def test_a_backup_beside_a_server_is_sound_and_leaves_the_server_its_locks(
     assert problems(db) == []
 
 
+@pytest.mark.long
 def test_backups_go_on_until_stopped_and_the_oldest_of_them_go(
     filled: Path, tmp_path: Path
 ) -> None:

@@ -241,6 +241,7 @@ def test_http_without_its_parser_is_refused_at_the_start(tmp_path: Path) -> None
     assert "--http needs httptools, which is not installed" in done.stderr
 
 
+@pytest.mark.long
 def test_a_server_restarted_under_load_loses_nothing_and_its_clients_see_no_error(
     tmp_path: Path,
 ) -> None:

@@ -20,6 +20,7 @@ input()
 """
 
 
+@pytest.mark.long
 def test_a_promoted_synchronous_standby_has_what_was_committed() -> None:
     with Postgres() as primary:
         primary.execute("CREATE TABLE rows (number int PRIMARY KEY)")

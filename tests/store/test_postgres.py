@@ -187,6 +187,7 @@ def test_ok_means_on_disk_whatever_the_database_says_of_itself(
             assert row == (used,)
 
 
+@pytest.mark.long
 def test_a_server_without_fsync_is_refused() -> None:
     with Postgres() as own:
         migrate_store(own.url())
@@ -198,6 +199,7 @@ def test_a_server_without_fsync_is_refused() -> None:
     assert "fsync = off" in done.stderr
 
 
+@pytest.mark.long
 def test_a_commit_that_a_standby_has_not_confirmed_is_not_answered() -> None:
     with Postgres() as primary:
         migrate_store(primary.url())

@@ -59,6 +59,7 @@ def schema_of(db: Path) -> list[str]:
     return [sql for (sql,) in rows]
 
 
+@pytest.mark.long
 def test_no_command_changes_the_schema_under_a_running_older_server(
     db: Path, released: dict[str, str]
 ) -> None:

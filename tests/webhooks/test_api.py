@@ -278,6 +278,7 @@ def idpass(address: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
     )
 
 
+@pytest.mark.long
 def test_webhooks_are_managed_on_the_command_line(hooked: Hooked, receiver: Receiver) -> None:
     run = idpass(
         *(hooked.address, "webhook", "create", receiver.url),
