@@ -9,6 +9,7 @@ from typing import Any, Final
 import grpc
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
+from starlette.requests import Request
 
 from idpass_server import trace_context
 from idpass_server.gateway import bodies, errors, messages, packing, passed_on
@@ -224,6 +225,16 @@ def _check_type(headers: dict[bytes, bytes]) -> None:
         )
     if headers.get(b"content-encoding", b"identity").lower() != b"identity":
         raise errors.unreadable("the body is encoded; send it as it is", http_status=415)
+
+
+def refuse_forms(request: Request) -> None:
+    """Refuses what another site's page can submit: a form, but not a body of this type.
+
+    Raises:
+        HttpError: the body is not said to be JSON.
+    """
+    if request.headers.get("content-type") != "application/json":
+        raise errors.unreadable("send Content-Type: application/json", http_status=415)
 
 
 def _too_large(max_bytes: int) -> HttpError:

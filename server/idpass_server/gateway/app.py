@@ -16,7 +16,15 @@ from starlette.routing import BaseRoute, Route
 
 from idpass_server import addresses
 from idpass_server.gateway import errors, messages
-from idpass_server.gateway.api import Api, Receive, Scope, Send, answer_headers, respond_error
+from idpass_server.gateway.api import (
+    Api,
+    Receive,
+    Scope,
+    Send,
+    answer_headers,
+    refuse_forms,
+    respond_error,
+)
 from idpass_server.gateway.errors import HttpError
 from idpass_server.gateway.events import Events
 from idpass_server.gateway.inbox import PATH as INBOX_PATH
@@ -146,9 +154,7 @@ class App:
         return JSONResponse({"sandbox": True, "grpc_address": self._grpc_address})
 
     async def _make_anew(self, request: Request) -> Response:
-        # Another site's page can submit a form here, but not with this content type.
-        if request.headers.get("content-type") != "application/json":
-            raise errors.unreadable("send Content-Type: application/json", http_status=415)
+        refuse_forms(request)
         if self._reset is not None:
             await self._reset()
             # Otherwise the next request would find the service unreachable.

@@ -16,6 +16,7 @@ from idpass.v1 import webhook_service_pb2 as service_pb
 from idpass.v1.webhook_service_pb2_grpc import WebhookServiceStub
 from idpass.webhooks import WebhookVerificationError, verify
 from idpass_server.gateway import errors, messages
+from idpass_server.gateway.api import refuse_forms
 
 PATH: Final = "/sandbox/inbox"
 KEPT: Final = 50
@@ -56,8 +57,7 @@ class Inbox:
 
     async def switch(self, request: Request) -> Response:
         """Makes it fail, or answer again."""
-        if request.headers.get("content-type") != "application/json":
-            raise errors.unreadable("send Content-Type: application/json", http_status=415)
+        refuse_forms(request)
         try:
             fails = (await request.json())["fails"]
         except (ValueError, KeyError, TypeError):

@@ -13,7 +13,7 @@ from google.protobuf.message_factory import GetMessageClass
 from starlette.requests import ClientDisconnect, Request
 
 from idpass_server.gateway import bodies, errors, messages
-from idpass_server.gateway.api import BODY_S, CALL_S, Metadata
+from idpass_server.gateway.api import BODY_S, CALL_S, Metadata, refuse_forms
 from idpass_server.gateway.messages import Violations
 from idpass_server.gateway.routes import HttpRoute, routes
 
@@ -37,9 +37,7 @@ async def asked(request: Request) -> dict[str, Any]:
     Raises:
         HttpError: there is none, or it comes from another site's page.
     """
-    # Another site's page can submit a form here, but not with this content type.
-    if request.headers.get("content-type") != "application/json":
-        raise errors.unreadable("send Content-Type: application/json", http_status=415)
+    refuse_forms(request)
     body = bytearray()
     try:
         async with asyncio.timeout(BODY_S):
