@@ -6,11 +6,14 @@ from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+from selenium import webdriver
 
 from idpass_server import logs
 from idpass_server.store.opening import migrate_store
+from kit.browser import Page, chromium
 from kit.commands import Command, run
 from kit.guarded import Guarded, caller
+from kit.http import Http, served
 from kit.postgres import Postgres
 from kit.proving import MINUTES
 from kit.secure import Secure
@@ -76,6 +79,29 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     left = [item for item in items if item.get_closest_marker("long")]
     config.hook.pytest_deselected(items=left)
     items[:] = [item for item in items if item not in left]
+
+
+@pytest.fixture(scope="module")
+def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Http]:
+    """A running sandbox with its page."""
+    with served(tmp_path_factory.mktemp("sandbox") / "not-used.db", "--sandbox") as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def driver() -> Iterator[webdriver.Chrome]:
+    """A real browser."""
+    started = chromium()
+    try:
+        yield started
+    finally:
+        started.quit()
+
+
+@pytest.fixture(scope="module")
+def browser(driver: webdriver.Chrome, sandbox: Http) -> Page:
+    """The sandbox's page in a browser."""
+    return Page(driver, sandbox.url)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -8,8 +8,8 @@ import pytest
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
-from kit.browser import WIDE, Page, axe, chromium
-from kit.http import Http, served
+from kit.browser import WIDE, Page, axe
+from kit.http import Http
 
 STRANGE = {
     "markup": "<b onclick=alert(1)>Ōnuku</b> & <script>window.hurt = 1</script>",
@@ -26,21 +26,6 @@ new MutationObserver(() => {
 }).observe(row, { attributes: true, subtree: true, childList: true });
 """
 """Notes what a row says while it stays to be seen, though it no longer fits the filter."""
-
-
-@pytest.fixture(scope="module")
-def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Http]:
-    with served(tmp_path_factory.mktemp("sandbox") / "not-used.db", "--sandbox") as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def browser(sandbox: Http) -> Iterator[Page]:
-    driver = chromium()
-    try:
-        yield Page(driver, sandbox.url)
-    finally:
-        driver.quit()
 
 
 @pytest.fixture

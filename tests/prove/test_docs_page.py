@@ -20,23 +20,8 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import Select
 
-from kit.browser import NARROW, WIDE, Page, chromium
+from kit.browser import NARROW, WIDE, Page
 from kit.http import Http, served
-
-
-@pytest.fixture(scope="module")
-def driver() -> Iterator[webdriver.Chrome]:
-    started = chromium()
-    try:
-        yield started
-    finally:
-        started.quit()
-
-
-@pytest.fixture(scope="module")
-def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Http]:
-    with served(tmp_path_factory.mktemp("sandbox") / "not-used.db", "--sandbox") as running:
-        yield running
 
 
 @pytest.fixture

@@ -8,15 +8,14 @@ looks like another text (homographs) is shown as it is.
 """
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from selenium import webdriver
 from selenium.webdriver.common.by import By
 
-from kit.browser import NARROW, WIDE, Page, chromium
-from kit.http import Http, served
+from kit.browser import NARROW, WIDE, Page
+from kit.http import Http
 from kit.looks import overflow, settle
 
 MARKUP = '<img src=x onerror="window.injected=1"><script>window.injected=1</script>\'"`${1}</bdi>'
@@ -30,21 +29,6 @@ ACCEPTED = {
     "combining": "Z" + "\u0335\u0322\u0308" * 42,
 }
 """References that the service takes, 128 characters at most."""
-
-
-@pytest.fixture(scope="module")
-def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Http]:
-    with served(tmp_path_factory.mktemp("sandbox") / "not-used.db", "--sandbox") as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def driver() -> Iterator[webdriver.Chrome]:
-    started = chromium()
-    try:
-        yield started
-    finally:
-        started.quit()
 
 
 def harmless(page: Page) -> None:

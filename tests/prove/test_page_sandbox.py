@@ -42,12 +42,6 @@ return all.reduce((sum, { transferSize }) => sum + transferSize, 0);
 PAINT = "return performance.getEntriesByName('first-contentful-paint')[0].startTime"
 
 
-@pytest.fixture(scope="module")
-def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Http]:
-    with served(tmp_path_factory.mktemp("sandbox") / "not-used.db", "--sandbox") as running:
-        yield running
-
-
 @pytest.fixture
 def page(sandbox: Http) -> Iterator[Page]:
     """The page in a browser of its own: its first load is one."""

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from selenium import webdriver
 
-from kit.browser import Page, axe, chromium
+from kit.browser import Page, axe
 from kit.callers import guarded
 from kit.http import Http
 from kit.looks import (
@@ -86,15 +86,6 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
     started = Servers(tmp_path_factory.mktemp("servers"))
     yield started
     started.end()
-
-
-@pytest.fixture(scope="module")
-def driver() -> Iterator[webdriver.Chrome]:
-    started = chromium()
-    try:
-        yield started
-    finally:
-        started.quit()
 
 
 @pytest.fixture(scope="module")

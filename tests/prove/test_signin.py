@@ -15,22 +15,13 @@ import pytest
 from selenium import webdriver
 from selenium.webdriver.common.by import By
 
-from kit.browser import WIDE, Page, chromium
+from kit.browser import WIDE, Page
 from kit.callers import ACME, READS, guarded, write
 from kit.guarded import caller
 from kit.http import Http
 from kit.states.signin import enter
 
 ANN = {"authorization": "Bearer ann-token"}
-
-
-@pytest.fixture(scope="module")
-def driver() -> Iterator[webdriver.Chrome]:
-    started = chromium()
-    try:
-        yield started
-    finally:
-        started.quit()
 
 
 @pytest.fixture(scope="module")
