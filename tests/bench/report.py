@@ -127,7 +127,8 @@ def threads_table(results: Results) -> str:
         }
         dearest = sorted(threads.items(), key=lambda each: -each[1])
         shown = [f"{thread} {s * 1e6:,.0f}" for thread, s in dearest if s >= THREAD_SHOWN_S]
-        rows.append((in_flight, name, ", ".join(shown)))
+        if shown:
+            rows.append((in_flight, name, ", ".join(shown)))
     return tabulate(rows, ("in flight", "server", "CPU of its threads, µs/pass"), "github")
 
 
