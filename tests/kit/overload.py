@@ -32,7 +32,7 @@ IN_FLIGHT = 400
 WARM_S = 0.4
 WARM_CALLS = 10_000
 """More than are answered while the capacity is measured."""
-QUEUES = 3
+QUEUES = 2
 """Length of a phase, in times that the longest queue takes."""
 DEADLINE = 2
 """Deadline of a call, in phases; it must be well above what calls wait where they may."""

@@ -3,7 +3,7 @@ and has changed nothing, and the service is itself again once less is asked of i
 
 Means: callers who do not wait for one another offer a server one, two and four times what it can
 answer, and then a third of it, again and again. What it can answer is measured first; a phase is as
-long as three full queues take, and the deadline of its calls twice that. Also beside watchers, some
+long as two full queues take, and the deadline of its calls twice that. Also beside watchers, some
 of which take nothing, and on a disk that is slow, with deadlines that pass while calls wait for it.
 Then: every end of a call is a documented one, with a retry delay where one is promised; each OK is
 in the database, and nothing that callers know was not done; at four times as much some are still
