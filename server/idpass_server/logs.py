@@ -241,8 +241,8 @@ class _Repeated:
 
 
 _CALLER_LEFT: Final = "ExecuteBatchError"
-"""What gRPC raises, and logs as an error, when a caller hangs up while it is sent a message. That is
-no fault, and the call's own line tells of it."""
+"""What gRPC raises, and logs as an error, when a caller hangs up while it is sent a message; no
+fault, and the line of the call tells of it."""
 
 
 class _Forwarding(logging.Handler):
