@@ -31,6 +31,7 @@ WATCHERS: Final = 100
 STARTS: Final = 5
 SLOW_DISK_US: Final = 2_000
 SLOW_DISK_IN_FLIGHT: Final = 128
+OVERLOAD_DISK_US: Final = 20_000
 
 QUIETEST: Final = ("--log-calls", "failed")
 MEASURED: Final = ("--metrics", "127.0.0.1:0")
@@ -227,11 +228,7 @@ class Bench(Stand):
         beside: list[Round] = []
         for _ in range(self.settings.rounds):
             without.append(await target.round(AT, self.settings.window_s))
-            watching = Process(
-                module("watchers", real.hold(0).address, str(WATCHERS)),
-                self.folder / "watchers.log",
-                ready="watching",
-            )
+            watching = self._watching(real.hold(0), WATCHERS)
             beside.append(await target.round(AT, self.settings.window_s))
             watching.stop()
         await target.close()
@@ -345,12 +342,33 @@ class Bench(Stand):
 
     async def overload(self) -> None:
         """More calls than can be answered, by callers who do not wait for one another."""
+        await self._overload("overload", "")
+        await self._overload("watched", f" beside {WATCHERS} watchers", watchers=WATCHERS)
+        title = f" with fdatasync + {OVERLOAD_DISK_US // 1000} ms"
+        try:
+            slow = machine.slow_disk(self.folder, OVERLOAD_DISK_US)
+        except RuntimeError as error:
+            self.goals.append(Goal(f"open loop{title}", "", f"not measured: {error}", None))
+        else:
+            await self._overload("slow-overload", title, environment=slow)
+
+    async def _overload(
+        self, name: str, title: str, *, watchers: int = 0, environment: dict[str, str] | None = None
+    ) -> None:
         template = self._seed("overload.seed", in_flight=overload.PASSES, history=0)
-        served = self._serve("overload", template, idpass_server)
+        served = self._serve(name, template, idpass_server, environment)
         process = served.hold(overload.PASSES)
-        self.goals += await overload.goals(process, served.take(overload.PASSES), self.folder)
+        watching = self._watching(process, watchers) if watchers else None
+        ids = served.take(overload.PASSES)
+        self.goals += await overload.goals(process, ids, self.folder, title)
+        if watching is not None:
+            watching.stop()
         served.stop()
 
+    def _watching(self, process: Process, streams: int) -> Process:
+        """A process that holds so many streams of a server open."""
+        command = module("watchers", process.address, str(streams))
+        return Process(command, self.folder / "watchers.log", ready="watching")
 
 def ratios(
     one: Sequence[Round], other: Sequence[Round], figure: str = "passes_per_s"
