@@ -370,6 +370,7 @@ class Bench(Stand):
         command = module("watchers", process.address, str(streams))
         return Process(command, self.folder / "watchers.log", ready="watching")
 
+
 def ratios(
     one: Sequence[Round], other: Sequence[Round], figure: str = "passes_per_s"
 ) -> list[float]:
