@@ -35,14 +35,16 @@ MEMORY: Final = "384M"
 PORT: Final = 50051
 PATIENCE_S: Final = 120.0
 DB: Final = "sqlite:////mnt/idpass.db"
-NEEDED: Final = {
+PACKAGES: Final = {
     KERNEL: "user-mode-linux",
+    "cc": "gcc libc6-dev",
     "ip": "iproute2",
-    "unshare": "util-linux",
     "setpriv": "util-linux",
     "mkfs.ext4": "e2fsprogs",
+    "mkfs.xfs": "xfsprogs",
+    "mkfs.btrfs": "btrfs-progs",
 }
-"""Programs, and Debian's packages that have them."""
+"""Debian's packages that have the programs that are needed, with each file system's."""
 PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 END: Final = """
 read -r _
@@ -65,18 +67,17 @@ class FileSystem(NamedTuple):
     options: str = "defaults"
 
 
-def missing(*file_systems: str) -> str | None:
+def missing(file_system: FileSystem) -> str | None:
     """Why no machine can be had here; None if one can.
 
     Args:
-        file_systems: kinds that are wanted.
+        file_system: of its disk.
     """
     if os.geteuid() or not os.access("/dev/net/tun", os.R_OK | os.W_OK):
         return "a machine's network needs root and /dev/net/tun"
-    if shutil.which("cc") is None:
-        return "no C compiler here, for a machine's disk: apt-get install gcc libc6-dev"
-    for program, package in NEEDED.items() | {(f"mkfs.{each}", each) for each in file_systems}:
-        if shutil.which(program) is None:
+    for program, package in PACKAGES.items():
+        wanted = not program.startswith("mkfs.") or program == f"mkfs.{file_system.name}"
+        if wanted and shutil.which(program) is None:
             return f"no {program} here: apt-get install {package}"
     return None
 

@@ -67,6 +67,8 @@ class Drill:
         self.made: list[Call] = []
         self._machine, self._draw = machine, draw
         self._start_changes = 1
+        self._quiet = ExitStack()
+        self._quiet.enter_context(witness.paused())
 
     def life(self, moment: str) -> list[str]:
         """The machine starts, is looked at, and serves until its power is cut at a moment.
@@ -78,18 +80,26 @@ class Drill:
             What the cut before has cost.
         """
         disk = self._machine.disk
-        with ExitStack() as on:
-            with self.witness.paused():
-                if moment == "start":
-                    self._machine.start(self._draw.randint(1, self._start_changes))
-                on.enter_context(self._machine.on())
-                self._start_changes = disk.changes
-                lost = self.look()
-            self.witness.wait_for_answers(self._draw.randint(1, ANSWERS))
-            if moment == "change":
-                disk.stop_after(self._draw.randrange(CHANGES))
-                assert disk.stopped.wait(PATIENCE_S)
+        if moment == "start":
+            self._machine.start(self._draw.randint(1, self._start_changes))
+        with self._machine.on():
+            self._start_changes = disk.changes
+            lost = self.look()
+            with self._calls():
+                self.witness.wait_for_answers(self._draw.randint(1, ANSWERS))
+                if moment == "change":
+                    disk.stop_after(self._draw.randrange(CHANGES))
+                    assert disk.stopped.wait(PATIENCE_S)
         return lost
+
+    @contextmanager
+    def _calls(self) -> Iterator[None]:
+        """Lets the callers begin new calls meanwhile."""
+        self._quiet.close()
+        try:
+            yield
+        finally:
+            self._quiet.enter_context(self.witness.paused())
 
     def look(self) -> list[str]:
         """What is not true any more of the calls since the last look."""
@@ -125,8 +135,8 @@ def tell(request: pytest.FixtureRequest, name: str, machine: Machine, drill: Dri
     )
 
 
-def skip_where_missing(*file_systems: FileSystem) -> None:
-    if reason := missing(*(each.name for each in file_systems)):
+def skip_where_missing(file_system: FileSystem) -> None:
+    if reason := missing(file_system):
         pytest.skip(reason)
 
 
