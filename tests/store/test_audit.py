@@ -40,7 +40,8 @@ DAMAGE = [
         "registration is about no pass",
     ),
     (
-        "DROP INDEX IF EXISTS events_refund; UPDATE events SET refund_micros = 1, to_status = 'cancelled' "
+        "DROP INDEX IF EXISTS events_refund; "
+        "UPDATE events SET refund_micros = 1, to_status = 'cancelled' "
         "WHERE id_pass_id = (SELECT id FROM passes WHERE fee_refunded = 1 ORDER BY id LIMIT 1)",
         "refunded more than once",
     ),

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Final
 
 PAUSE_S: Final = 0.0005
-"""Interval between two looks at what waits, seconds. If no call came in it, no more are expected."""
+"""Interval between two looks at what waits, seconds. When nobody came in it, the crowd is there."""
 MAX_WAIT_S: Final = 0.004
 """Longest wait for a batch to fill, seconds."""
 

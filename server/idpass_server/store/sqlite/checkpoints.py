@@ -29,7 +29,7 @@ CHECKPOINT_PAGES: Final = 16_000
 """Size of the WAL that starts a checkpoint, pages (64 MB). The larger it is, the more commits share
 the writing of a page to the file."""
 BACKSTOP_PAGES: Final = 4 * CHECKPOINT_PAGES
-"""Size of the WAL at which SQLite checkpoints within a COMMIT, and readers are waited for, pages."""
+"""Size of the WAL at which a COMMIT includes a checkpoint, and readers are waited for, pages."""
 MAX_WAL_PAGES: Final = 16 * CHECKPOINT_PAGES
 """Size of a WAL that cannot be folded into the file at which changes are refused, pages (1 GB): the
 disk fills up, and reads and the next start slow down."""

@@ -68,14 +68,17 @@ _SAVED: Final[Mapping[str, str]] = {
     "insert_events": _insert("events", COLUMNS["insert_events"], "new.insert_events"),
     "update_accounts": _update("accounts", ACCOUNT_KEY, ACCOUNT_CHANGES, "new.update_accounts"),
     "insert_timers": _insert("timers", TIMER, "new.insert_timers"),
-    "delete_timers": f"DELETE FROM timers WHERE ({', '.join(TIMER)}) IN ("
-    f"SELECT {_values(TIMER)} FROM jsonb_each(new.delete_timers))",
+    "delete_timers": (
+        f"DELETE FROM timers WHERE ({', '.join(TIMER)}) IN ("
+        f"SELECT {_values(TIMER)} FROM jsonb_each(new.delete_timers))"
+    ),
 }
-SAVE_VIEW: Final = (
-    f"CREATE TEMP VIEW batch AS SELECT {', '.join(f'NULL AS {name}' for name in _SAVED)}",
-    "CREATE TEMP TRIGGER save INSTEAD OF INSERT ON batch BEGIN "
-    f"{' '.join(f'{statement};' for statement in _SAVED.values())} END",
-)
+_VIEW: Final = f"""
+    CREATE TEMP VIEW batch AS SELECT {", ".join(f"NULL AS {name}" for name in _SAVED)}"""
+_TRIGGER: Final = f"""
+    CREATE TEMP TRIGGER save INSTEAD OF INSERT ON batch
+    BEGIN {" ".join(f"{statement};" for statement in _SAVED.values())} END"""
+SAVE_VIEW: Final = (_VIEW, _TRIGGER)
 """Statements that make the view for SAVE, on the connection that writes."""
 SAVE: Final = f"INSERT INTO batch VALUES ({', '.join(f':{name}' for name in _SAVED)})"
 """Saves the rows of each kind of write in `rows`, NULL for none."""
