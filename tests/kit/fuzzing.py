@@ -61,7 +61,7 @@ class Payloads:
         self._fill(message, depth=0)
         return message.SerializeToString()
 
-    def change(self, message: Message) -> None:
+    def change(self, message: Any) -> None:
         """Gives one field of a message a random value, or none."""
         fields = message.DESCRIPTOR.fields
         if not fields:

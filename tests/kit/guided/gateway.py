@@ -14,6 +14,7 @@ import re
 from typing import Any, Final
 from urllib.parse import parse_qsl, unquote
 
+import grpc
 from google.protobuf import json_format
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
@@ -65,7 +66,7 @@ class _Call:
     initial_metadata = trailing_metadata
 
     async def read(self) -> Any:
-        return errors.grpc.aio.EOF
+        return grpc.aio.EOF
 
     def cancel(self) -> None:
         pass

@@ -39,8 +39,22 @@ def of_text(words: Sequence[bytes]) -> Mutate:
     return mutate
 
 
-_PLAIN: Final = (None, True, False, 0, -1, 1.5, 2**63, "", "x", "\ud800", "\n", [], {})
-_ODD: Final = (
+_PLAIN: Final[tuple[Any, ...]] = (
+    None,
+    True,
+    False,
+    0,
+    -1,
+    1.5,
+    2**63,
+    "",
+    "x",
+    "\ud800",
+    "\n",
+    [],
+    {},
+)
+_ODD: Final[tuple[Any, ...]] = (
     *(1.0, 14, 1e30, 2**63 - 1, -(2**63), 10**31, "1", "x" * 129, "new", "in_progress"),
     *("\0", "\u202e", "\x85", "\u2028", "é", "\N{GRINNING FACE}", "{0}", "%s", "0198c0de"),
     *("abandoned", "2026-11-23T09:30:00Z", "0001-01-01T00:00:00+23:59", ["new"], [1], [[]]),

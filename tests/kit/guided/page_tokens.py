@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from idpass.v1 import id_pass_service_pb2 as pb
 from idpass.v1 import webhook_service_pb2 as hook_pb
+from idpass.v1.id_pass_pb2 import ID_PASS_STATUS_CANCELLED as CANCELLED
 from idpass_server.api import requests, webhook_requests
 from idpass_server.api.identity import DEMO
 from idpass_server.rules.refusals import InvalidRequest
@@ -52,15 +53,15 @@ def check(data: bytes) -> bool:
 
 
 def _passes(token: str) -> bool:
-    request = pb.ListRequest(statuses=[7], page_token=token)
+    request = pb.ListRequest(statuses=[CANCELLED], page_token=token)
     query, history = requests.list_query(request, CALLER)
-    plain, _ = requests.list_query(pb.ListRequest(statuses=[7]), CALLER)
+    plain, _ = requests.list_query(pb.ListRequest(statuses=[CANCELLED]), CALLER)
     mark, before_id = _content(token)
     assert mark == MARK
     assert query == plain._replace(before_id=before_id)
     assert before_id == str(uuid.UUID(before_id))
     written = pb.ListRequest(
-        statuses=[7], page_token=requests.page_token(plain, before_id, history)
+        statuses=[CANCELLED], page_token=requests.page_token(plain, before_id, history)
     )
     assert requests.list_query(written, CALLER) == (query, history)
     return True

@@ -20,8 +20,11 @@ from urllib.parse import quote
 from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message import DecodeError, Message
 from google.protobuf.message_factory import GetMessageClass
+from google.protobuf.timestamp_pb2 import Timestamp
 
+from idpass.v1 import id_pass_pb2 as types_pb
 from idpass.v1 import id_pass_service_pb2 as pb
+from idpass.v1 import webhook_pb2 as hook_types_pb
 from idpass.v1 import webhook_service_pb2 as hook_pb
 from idpass_server.api import errors, wire
 from idpass_server.api.calls import Call
@@ -194,9 +197,16 @@ def _fits(asked: Any) -> None:
 
 
 ID: Final = "0198c0de-0000-7000-8000-000000000001"
+NEW: Final = types_pb.ID_PASS_STATUS_NEW
+OPENED: Final = types_pb.ID_PASS_STATUS_OPENED
 SENT: Final[dict[str, Message]] = {
     "CancelIdPass": pb.CancelRequest(
-        id=ID, request_id="r-1", reason=1, note="no\tanswer", expected_status=2, require_refund=True
+        id=ID,
+        request_id="r-1",
+        reason=types_pb.CANCEL_REASON_ABANDONED,
+        note="no\tanswer",
+        expected_status=OPENED,
+        require_refund=True,
     ),
     "BatchCancelIdPasses": pb.BatchCancelRequest(
         requests=[pb.CancelRequest(id=ID), pb.CancelRequest(id="x", note="é")]
@@ -204,20 +214,28 @@ SENT: Final[dict[str, Message]] = {
     "RegisterIdPass": pb.RegisterRequest(
         request_id="r-2", link_validity_days=14, applicant_reference="Žofie", supersedes=ID
     ),
-    "AdvanceIdPass": pb.AdvanceRequest(id=ID, to_status=2, request_id="r-3", expected_status=1),
+    "AdvanceIdPass": pb.AdvanceRequest(
+        id=ID, to_status=OPENED, request_id="r-3", expected_status=NEW
+    ),
     "GetIdPass": pb.GetRequest(id=ID.upper()),
     "ListIdPasses": pb.ListRequest(
-        page_size=2, statuses=[1, 7], idle_before={"seconds": 1}, applicant_reference="A"
+        page_size=2,
+        statuses=[NEW, OPENED],
+        idle_before=Timestamp(seconds=1),
+        applicant_reference="A",
     ),
     "WatchIdPasses": pb.WatchRequest(after_sequence=5, id=ID, history=HISTORY),
     "GetAccount": pb.GetAccountRequest(),
     "CreateWebhook": hook_pb.CreateWebhookRequest(
-        url="https://example.com/hook", statuses=[7], after_sequence=3, request_id="r-4"
+        url="https://example.com/hook", statuses=[OPENED], after_sequence=3, request_id="r-4"
     ),
     "GetWebhook": hook_pb.GetWebhookRequest(id=ID),
     "ListWebhooks": hook_pb.ListWebhooksRequest(),
     "UpdateWebhook": hook_pb.UpdateWebhookRequest(
-        id=ID, url="https://example.com/", state=1, all_statuses=True
+        id=ID,
+        url="https://example.com/",
+        state=hook_types_pb.WEBHOOK_STATE_ACTIVE,
+        all_statuses=True,
     ),
     "DeleteWebhook": hook_pb.DeleteWebhookRequest(id=ID),
     "RotateWebhookSecret": hook_pb.RotateWebhookSecretRequest(id=ID, immediate=True),
@@ -234,7 +252,8 @@ def mutate(data: bytes, chance: random.Random) -> bytes:
     with contextlib.suppress(DecodeError):
         message.ParseFromString(data[1:])
     Payloads(chance, [ID]).change(message)
-    return bytes([METHODS.index(method)]) + message.SerializeToString()
+    changed: bytes = message.SerializeToString()
+    return bytes([METHODS.index(method)]) + changed
 
 
 def _seed(number: int, method: MethodDescriptor) -> bytes:
