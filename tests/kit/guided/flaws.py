@@ -99,7 +99,7 @@ FLAWS: Final[dict[str, tuple[Flaw, ...]]] = {
             "idpass/webhooks.py",
             "hmac.compare_digest(expected, each)",
             "expected.startswith(each)",
-            50_000,
+            200_000,
         ),
         Flaw(
             "a time that is no number is read as one",

@@ -62,18 +62,19 @@ _ODD: Final[tuple[Any, ...]] = (
 """Values in JSON that mean something, or look as if they did."""
 
 
-def of_message(words: Sequence[bytes], names: Sequence[str]) -> Mutate:
+def of_message(words: Sequence[bytes], names: Sequence[str], *, heads: float = 0.15) -> Mutate:
     """Changes a head by its tokens, and a JSON body by its values as well.
 
     Args:
         words: that may come into the text.
         names: of values that may come into an object.
+        heads: share of the changes that are to the head, where there is a body.
     """
     of_words = of_text(words)
 
     def mutate(data: bytes, chance: random.Random) -> bytes:
         head, line, body = data.partition(b"\n\n")
-        if not body or chance.random() < 0.15:
+        if not body or chance.random() < heads:
             return of_words(head, chance) + line + body
         try:
             value = json.loads(body)

@@ -79,12 +79,12 @@ def _was_signed(headers: dict[str, str], body: bytes) -> None:
 
 def _is_read(event: WebhookEvent, body: bytes) -> None:
     said: Any = json.loads(body)
-    assert event.type == said["type"]
-    assert event.data == said["data"]
+    assert repr(event.type) == repr(said["type"])
+    assert repr(event.data) == repr(said["data"])  # NaN is not equal to itself
     assert isinstance(event.time, datetime)
     assert (event.event is None) == ("event" not in said["data"])
     if event.event is not None:
-        assert event.event.sequence == said["data"]["event"]["sequence"]
+        assert repr(event.event.sequence) == repr(said["data"]["event"]["sequence"])
 
 
 EVENT: Final = {
@@ -147,4 +147,6 @@ WORDS: Final = [
     ),
     *(b"9999-12-31T23:59:59Z", b"0000-00-00T00:00:00Z", b"9" * 40, b'"amount":', b"\\ud800"),
 ]
-mutate: Final = of_message(WORDS, [*EVENT, *PASS, "type", "timestamp", "data", "event", "id_pass"])
+mutate: Final = of_message(
+    WORDS, [*EVENT, *PASS, "type", "timestamp", "data", "event", "id_pass"], heads=0.5
+)
