@@ -61,6 +61,8 @@ def payload(kind: str = "id_pass.cancelled", **data: Any) -> bytes:
 
 BODY = payload(history="h-1", event=EVENT, id_pass=PASS)
 
+DEEP = b"[" * 100_000
+
 
 def headers(body: bytes = BODY, at: float | None = None, *secrets: str) -> dict[str, str]:
     timestamp = int(time.time() if at is None else at)
@@ -136,6 +138,9 @@ def without(name: str) -> Mapping[str, str]:
         (lambda: (BODY, headers() | {"Webhook-Id": "msg_2"}), "no signature fits"),
         (lambda: (BODY, headers() | {"Webhook-Signature": "v1,"}), "no signature fits"),
         (lambda: (BODY, headers() | {"Webhook-Signature": "v1,é"}), "no signature fits"),
+        (lambda: (BODY, headers() | {"Webhook-Signature": "v1,\udc80"}), "no signature fits"),
+        (lambda: (BODY, headers() | {"Webhook-Id": "msg_1\udc80"}), "no signature fits"),
+        (lambda: (BODY.decode() + "\udc80", headers()), "no signature fits"),
         (
             lambda: (BODY, headers() | {"Webhook-Signature": headers()["Webhook-Signature"][3:]}),
             "no signature fits",
@@ -150,6 +155,7 @@ def without(name: str) -> Mapping[str, str]:
         (lambda: (BODY, headers(BODY, time.time() + 400)), "from now"),
         (lambda: (b"[]", headers(b"[]")), "not one that this version can read"),
         (lambda: (b"\xff", headers(b"\xff")), "not one that this version can read"),
+        (lambda: (DEEP, headers(DEEP)), "not one that this version can read"),
         (lambda: (payload(event={}), headers(payload(event={}))), "can read"),
         (lambda: (payload(event=3), headers(payload(event=3))), "can read"),
     ],

@@ -13,10 +13,13 @@ from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
-from idpass.v1 import id_pass_service_pb2
+from idpass.v1 import id_pass_service_pb2, webhook_service_pb2
 
-SERVICE: Final = id_pass_service_pb2.DESCRIPTOR.services_by_name["IdPassService"]
-METHODS: Final = {m.name: GetMessageClass(m.input_type) for m in SERVICE.methods}
+SERVICES: Final = (
+    id_pass_service_pb2.DESCRIPTOR.services_by_name["IdPassService"],
+    webhook_service_pb2.DESCRIPTOR.services_by_name["WebhookService"],
+)
+METHODS: Final = {method.name: method for service in SERVICES for method in service.methods}
 
 _INTEGERS: Final = (0, 1, -1, 2, 7, 14, 15, 1_000, 2**31 - 1, -(2**31), 2**63 - 1, -(2**63))
 _TEXTS: Final = (
@@ -29,12 +32,12 @@ _TEXTS: Final = (
 class Payloads:
     """
     Args:
-        seed: decides everything.
+        seed: decides everything; or a generator to go on with.
         ids: of passes that exist.
     """
 
-    def __init__(self, seed: int, ids: list[str]) -> None:
-        self._chance = random.Random(seed)
+    def __init__(self, seed: int | random.Random, ids: list[str]) -> None:
+        self._chance = random.Random(seed) if isinstance(seed, int) else seed
         self._ids = ids
         self._ways: list[Callable[[str], bytes]] = [
             self._bytes,
@@ -54,24 +57,38 @@ class Payloads:
 
     def _fields(self, method: str) -> bytes:
         """A message that parses, with values as they come."""
-        message = METHODS[method]()
+        message = GetMessageClass(METHODS[method].input_type)()
         self._fill(message, depth=0)
         return message.SerializeToString()
+
+    def change(self, message: Any) -> None:
+        """Gives one field of a message a random value, or none."""
+        fields = message.DESCRIPTOR.fields
+        if not fields:
+            return
+        field = self._chance.choice(fields)
+        if self._chance.random() < 0.7:
+            message.ClearField(field.name)
+        if self._chance.random() < 0.9:
+            self._set(message, field, depth=0)
 
     def _fill(self, message: Any, depth: int) -> None:
         for field in message.DESCRIPTOR.fields:
             if self._chance.random() < 0.4:
                 continue
-            values = [self._value(field, depth) for _ in range(self._chance.choice((1, 1, 3)))]
-            values = [value for value in values if value is not None]
-            if not values:
-                continue
-            if field.is_repeated:
-                getattr(message, field.name).extend(values)
-            elif isinstance(values[0], Message):
-                getattr(message, field.name).CopyFrom(values[0])
-            else:
-                setattr(message, field.name, values[0])
+            self._set(message, field, depth)
+
+    def _set(self, message: Any, field: FieldDescriptor, depth: int) -> None:
+        values = [self._value(field, depth) for _ in range(self._chance.choice((1, 1, 3)))]
+        values = [value for value in values if value is not None]
+        if not values:
+            return
+        if field.is_repeated:
+            getattr(message, field.name).extend(values)
+        elif isinstance(values[0], Message):
+            getattr(message, field.name).CopyFrom(values[0])
+        else:
+            setattr(message, field.name, values[0])
 
     def _value(self, field: FieldDescriptor, depth: int) -> Any:
         chance = self._chance

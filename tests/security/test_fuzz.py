@@ -19,6 +19,7 @@ import uvloop
 
 from idpass.v1 import id_pass_service_pb2 as service_pb
 from kit import fuzzing
+from kit.hooked import key_file
 from kit.proving import MINUTES, times
 from kit.support import problems, process, report, set_slots
 
@@ -66,9 +67,9 @@ class Fuzz:
     async def _send(self, channel: grpc.aio.Channel) -> None:
         calls: dict[str, Any] = {
             method.name: (channel.unary_stream if method.server_streaming else channel.unary_unary)(
-                f"/{fuzzing.SERVICE.full_name}/{method.name}"
+                f"/{method.containing_service.full_name}/{method.name}"
             )
-            for method in fuzzing.SERVICE.methods
+            for method in fuzzing.METHODS.values()
         }
         while self._go_on():
             method, body = self._payloads.next()
@@ -100,7 +101,7 @@ def test_no_payload_ends_in_a_fault_or_writes_what_is_not_valid(
     tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     db = tmp_path / "idpass.db"
-    with process(db) as server:
+    with process(db, "--webhook-key", str(key_file(tmp_path))) as server:
         set_slots(db, 2**31 - 1)
         ids = [server.pass_in(status) for status in ("cancelled", "complete", "failed")]
         before = server.account()

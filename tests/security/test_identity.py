@@ -32,6 +32,8 @@ MISTAKES = [
     ("\n[callers.ann\n", 2, "is not TOML"),
     (f"[callers.ann]\n{GOOD}[callers.ann]\n", 5, "is not TOML"),
     (f"[callers.ann]\n{GOOD}account = 'acme'\n", 5, "is not TOML"),
+    ("ours = " + "[" * 3_000, 0, "is nested too deeply"),
+    (f"[callers.ann]\n{GOOD}rate = {'1' * 5_000}\n", 0, "has a number with thousands of digits"),
     (f"title = 'ours'\n[callers.ann]\n{GOOD}", 1, "unknown key 'title'"),
     (f"[callers.ann]\n{GOOD}[caller.bob]\n", 5, "unknown key 'caller'"),
     ("[[callers]]\n", 1, "callers are tables"),

@@ -27,6 +27,7 @@ from idpass import (
     WebhooksDisabled,
     _http_json,
 )
+from idpass.v1 import webhook_service_pb2, webhook_service_pb2_grpc
 from idpass.webhooks import WebhookDeliveryState, WebhookPauseReason, sign, verify
 from idpass_server.gateway import messages
 from kit.client import Blocking
@@ -35,7 +36,7 @@ from kit.hooked import ALLOWED, Hooked, key_file
 from kit.http import served
 from kit.receiver import Receiver
 from kit.serving import interruptible
-from kit.support import UNKNOWN_ID, Service, eventually
+from kit.support import UNKNOWN_ID, Service, eventually, refused
 
 COMMAND = [sys.executable, "-m", "idpass.cli"]
 
@@ -160,6 +161,20 @@ def test_deliveries_are_listed_page_by_page_and_delivered_again(
     # Perhaps 2 once more: whether it was taken was not stored when its webhook changed.
     eventually(lambda: {each.sequence for each in receiver.requests[6:]} >= {4, 5})
     assert len({each.id for each in receiver.requests}) == 5
+
+
+@pytest.mark.parametrize("position", ["9223372036854775808", "9" * 30, "-1", "true", "1.0", '"1"'])
+def test_a_page_token_with_a_position_that_no_event_has_is_refused(
+    hooked: Hooked, receiver: Receiver, position: str
+) -> None:
+    webhook, _ = hooked.hook(receiver.url)
+    token = base64.urlsafe_b64encode(f'["{webhook.id}",{position}]'.encode()).decode()
+    stub = webhook_service_pb2_grpc.WebhookServiceStub(hooked.channel)
+    request = webhook_service_pb2.ListWebhookDeliveriesRequest(id=webhook.id, page_token=token)
+    error = refused(lambda: stub.ListWebhookDeliveries(request))
+    assert error.reason == "INVALID_REQUEST"
+    (violation,) = error.details["BadRequest"].field_violations  # type: ignore[attr-defined]
+    assert violation.field == "page_token"
 
 
 @pytest.mark.parametrize(

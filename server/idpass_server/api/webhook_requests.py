@@ -14,6 +14,8 @@ from idpass_server.api.fields import Fields
 MAX_URL_CHARACTERS: Final = 2_048
 DEFAULT_PAGE_SIZE: Final = 50
 MAX_PAGE_SIZE: Final = 200
+MAX_SEQUENCE: Final = 2**63 - 1
+"""Largest number that the stores take for a sequence."""
 
 
 class Create(NamedTuple):
@@ -99,7 +101,7 @@ def deliveries(request: service_pb.ListWebhookDeliveriesRequest) -> Page:
     before_sequence = None
     if request.page_token and not fields.violations:
         match page_tokens.read(request.page_token):
-            case [of, int(position)] if of == normal:
+            case [of, position] if of == normal and _is_sequence(position):
                 before_sequence = position
             case _:
                 fields.wrong(
@@ -109,6 +111,10 @@ def deliveries(request: service_pb.ListWebhookDeliveriesRequest) -> Page:
     fields.check()
     limit = min(request.page_size, MAX_PAGE_SIZE) or DEFAULT_PAGE_SIZE
     return Page(normal, limit, before_sequence)
+
+
+def _is_sequence(value: object) -> bool:
+    return type(value) is int and 0 <= value <= MAX_SEQUENCE
 
 
 def page_token(page: Page, before_sequence: int) -> str:

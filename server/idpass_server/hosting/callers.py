@@ -110,6 +110,10 @@ def parse(path: Path, content: bytes, account_exists: AccountExists) -> Callers:
         raise BadCallers(path, [Mistake(line, "is not UTF-8")]) from error
     except tomllib.TOMLDecodeError as error:
         raise BadCallers(path, [_syntax_mistake(str(error), text)]) from error
+    except ValueError as error:
+        raise BadCallers(path, [Mistake(0, "has a number with thousands of digits")]) from error
+    except RecursionError as error:
+        raise BadCallers(path, [Mistake(0, "is nested too deeply")]) from error
     reader = _Reader(text, account_exists)
     callers = reader.read(table)
     if reader.mistakes:

@@ -102,14 +102,14 @@ def verify(
     """
     if not isinstance(body, (bytes, str)):
         raise TypeError(f"the body is {type(body).__name__}; pass it as it came, as bytes")
-    content = body.encode() if isinstance(body, str) else body
+    content = _bytes(body) if isinstance(body, str) else body
     keys = [_key(each) for each in ([secret] if isinstance(secret, str) else secret)]
     by_name = {name.lower(): value for name, value in headers.items()}
     message_id, timestamp, signatures = (
         _header(by_name, f"webhook-{name}") for name in ("id", "timestamp", "signature")
     )
     _check_time(timestamp, tolerance)
-    given = [part[3:].encode() for part in signatures.split() if part.startswith("v1,")]
+    given = [_bytes(part[3:]) for part in signatures.split() if part.startswith("v1,")]
     for key in keys:
         expected = _signature(key, message_id, timestamp, content)
         if any([hmac.compare_digest(expected, each) for each in given]):  # noqa: C419 no early end
@@ -136,8 +136,13 @@ def sign(body: bytes, message_id: str, timestamp: int, secret: str) -> str:
 
 
 def _signature(key: bytes, message_id: str, timestamp: str, body: bytes) -> bytes:
-    signed = f"{message_id}.{timestamp}.".encode() + body
+    signed = _bytes(f"{message_id}.{timestamp}.") + body
     return base64.b64encode(hmac.new(key, signed, hashlib.sha256).digest())
+
+
+def _bytes(text: str) -> bytes:
+    # Some frameworks hand over what is not UTF-8 as surrogates; it must not fit, nor raise.
+    return text.encode(errors="surrogatepass")
 
 
 def _key(secret: str) -> bytes:
@@ -184,7 +189,9 @@ def _read(message_id: str, body: bytes) -> WebhookEvent:
             _http_json.read_pass(data["id_pass"]) if "id_pass" in data else None,
             data,
         )
-    except (ValueError, KeyError, TypeError, AttributeError, ArithmeticError) as error:
+    except (
+        *(ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError),
+    ) as error:
         raise WebhookVerificationError(
             "the request is signed, but its body is not one that this version can read"
         ) from error
