@@ -19,9 +19,9 @@ from idpass.v1 import id_pass_pb2 as pb
 from idpass.v1 import id_pass_service_pb2 as service_pb
 from idpass.v1.id_pass_service_pb2_grpc import IdPassServiceStub
 from kit.account_order import Delivery, Stream, problems
-from kit.event_log import EventLog
+from kit.event_log import NAME, EventLog
 from kit.linear import Step, search
-from kit.pass_rules import NEXT
+from kit.pass_rules import ENDED, NEXT
 from kit.recorded import Answer, Made, Refused, Request, items, steps
 from kit.support import STATUS, bearer, told
 
@@ -33,11 +33,8 @@ CANCELLED: Final = 0.07
 """Share of calls that their own callers cancel, within 15 ms."""
 LOOK_S: Final = 0.01
 """Pause between two looks whether a watcher has got its events, seconds."""
-LOOKS: Final = 60
-"""Number of calls answered by a watcher's own server, one after the other, by which it must have
-got what had been stored before them: about half of the time after which servers look for news that
-nobody told them of."""
 LOOKS_AFTER_A_FAULT: Final = 3_000
+"""As Surroundings.looks, after a fault."""
 NO_ANSWER: Final = frozenset(
     {
         grpc.StatusCode.UNAVAILABLE,
@@ -72,7 +69,7 @@ class Shape(NamedTuple):
     bursts: int = 3
     calls: int = 5
     pause_s: float = 0.0
-    passes: int = 7
+    passes: int = 11
     hurried: bool = True
 
 
@@ -83,11 +80,14 @@ class Surroundings(NamedTuple):
         links: connections.
         up: set while there is a server.
         faults: a number that changes when a fault begins, and when it is over.
+        looks: number of calls answered by a watcher's own server, one after the other, by which it
+            must have got what had been stored before them.
     """
 
     links: Sequence[IdPassServiceStub]
     up: asyncio.Event
     faults: Callable[[], int]
+    looks: int
 
 
 @dataclass(eq=False)
@@ -107,13 +107,13 @@ class Watch:
     over: bool = False
 
     def missing(self, events: Sequence[pb.IdPassEvent]) -> int:
-        """How many of the events it has yet to get."""
-        wanted = sum(
-            event.sequence > self.request.after_sequence
-            and self.request.id in ("", event.id_pass_id)
-            for event in events
-        )
-        return 0 if self.over else wanted - sum(len(each.got) for each in self.streams)
+        """How many of the events it has yet to get, and the end of a pass's stream among them."""
+        if self.over:
+            return 0
+        own = [event for event in events if self.request.id in ("", event.id_pass_id)]
+        wanted = sum(event.sequence > self.request.after_sequence for event in own)
+        ends = bool(self.request.id) and NAME[own[-1].to_status] in ENDED
+        return wanted + ends - sum(len(each.got) for each in self.streams)
 
     def next_request(self) -> service_pb.WatchRequest:
         """The request that resumes it."""
@@ -429,7 +429,7 @@ class Group:
             looks = 0
             while missing := watch.missing(events):
                 caused = faults != self._around.faults()
-                if looks >= (LOOKS_AFTER_A_FAULT if caused else LOOKS):
+                if looks >= (LOOKS_AFTER_A_FAULT if caused else self._around.looks):
                     what = f"{watch.request}, {len(watch.streams)} streams"
                     self._wrong.append(f"a watcher is late by {missing} events: {what}")
                     break

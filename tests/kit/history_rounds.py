@@ -32,7 +32,12 @@ WAVES: Final = 12
 """Number of waves of a round."""
 MOST_AT_ONCE: Final = 3
 """Number of groups in the largest wave."""
-SLOTS: Final = 4
+LOOKS_ALONE: Final = 20
+"""Surroundings.looks of a server that stores all changes itself."""
+LOOKS_AMONG_OTHERS: Final = 60
+"""Surroundings.looks of a server that hears of changes from others: about half of the time after
+which it looks for news that nobody told it of."""
+SLOTS: Final = 5
 """Slot limit of each account: fewer than the passes that its callers make."""
 CALM: Final = Shape(callers=3, calls=9, pause_s=0.006, hurried=False)
 
@@ -169,7 +174,8 @@ class Round:
         channels = [grpc.aio.insecure_channel(address, CHANNEL_OPTIONS) for _ in range(LINKS)]
         links = [IdPassServiceStub(channel) for channel in channels]
         try:
-            yield Surroundings(links, self._up, lambda: self._changes)
+            looks = LOOKS_ALONE if isinstance(self.db, Path) else LOOKS_AMONG_OTHERS
+            yield Surroundings(links, self._up, lambda: self._changes, looks)
         finally:
             for channel in channels:
                 await channel.close()

@@ -25,7 +25,7 @@ from idpass_server.store.sqlite import store as sqlite_store
 from idpass_server.store.sqlite.store import SqliteStore
 
 STALE_S: Final = {"stale25": 0.025, "stale3": 0.003}
-TEAR_S: Final = 0.002
+TEAR_S: Final = 0.004
 """Time between the two halves of what should be one, seconds."""
 UNSTORED_S: Final = 0.005
 """Time from an answer that comes early to its commit, seconds."""

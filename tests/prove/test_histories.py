@@ -84,14 +84,10 @@ class Untrue(Process):
 
 
 def test_histories_on_sqlite(tmp_path: Path, request: pytest.FixtureRequest) -> None:
-    async def kill(running: Round, draw: random.Random) -> None:
-        await asyncio.sleep(draw.uniform(0.02, 0.4))
-        await running.kill()
-
     tally, draw = Tally(), random.Random(f"sqlite {SEED}")
     while tally.histories < HISTORIES and not tally.wrong:
         folder = _new_folder(tmp_path)
-        _one_round(folder / "idpass.db", folder, tally, draw, kill)
+        _one_round(folder / "idpass.db", folder, tally, draw, _kill)
     _tell(request, f"SQLite, seed {SEED}: {tally}")
     assert tally.wrong == []
 
@@ -102,10 +98,28 @@ def test_histories_on_postgresql(
     postgres: Postgres,
     postgres_databases: Callable[[], AbstractContextManager[str]],
 ) -> None:
+    tally, draw = Tally(), random.Random(f"postgresql {SEED}")
+    hurt = _hurt(postgres)
+    while tally.histories < HISTORIES and not tally.wrong:
+        with postgres_databases() as url:
+            _one_round(url, _new_folder(tmp_path), tally, draw, hurt, "--workers", WORKERS)
+    _tell(request, f"PostgreSQL, seed {SEED}: {tally}")
+    assert tally.wrong == []
+
+
+async def _kill(running: Round, draw: random.Random) -> None:
+    """Kills the server."""
+    await asyncio.sleep(draw.uniform(0.02, 0.4))
+    await running.kill()
+
+
+def _hurt(postgres: Postgres) -> Fault:
+    """Kills a worker, the server with all of them, or connections to the database."""
+
     async def hurt(running: Round, draw: random.Random) -> None:
         await asyncio.sleep(draw.uniform(0.02, 0.3))
         name = str(running.db).rpartition("/")[2]
-        match draw.choice(["worker", "backends", "backend", "backend", "server"]):
+        match draw.choice(["worker", "worker", "backends", "backend", "backend", "server"]):
             case "worker":
                 await running.kill_worker(draw)
             case "backends":
@@ -115,12 +129,7 @@ def test_histories_on_postgresql(
             case _:
                 await running.kill()
 
-    tally, draw = Tally(), random.Random(f"postgresql {SEED}")
-    while tally.histories < HISTORIES and not tally.wrong:
-        with postgres_databases() as url:
-            _one_round(url, _new_folder(tmp_path), tally, draw, hurt, "--workers", WORKERS)
-    _tell(request, f"PostgreSQL, seed {SEED}: {tally}")
-    assert tally.wrong == []
+    return hurt
 
 
 def test_every_control_is_caught(tmp_path: Path, request: pytest.FixtureRequest) -> None:
@@ -131,8 +140,8 @@ def test_every_control_is_caught(tmp_path: Path, request: pytest.FixtureRequest)
         found = uvloop.run(_controls(running, draw))
     finally:
         running.end()
-    for fault, tally in found.items():
-        _tell(request, f"control {fault}: caught within {tally.histories} histories")
+    told = ", ".join(f"{fault} {tally.histories}" for fault, tally in found.items())
+    _tell(request, f"controls, and the histories until each was caught: {told}")
     assert found.pop("none").wrong == []
     late = {
         fault: tally.histories
