@@ -327,15 +327,15 @@ class _Order:
         moments.sort(key=lambda moment: moment[:3])
         reached = 0
         floors: dict[int, int] = {}
-        for _, kind, number, each in moments:
-            if each is None:
+        for _, kind, number, place in moments:
+            if place is None:
                 reached = max(reached, number)
             elif kind == 0:
                 floors[number] = reached
-                if each.first and reached >= each.first:
-                    self._tell(each.made, f"made event {each.first} after {reached} was seen")
+                if place.first and reached >= place.first:
+                    self._tell(place.made, f"made event {place.first} after {reached} was seen")
             else:
-                reached = max(reached, self._earliest(each, floors[number]))
+                reached = max(reached, self._earliest(place, floors[number]))
 
     def _earliest(self, placed: _Placed, floor: int) -> int:
         if placed.fits is None:

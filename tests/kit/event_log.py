@@ -8,7 +8,6 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-from google.protobuf.timestamp_pb2 import Timestamp
 from google.type.money_pb2 import Money
 
 from idpass.v1 import id_pass_pb2 as pb
@@ -20,7 +19,8 @@ FEE: Final = Money(currency_code="AUD", units=4, nanos=500_000_000)
 
 
 def micros(money: Money) -> int:
-    return money.units * 1_000_000 + money.nanos // 1_000
+    found: int = money.units * 1_000_000 + money.nanos // 1_000
+    return found
 
 
 class Totals(NamedTuple):
@@ -144,12 +144,8 @@ def as_told_by_events(id_pass: pb.IdPass) -> pb.IdPass:
     told = pb.IdPass()
     told.CopyFrom(id_pass)
     for field in ("account", "fee", "applicant_reference", "expire_time"):
-        told.ClearField(field)  # type: ignore[arg-type]
+        told.ClearField(field)
     told.cancellation.ClearField("note")
     if not id_pass.HasField("cancellation"):
         told.ClearField("cancellation")
     return told
-
-
-def same_time(one: Timestamp, other: Timestamp) -> bool:
-    return (one.seconds, one.nanos) == (other.seconds, other.nanos)

@@ -7,6 +7,7 @@ now. Between bursts of calls there is rest, in which every watcher must get what
 """
 
 import asyncio
+import functools
 import random
 import time
 from collections.abc import Callable, Sequence
@@ -112,13 +113,17 @@ class Watch:
             return 0
         own = [event for event in events if self.request.id in ("", event.id_pass_id)]
         wanted = sum(event.sequence > self.request.after_sequence for event in own)
-        ends = bool(self.request.id) and NAME[own[-1].to_status] in ENDED
-        return wanted + ends - sum(len(each.got) for each in self.streams)
+        ends = bool(self.request.id and own) and NAME[own[-1].to_status] in ENDED
+        return wanted + ends - len(self.got)
+
+    @property
+    def got(self) -> list[Delivery]:
+        """What it has got, on all its streams."""
+        return [each for stream in self.streams for each in stream.got]
 
     def next_request(self) -> service_pb.WatchRequest:
         """The request that resumes it."""
-        got = [each.event.sequence for stream in self.streams for each in stream.got]
-        after = got[-1] if got else self.request.after_sequence
+        after = self.got[-1].event.sequence if self.got else self.request.after_sequence
         return service_pb.WatchRequest(id=self.request.id, after_sequence=after)
 
 
@@ -171,7 +176,7 @@ class Group:
             for _ in range(self._shape.bursts):
                 faults = self._around.faults()
                 await asyncio.gather(*(self._caller() for _ in range(self._shape.callers)))
-                events = await self._events()
+                events = await self._events(faults)
                 await self._rest(events, faults)
         finally:
             for task in self._tasks:
@@ -329,7 +334,7 @@ class Group:
             return self._get()
         request = self._draw.choice(made[-20:])
         if self._draw.random() < 0.8 or isinstance(request, service_pb.RegisterRequest):
-            return cast("Request", request)
+            return request
         other = self._advance()
         other.id, other.request_id = request.id, request.request_id  # type: ignore[union-attr]
         return other
@@ -365,10 +370,11 @@ class Group:
         known = self._draw.randint(0, self._newest)
         return service_pb.WatchRequest(after_sequence=known)
 
-    def _watch(self, request: service_pb.WatchRequest) -> None:
-        watch = Watch(request, self._draw.choice(self._around.links))
+    def _watch(self, request: service_pb.WatchRequest) -> Watch:
+        watch = Watch(request, self._any_link())
         self._watches.append(watch)
         self._tasks.append(asyncio.create_task(self._follow(watch)))
+        return watch
 
     async def _follow(self, watch: Watch) -> None:
         while not watch.over:
@@ -387,24 +393,14 @@ class Group:
                     self._wrong.append(f"a watcher with {stream.request} was told {refused}")
                 await asyncio.sleep(0.02)
 
-    async def _events(self) -> list[pb.IdPassEvent]:
+    async def _events(self, faults: int) -> list[pb.IdPassEvent]:
         """All events so far, as a new watcher gets them."""
         while not isinstance(answer := (await self._calmly(self._any_link())), pb.Account):
             pass
-        watch = Watch(service_pb.WatchRequest(), self._any_link())
-        self._watches.append(watch)
-        task = asyncio.create_task(self._follow(watch))
-        self._tasks.append(task)
-        got: list[pb.IdPassEvent] = []
-        give_up_s = time.monotonic() + PATIENCE_S
-        while len(got) < answer.last_sequence and time.monotonic() < give_up_s:
-            await asyncio.sleep(LOOK_S / 4)
-            got = [each.event for stream in watch.streams for each in stream.got]
-        task.cancel()
-        watch.over = True
-        if len(got) < answer.last_sequence:
-            self._wrong.append(f"{len(got)} of {answer.last_sequence} events could be read")
-        return got
+        newest = answer.last_sequence
+        watch = self._watch(service_pb.WatchRequest())
+        await self._wait(watch, lambda: newest - len(watch.got), faults)
+        return [each.event for each in watch.got]
 
     def _any_link(self) -> IdPassServiceStub:
         return self._draw.choice(self._around.links)
@@ -426,16 +422,22 @@ class Group:
     async def _rest(self, events: Sequence[pb.IdPassEvent], faults: int) -> None:
         """Nobody calls; every watcher must get all events that there are."""
         for watch in self._watches:
-            looks = 0
-            while missing := watch.missing(events):
-                caused = faults != self._around.faults()
-                if looks >= (LOOKS_AFTER_A_FAULT if caused else self._around.looks):
-                    what = f"{watch.request}, {len(watch.streams)} streams"
-                    self._wrong.append(f"a watcher is late by {missing} events: {what}")
-                    break
-                await self._calmly(watch.link)
-                await asyncio.sleep(LOOK_S)
-                looks += 1
+            await self._wait(watch, functools.partial(watch.missing, events), faults)
+
+    async def _wait(self, watch: Watch, missing: Callable[[], int], faults: int) -> None:
+        """Waits until a watcher has what there is; it is late if its server has answered other
+        calls meanwhile, more than might overtake it.
+        """
+        looks = 0
+        while missing() > 0:
+            caused = faults != self._around.faults()
+            if looks >= (LOOKS_AFTER_A_FAULT if caused else self._around.looks):
+                what = f"{watch.request}, {len(watch.streams)} streams"
+                self._wrong.append(f"a watcher is late by {missing()} events: {what}")
+                return
+            await self._calmly(watch.link)
+            await asyncio.sleep(LOOK_S)
+            looks += 1
 
 
 def _is_unknown(answer: Answer | Refused) -> bool:

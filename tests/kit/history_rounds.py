@@ -32,7 +32,7 @@ WAVES: Final = 12
 """Number of waves of a round."""
 MOST_AT_ONCE: Final = 3
 """Number of groups in the largest wave."""
-LOOKS_ALONE: Final = 20
+LOOKS_ALONE: Final = 40
 """Surroundings.looks of a server that stores all changes itself."""
 LOOKS_AMONG_OTHERS: Final = 60
 """Surroundings.looks of a server that hears of changes from others: about half of the time after
@@ -208,7 +208,7 @@ class Round:
 
 
 def _is_death(line: dict[str, Any], pid: int) -> bool:
-    return line["event"] == "worker_died" and line["pid"] == pid
+    return (line["event"], line.get("pid")) == ("worker_died", pid)
 
 
 def _make_accounts(db: Path | str, names: Sequence[str]) -> None:

@@ -203,7 +203,7 @@ domain_decide = domain.decide
 
 def run() -> None:
     """Is idpass-server, with the faults."""
-    opening.SqliteStore = UntrueStore  # type: ignore[misc]
+    opening.SqliteStore = UntrueStore  # type: ignore[attr-defined]
     sqlite_store.Batch = UntrueBatch  # type: ignore[attr-defined]
     domain.decide = untrue_decide
     Watchers.notify = _Watchers.some  # type: ignore[method-assign,assignment]

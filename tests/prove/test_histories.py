@@ -14,7 +14,7 @@ seen is then explained, or is a fault:
   and pages are true at one place; nobody sees the half of one call's changes; every event has its
   call (kit/account_order.py);
 * every stream has each event once, in order, and once all is quiet gets the rest while its own
-  server answers sixty calls one after the other, but after a fault (kit/history_group.py).
+  server answers forty to sixty calls one after the other, but after a fault (kit/history_group.py).
 
 A history is what was asked of one pass from its registration on: 25 to 30 calls on average.
 

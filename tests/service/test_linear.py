@@ -120,7 +120,7 @@ def event(sequence: int, pass_id: str, before: str, after: str, **fields: Any) -
     return pb.IdPassEvent(
         sequence=sequence,
         id_pass_id=pass_id,
-        from_status=STATUS.get(before, 0),
+        from_status=STATUS[before] if before else pb.ID_PASS_STATUS_UNSPECIFIED,
         to_status=STATUS[after],
         event_time=Timestamp(seconds=sequence),
         **fields,
@@ -171,7 +171,8 @@ def account(began: int, position: int, **changes: Any) -> Made:
 
 def page(began: int, *ids: str, position: int = 3) -> Made:
     log = EventLog(EVENTS)
-    answer = service_pb.ListResponse(id_passes=[log.view(each, position) for each in ids])
+    views = [view for each in ids if (view := log.view(each, position))]
+    answer = service_pb.ListResponse(id_passes=views)
     return Made(service_pb.ListRequest(), began, began + 5, answer)
 
 
