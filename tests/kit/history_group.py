@@ -21,10 +21,11 @@ from idpass.v1 import id_pass_service_pb2 as service_pb
 from idpass.v1.id_pass_service_pb2_grpc import IdPassServiceStub
 from kit.account_order import Delivery, Stream, problems
 from kit.event_log import NAME, EventLog
+from kit.history_asks import Asking
 from kit.linear import Step, search
-from kit.pass_rules import ENDED, NEXT
+from kit.pass_rules import ENDED
 from kit.recorded import Answer, Made, Refused, Request, items, steps
-from kit.support import STATUS, bearer, told
+from kit.support import bearer, told
 
 PATIENCE_S: Final = 20.0
 """Deadline of a call whose caller is in no hurry, seconds."""
@@ -163,9 +164,7 @@ class Group:
         self._calls: list[Made] = []
         self._watches: list[Watch] = []
         self._tasks: list[asyncio.Task[None]] = []
-        self._known: list[str] = []
-        self._registered = 0
-        self._newest = 0
+        self._ask = Asking(self._draw, shape.passes)
         self._wrong: list[str] = []
 
     async def run(self) -> Seen:
@@ -206,14 +205,14 @@ class Group:
         for _ in range(self._shape.calls):
             await asyncio.sleep(self._draw.random() * self._shape.pause_s)
             if self._draw.random() < 0.06:
-                self._watch(self._watch_request())
-            made = await self._make(self._request())
+                self._watch(self._ask.watch_request())
+            made = await self._make(self._ask.request())
             while made.answer is None and self._draw.random() < 0.5:
                 made = await self._make(made.request)
             if isinstance(made.answer, service_pb.ListResponse):
                 await self._turn_pages(made)
             elif _changes(made) and self._draw.random() < 0.7:
-                await self._make(self._look_after(made))
+                await self._make(self._ask.look_after(made))
 
     async def _make(self, request: Request, above: str = "") -> Made:
         await self._around.up.wait()
@@ -239,7 +238,7 @@ class Group:
         if answer is not None and not _is_unknown(answer):
             made.answer, made.ended = answer, time.monotonic_ns()
         self._calls.append(made)
-        self._learn(made)
+        self._ask.learn(made)
         return made
 
     def _refused(self, error: grpc.aio.AioRpcError) -> Refused | None:
@@ -255,99 +254,6 @@ class Group:
             return None
         return Refused(refused.reason, refused.metadata)
 
-    def _learn(self, made: Made) -> None:
-        answer = made.answer
-        if isinstance(answer, service_pb.RegisterResponse):
-            seen = [answer.id_pass.id]
-        elif isinstance(answer, service_pb.ListResponse):
-            seen = [each.id for each in reversed(answer.id_passes)]
-        else:
-            seen = []
-            if isinstance(answer, pb.Account):
-                self._newest = max(self._newest, answer.last_sequence)
-        self._known += [each for each in seen if each not in self._known]
-
-    # -- what is asked
-
-    def _request(self) -> Request:
-        if len(self._known) < 2 or (
-            self._registered < self._shape.passes and self._draw.random() < 0.08
-        ):
-            self._registered += 1
-            return service_pb.RegisterRequest(request_id=self._request_id())
-        choices = (
-            (self._cancel, 16),
-            (self._advance, 26),
-            (self._supersede, 4),
-            (self._batch, 8),
-            (self._earlier, 10),
-            (self._get, 16),
-            (self._list, 10),
-            (service_pb.GetAccountRequest, 10),
-        )
-        makers, weights = zip(*choices, strict=True)
-        made: Request = self._draw.choices(makers, weights)[0]()
-        return made
-
-    def _pass(self) -> str:
-        return self._draw.choice(self._known[-4:] if self._draw.random() < 0.8 else self._known)
-
-    def _request_id(self) -> str:
-        return f"{self._draw.getrandbits(64):x}" if self._draw.random() < 0.8 else ""
-
-    def _cancel(self) -> service_pb.CancelRequest:
-        draw = self._draw.random
-        request = service_pb.CancelRequest(id=self._pass(), request_id=self._request_id())
-        if draw() < 0.3:
-            request.reason = pb.CANCEL_REASON_ABANDONED
-        if draw() < 0.15:
-            request.expected_status = STATUS[self._draw.choice(["new", "opened", "in_progress"])]
-        request.require_refund = draw() < 0.15
-        if draw() < 0.15:
-            request.validate_only = True
-            request.request_id = ""
-        return request
-
-    def _advance(self) -> service_pb.AdvanceRequest:
-        steps = ["opened", "in_progress", "complete", "failed", "expired"]
-        to = self._draw.choices(steps, [8, 8, 2, 1, 1])[0]
-        request = service_pb.AdvanceRequest(id=self._pass(), to_status=STATUS[to])
-        request.request_id = self._request_id()
-        if self._draw.random() < 0.15:
-            request.expected_status = STATUS[self._draw.choice(list(NEXT))]
-        return request
-
-    def _supersede(self) -> Request:
-        if self._registered >= self._shape.passes:
-            return self._get()
-        self._registered += 1
-        return service_pb.RegisterRequest(request_id=self._request_id(), supersedes=self._pass())
-
-    def _batch(self) -> service_pb.BatchCancelRequest:
-        count = self._draw.randint(2, 3)
-        return service_pb.BatchCancelRequest(requests=[self._cancel() for _ in range(count)])
-
-    def _earlier(self) -> Request:
-        """A call made before: again, or another under the same request_id."""
-        made = [each.request for each in self._calls if getattr(each.request, "request_id", "")]
-        if not made:
-            return self._get()
-        request = self._draw.choice(made[-20:])
-        if self._draw.random() < 0.8 or isinstance(request, service_pb.RegisterRequest):
-            return request
-        other = self._advance()
-        other.id, other.request_id = request.id, request.request_id  # type: ignore[union-attr]
-        return other
-
-    def _get(self) -> service_pb.GetRequest:
-        return service_pb.GetRequest(id=self._pass())
-
-    def _list(self) -> service_pb.ListRequest:
-        request = service_pb.ListRequest(page_size=self._draw.choice([0, 0, 2, 3]))
-        if self._draw.random() < 0.3:
-            request.statuses.extend([STATUS["new"], STATUS["opened"], STATUS["cancelled"]])
-        return request
-
     async def _turn_pages(self, made: Made) -> None:
         while isinstance(made.answer, service_pb.ListResponse) and made.answer.next_page_token:
             assert isinstance(made.request, service_pb.ListRequest)
@@ -356,19 +262,7 @@ class Group:
             request.page_token = made.answer.next_page_token
             made = await self._make(request, above=made.answer.id_passes[-1].id)
 
-    def _look_after(self, made: Made) -> Request:
-        """Reads what a call has changed."""
-        pass_id = getattr(made.request, "id", "") or self._pass()
-        choices = (service_pb.GetRequest(id=pass_id), service_pb.GetAccountRequest(), self._list())
-        return self._draw.choices(choices, [5, 3, 2])[0]
-
     # -- watchers
-
-    def _watch_request(self) -> service_pb.WatchRequest:
-        if self._known and self._draw.random() < 0.5:
-            return service_pb.WatchRequest(id=self._draw.choice(self._known[-2:]))
-        known = self._draw.randint(0, self._newest)
-        return service_pb.WatchRequest(after_sequence=known)
 
     def _watch(self, request: service_pb.WatchRequest) -> Watch:
         watch = Watch(request, self._any_link())
