@@ -33,7 +33,7 @@ HASTY: Final = 0.15
 """Share of calls with a deadline of 1 to 30 ms."""
 CANCELLED: Final = 0.07
 """Share of calls that their own callers cancel, within 15 ms."""
-LOOK_S: Final = 0.01
+LOOK_S: Final = 0.002
 """Pause between two looks whether a watcher has got its events, seconds."""
 LOOKS_AFTER_A_FAULT: Final = 3_000
 """As Surroundings.looks, after a fault."""
@@ -84,12 +84,15 @@ class Surroundings(NamedTuple):
         faults: a number that changes when a fault begins, and when it is over.
         looks: number of calls answered by a watcher's own server, one after the other, by which it
             must have got what had been stored before them.
+        least_s: shortest time of those calls, seconds: a watcher's reads may wait for a moment
+            while there are calls.
     """
 
     links: Sequence[IdPassServiceStub]
     up: asyncio.Event
     faults: Callable[[], int]
     looks: int
+    least_s: float
 
 
 @dataclass(eq=False)
@@ -322,10 +325,11 @@ class Group:
         """Waits until a watcher has what there is; it is late if its server has answered other
         calls meanwhile, more than might overtake it.
         """
-        looks = 0
+        looks, begun_s = 0, time.monotonic()
         while missing() > 0:
             caused = faults != self._around.faults()
-            if looks >= (LOOKS_AFTER_A_FAULT if caused else self._around.looks):
+            enough = LOOKS_AFTER_A_FAULT if caused else self._around.looks
+            if looks >= enough and time.monotonic() - begun_s >= self._around.least_s:
                 what = f"{watch.request}, {len(watch.streams)} streams"
                 self._wrong.append(f"a watcher is late by {missing()} events: {what}")
                 return

@@ -32,11 +32,11 @@ WAVES: Final = 12
 """Number of waves of a round."""
 MOST_AT_ONCE: Final = 3
 """Number of groups in the largest wave."""
-LOOKS_ALONE: Final = 40
-"""Surroundings.looks of a server that stores all changes itself."""
-LOOKS_AMONG_OTHERS: Final = 60
-"""Surroundings.looks of a server that hears of changes from others: about half of the time after
-which it looks for news that nobody told it of."""
+LOOKS_ALONE: Final = (40, 0.3)
+"""Surroundings.looks and least_s of a server that stores all changes itself."""
+LOOKS_AMONG_OTHERS: Final = (80, 0.5)
+"""The same of a server that hears of changes from others: about half of the time after which it
+looks for news that nobody told it of."""
 SLOTS: Final = 5
 """Slot limit of each account: fewer than the passes that its callers make."""
 CALM: Final = Shape(callers=3, calls=9, pause_s=0.006, hurried=False)
@@ -175,7 +175,7 @@ class Round:
         links = [IdPassServiceStub(channel) for channel in channels]
         try:
             looks = LOOKS_ALONE if isinstance(self.db, Path) else LOOKS_AMONG_OTHERS
-            yield Surroundings(links, self._up, lambda: self._changes, looks)
+            yield Surroundings(links, self._up, lambda: self._changes, *looks)
         finally:
             for channel in channels:
                 await channel.close()

@@ -4,16 +4,19 @@ An account named `torn-7` has the fault `torn`. All others are served as they sh
 one server has every control beside what must not be found fault with.
 """
 
+import asyncio
 import itertools
 import random
 import threading
 import time
 from collections import defaultdict, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
+from idpass.v1.id_pass_pb2 import IdPassEvent
 from idpass_server.api.watch import Watchers
 from idpass_server.cli import main
+from idpass_server.hosting import wiring
 from idpass_server.rules import domain
 from idpass_server.rules.batch import Batch
 from idpass_server.rules.commands import Cancel, Command, Outcome
@@ -181,21 +184,22 @@ def untrue_decide(
     return domain_decide(account, id_pass, command, now_us)
 
 
-class _Watchers:
-    """Watchers that some news of an account `asleep` do not wake."""
+class UntrueWatchers(Watchers):
+    """Watchers that some news do not wake, and streams of one pass that do not end."""
 
-    notify = Watchers.notify
+    def notify(self, last_sequences: Mapping[str, int]) -> None:
+        heard = {
+            account: sequence
+            for account, sequence in last_sequences.items()
+            if fault_of(account) != "asleep" or _chance.random() < 0.5
+        }
+        super().notify(heard)
 
-    @staticmethod
-    def some(watchers: Watchers, last_sequences: Mapping[str, int]) -> None:
-        _Watchers.notify(
-            watchers,
-            {
-                account: sequence
-                for account, sequence in last_sequences.items()
-                if fault_of(account) != "asleep" or _chance.random() < 0.7
-            },
-        )
+    async def follow(self, account: str, *args: Any, **more: Any) -> AsyncGenerator[IdPassEvent]:
+        async for event in super().follow(account, *args, **more):
+            yield event
+        if fault_of(account) == "endless":
+            await asyncio.Event().wait()
 
 
 domain_decide = domain.decide
@@ -206,5 +210,5 @@ def run() -> None:
     opening.SqliteStore = UntrueStore  # type: ignore[attr-defined]
     sqlite_store.Batch = UntrueBatch  # type: ignore[attr-defined]
     domain.decide = untrue_decide
-    Watchers.notify = _Watchers.some  # type: ignore[method-assign,assignment]
+    wiring.Watchers = UntrueWatchers  # type: ignore[attr-defined,misc]
     main(prog_name="idpass-server")
