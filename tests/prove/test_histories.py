@@ -68,7 +68,7 @@ CAUGHT_WITHIN: Final = {
     "stale3": 120,
 }
 """Number of histories within which each control is caught."""
-GROUPS: Final = 60
+GROUPS: Final = 40
 """Number of accounts for each control."""
 KILL_ONE: Final = """
     SELECT pg_terminate_backend(pid) FROM
