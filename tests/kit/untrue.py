@@ -210,5 +210,5 @@ def run() -> None:
     opening.SqliteStore = UntrueStore  # type: ignore[attr-defined]
     sqlite_store.Batch = UntrueBatch  # type: ignore[attr-defined]
     domain.decide = untrue_decide
-    wiring.Watchers = UntrueWatchers  # type: ignore[attr-defined,misc]
+    wiring.Watchers = UntrueWatchers  # type: ignore[attr-defined]
     main(prog_name="idpass-server")
