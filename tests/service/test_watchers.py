@@ -76,6 +76,8 @@ class FakeReads:
         if not own:
             return None
         ended_us = own[-1].event_time_us if own[-1].to_status == WAY[-1] else None
+        await asyncio.sleep(0)
+        own = [e for e in self.stored[: self.visible] if e.id_pass_id == pass_id]
         id_pass = Pass(*[None] * len(Pass._fields))._replace(end_time_us=ended_us)  # type: ignore[arg-type]
         return PassEvents(id_pass, [e for e in own if e.sequence > after_sequence][:limit], up_to)
 
@@ -102,6 +104,7 @@ class Bench:
         self.sent: list[list[IdPassEvent]] = []
         self.due: list[Callable[[], list[int]]] = []
         self.tasks: list[asyncio.Task[None]] = []
+        self.pass_ids: list[str | None] = []
 
     def watch(self, after: int, pass_id: str | None = None, pause: int = 0) -> None:
         """Opens a stream. Args: pause: turns of the loop that its client takes for an event."""
@@ -124,6 +127,7 @@ class Bench:
                     await asyncio.sleep(0)
 
         self.tasks.append(asyncio.create_task(follow()))
+        self.pass_ids.append(pass_id)
 
     def tell(self) -> None:
         """Tells of the newest event, as a commit does when it gets to it."""
@@ -141,6 +145,12 @@ class Bench:
 
     def got(self) -> list[list[int]]:
         return [[e.sequence for e in sent] for sent in self.sent]
+
+    def open_after_the_end(self) -> int:
+        """Number of streams of one pass that are still open although it has ended."""
+        ended = [pass_id for pass_id, steps in self.reads.steps.items() if steps == len(WAY)]
+        pairs = zip(self.tasks, self.pass_ids, strict=True)
+        return sum(pass_id in ended and not task.done() for task, pass_id in pairs)
 
     async def close(self) -> None:
         for task in self.tasks:
@@ -185,10 +195,11 @@ async def play(actions: list[tuple[str, int, int]]) -> None:
     bench.tell()
     await bench.finish()
     got, due = bench.got(), [due() for due in bench.due]
-    lag = bench.watchers.lag_events_max
+    lag, left = bench.watchers.lag_events_max, bench.open_after_the_end()
     await bench.close()
     assert got == due
     assert lag == 0
+    assert left == 0
     assert bench.watchers.open == 0
 
 
@@ -216,6 +227,24 @@ async def test_a_watcher_that_waits_hears_of_what_another_one_read() -> None:
     await bench.finish()
     await bench.close()
     assert bench.got() == [[1], [1]]
+
+
+async def test_a_stream_of_one_pass_ends_if_the_pass_does_while_it_is_read() -> None:
+    bench = Bench()
+    bench.reads.commit("0")
+    bench.reads.commit("0")
+    bench.reads.visible = 2
+    bench.watch(0, "0")
+    for _ in range(2):  # the pass has been read, its events have not
+        await asyncio.sleep(0)
+    bench.reads.commit("0")
+    bench.reads.visible = 3
+    await bench.finish()
+    bench.tell()
+    await bench.finish()
+    assert bench.got() == [[1, 2, 3]]
+    assert bench.open_after_the_end() == 0
+    await bench.close()
 
 
 @pytest.mark.parametrize("pass_id", [None, "0"])

@@ -171,9 +171,12 @@ class Watchers:
             self.notify({account: latest_sequence})
             if pass_id is not None:
                 found = await self._pass_events(stream, pass_id)
+                ended = found.id_pass.end_time_us is not None
                 for event in map(responses.event, found.events):
                     yield event
-                if found.id_pass.end_time_us is not None:
+                    # The pass may have ended after it was read and before its events were.
+                    ended = ended or event.to_status not in IN_FLIGHT
+                if ended:
                     return
                 stream.position = max([found.up_to, *(e.sequence for e in found.events)])
             while True:
