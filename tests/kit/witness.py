@@ -6,7 +6,7 @@ import queue
 import random
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -144,10 +144,10 @@ class Witness:
                 if self._may_lose and error.code() in LOST:
                     raise _Left from error
                 assert error.code() in self._no_answer, error
+                self._stop.wait(RETRY_S)
                 if self._stop.is_set() or self._random.random() < 0.5:
                     self._calls.put(Call(method, fields, None))
                     raise _Left from error
-                self._stop.wait(RETRY_S)
             else:
                 self._calls.put(Call(method, fields, answer))
                 with self._progress:
@@ -177,21 +177,38 @@ def check_at(address: str, made: Sequence[Call], connections: int = 1) -> None:
     """As `check`, over new connections."""
 
     def check_some(place: int) -> None:
-        with grpc.insecure_channel(address, CHANNEL_OPTIONS) as channel:
-            check(Calls(channel), made[place::connections])
+        with over_grpc(address) as calls:
+            check(calls, made[place::connections])
 
     with ThreadPoolExecutor(connections) as pool:
         list(pool.map(check_some, range(connections)))
 
 
 @contextlib.contextmanager
-def callers(address: str, witness: Witness, count: int) -> Iterator[None]:
-    """Lets a witness call from several threads, each with a connection of its own."""
-    channels = [grpc.insecure_channel(address, CHANNEL_OPTIONS) for _ in range(count)]
-    with ThreadPoolExecutor(count) as pool:
+def over_grpc(address: str) -> Iterator[Calls]:
+    """A connection of its own to a server."""
+    with grpc.insecure_channel(address, CHANNEL_OPTIONS) as channel:
+        yield Calls(channel)
+
+
+Connect = Callable[[str], contextlib.AbstractContextManager[Any]]
+
+
+@contextlib.contextmanager
+def callers(
+    address: str, witness: Witness, count: int, connect: Connect = over_grpc
+) -> Iterator[None]:
+    """Lets a witness call from several threads, each with a connection of its own.
+
+    Args:
+        connect: connects to the address; gives what has the methods of Calls.
+    """
+    with contextlib.ExitStack() as stack:
+        connections = [stack.enter_context(connect(address)) for _ in range(count)]
+        pool = stack.enter_context(ThreadPoolExecutor(count))
         running: list[Future[None]] = [
-            pool.submit(witness.run, Calls(channel), f"{witness.name}-{number}")
-            for number, channel in enumerate(channels)
+            pool.submit(witness.run, calls, f"{witness.name}-{number}")
+            for number, calls in enumerate(connections)
         ]
         try:
             yield
@@ -199,5 +216,3 @@ def callers(address: str, witness: Witness, count: int) -> Iterator[None]:
             witness.stop()
         for each in running:
             each.result()
-    for channel in channels:
-        channel.close()

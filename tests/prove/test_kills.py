@@ -1,0 +1,265 @@
+"""Promise: OK means on disk, all or nothing, and a retry gets the first answer; whatever process is
+killed, at whatever instant, there is no repair step.
+
+Means: SIGKILL, a third of them by the clock, the others before a chosen call to the system (a
+write, a sync, a message sent or received; kit/logged_disk.c): of the server on SQLite while it
+makes its database, starts, serves and stops; of the server on PostgreSQL; of PostgreSQL's
+processes, after each of which it recovers from its WAL; of the gateway; of workers, one or all, and
+of their supervisor. Callers outside register, move, supersede and cancel meanwhile, and keep a
+ledger. After each kill and restart every answer since the kill before, and some older ones, is
+given again with its reference; every call without an answer has one outcome; the account's events,
+slots, charges and refunds are what the ledger adds up to; and the audit is clean.
+
+Controls, each caught within CAUGHT_WITHIN kills: an answer before its commit; a store that forgets
+receipts as it starts; a batch in several transactions; on PostgreSQL, a connection lost at COMMIT
+that is taken for a commit.
+
+Blind spots: servers, gateways and supervisors are forks of a process that has loaded the program,
+or hundreds of kills would be minutes of imports, so that nothing is killed while it imports;
+workers are started as ever. PostgreSQL's postmaster is not killed, nor what recovers its WAL (see
+test_postgres_durability for its crash). Of PostgreSQL the calls are those for its WAL and its
+connections. A process that is killed leaves the kernel's memory alone: see test_power_cuts for what
+a machine takes with it. Webhooks: test_webhook_kills; operators' commands: test_restore_cuts,
+test_retention.
+"""
+
+import contextlib
+import os
+import signal
+import tempfile
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from idpass_server.store.opening import migrate_store
+from kit.faults import Faults
+from kit.forked import Forks
+from kit.json_calls import over_http
+from kit.killed import Servers
+from kit.killing import Drill, Kill, Target
+from kit.postgres import Postgres
+from kit.proving import seed_for, times
+from kit.serving import Program, Serving
+from kit.support import report
+
+KILLS = times(300, 100)
+SHARES = {"sqlite": 0.43, "postgresql": 0.1, "backends": 0.3, "gateway": 0.1, "workers": 0.05}
+SUPERVISORS = max(3, KILLS // 50)
+SEED = seed_for(14)
+CAUGHT_WITHIN = 100
+WIRE = {"sendmsg": 40, "recvmsg": 60}
+DATABASE = {"send": 40, "recv": 60}
+"""Messages to and from PostgreSQL."""
+SQLITE = {
+    "creation": {"open": 9, "pwrite": 30, "sync": 20, "sync_folder": 5, "mmap": 1, "change": 60},
+    "start": {"open": 8, "pread": 10, "pwrite": 20, "sync": 3, "mmap": 1, "change": 20},
+    "load": {"pwrite": 40, "sync": 8, "change": 60} | WIRE,
+    "stop": {"change": 8, "sync": 2, "unlink": 1, "sendmsg": 4},
+}
+"""The first of each call before which a server is killed, by what goes on."""
+POSTGRESQL = {"start": DATABASE, "load": DATABASE | WIRE, "stop": {"send": 4, "sendmsg": 4}}
+BACKENDS = {"load": {"pwrite": 20, "sync": 20, "send": 40, "recv": 80}}
+GATEWAY = {"load": WIRE}
+WORKER = {"load": DATABASE | WIRE}
+WEIGHTS = {"creation": 1, "start": 2, "load": 6, "stop": 1}
+
+
+def share(of: str) -> int:
+    """The number of kills of its kind."""
+    return round(KILLS * SHARES[of])
+
+
+def plan(drill: Drill, calls: dict[str, dict[str, int]]) -> Kill:
+    return drill.plan(calls, {when: WEIGHTS[when] for when in calls})
+
+
+def tell(request: pytest.FixtureRequest, title: str, drill: Drill) -> None:
+    report(request, "Kills", f"{title}: {drill}; seed {SEED}")
+
+
+def test_a_server_on_sqlite_killed_at_any_instant_keeps_every_answer(
+    tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    servers = Servers(tmp_path, SEED)
+    with servers.ready():
+        while servers.drill.kills.total() < share("sqlite"):
+            servers.kill(plan(servers.drill, SQLITE))
+        servers.check()
+    tell(request, "server on SQLite", servers.drill)
+    assert not servers.drill.bad
+
+
+def test_a_server_on_postgresql_killed_at_any_instant_keeps_every_answer(
+    tmp_path: Path, request: pytest.FixtureRequest, postgres_db: str
+) -> None:
+    servers = Servers(tmp_path, SEED, url=postgres_db)
+    with servers.ready():
+        while servers.drill.kills.total() < share("postgresql"):
+            servers.kill(plan(servers.drill, POSTGRESQL))
+        servers.check()
+    tell(request, "server on PostgreSQL", servers.drill)
+    assert not servers.drill.bad
+
+
+ANSWERED_FIRST = """
+from idpass_server.store.sqlite.store import SqliteStore
+
+def after_the_last(method):
+    def run(self, *arguments, **named):
+        if self._writer.in_transaction:
+            commit(self)
+        return method(self, *arguments, **named)
+    return run
+
+commit = SqliteStore._commit
+SqliteStore._commit = lambda self: None
+for name in ("commit", "check", "_transaction", "_operate"):
+    setattr(SqliteStore, name, after_the_last(getattr(SqliteStore, name)))
+"""
+"""Commits a batch, which is answered by then, as the next one comes."""
+FORGETFUL = """
+from idpass_server.store.sqlite import opening
+settle = opening.settle
+def forget(connection, names):
+    settle(connection, names)
+    if connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'events'").fetchone():
+        connection.execute("UPDATE events SET request_id = NULL")
+opening.settle = forget
+"""
+TORN = """
+import json
+from idpass_server.store.sqlite import store
+def save(self, batch):
+    for name, values in store.rows.written(batch):
+        self._writer.execute(store.sql.SAVE[name], (json.dumps(values),))
+        self._writer.execute("COMMIT")
+        self._writer.execute("BEGIN IMMEDIATE")
+store.SqliteStore._save = save
+"""
+CONTROLS = {
+    "answered before its commit": ANSWERED_FIRST,
+    "receipts forgotten at the start": FORGETFUL,
+    "a batch in several transactions": TORN,
+}
+
+
+@pytest.mark.parametrize("control", CONTROLS)
+def test_a_promise_taken_out_is_missed(
+    tmp_path: Path, request: pytest.FixtureRequest, control: str
+) -> None:
+    servers = Servers(tmp_path, SEED, patch=CONTROLS[control])
+    with servers.ready():
+        while not servers.drill.bad and servers.drill.kills.total() < CAUGHT_WITHIN:
+            servers.kill(plan(servers.drill, {"load": SQLITE["load"]}))
+    tell(request, f"control, {control}", servers.drill)
+    assert servers.drill.bad
+
+
+@pytest.fixture(scope="module")
+def crashing() -> Iterator[tuple[Postgres, Faults]]:
+    """A PostgreSQL whose processes meet faults."""
+    with tempfile.TemporaryDirectory(prefix="idpass-kills-") as scratch:
+        Path(scratch).chmod(0o777)  # it may run as another user
+        faults = Faults(Path(scratch), "pg_wal")
+        with Postgres(faults.environment) as running:
+            yield running, faults
+
+
+def kill_backends(
+    crashing: tuple[Postgres, Faults], drill: Drill, url: str, wanted: int, patch: str = ""
+) -> None:
+    """Kills a process of PostgreSQL again and again, under one server."""
+    postgres, faults = crashing
+    crashes = postgres.log().count("was terminated by signal 9")
+    with Forks() as forks:
+        arguments = ("serve", "--db", url, *Serving.defaults)
+        server = Program(forks.start(*arguments, patch=patch))
+        try:
+            address = server.wait_for("serving")["listen"]
+            drill.check(address)
+            while drill.kills.total() < wanted and not (patch and drill.bad):
+                kill = plan(drill, BACKENDS)
+                target = Target(partial(kill_one, postgres, drill), faults.fired)
+                drill.load(address, partial(drill.strike, kill=kill, target=target, faults=faults))
+                drill.check(address)
+            if not patch:
+                drill.check(address, everything=True)
+                server.signal()
+                assert server.wait() == 0
+        finally:
+            server.end()
+    met = postgres.log().count("was terminated by signal 9") - crashes
+    assert met == drill.kills.total(), "not every kill was one"
+
+
+def kill_one(postgres: Postgres, drill: Drill) -> None:
+    """Kills one of its processes, but for what recovers its WAL."""
+    while True:
+        titles = postgres.processes().items()
+        pid = drill.draw.choice([pid for pid, title in titles if "startup" not in title])
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+            return
+
+
+def crashing_database(crashing: tuple[Postgres, Faults], name: str) -> str:
+    url = crashing[0].create_database(name)
+    migrate_store(url)
+    return url
+
+
+def test_processes_of_postgresql_killed_at_any_instant_lose_no_answer(
+    request: pytest.FixtureRequest, crashing: tuple[Postgres, Faults]
+) -> None:
+    url = crashing_database(crashing, "kills")
+    drill = Drill(url, SEED)
+    kill_backends(crashing, drill, url, share("backends"))
+    tell(request, "processes of PostgreSQL", drill)
+    assert not drill.bad
+
+
+TAKEN_FOR_DONE = """
+from idpass_server.store.postgres.writer import Writer
+Writer._settle = lambda self, asked, unknown, give_up_s: unknown.unsettled.committed
+"""
+
+
+def test_a_lost_connection_taken_for_a_commit_is_missed(
+    request: pytest.FixtureRequest, crashing: tuple[Postgres, Faults]
+) -> None:
+    url = crashing_database(crashing, "control")
+    drill = Drill(url, SEED)
+    kill_backends(crashing, drill, url, CAUGHT_WITHIN, TAKEN_FOR_DONE)
+    tell(request, "control, a lost connection taken for a commit", drill)
+    assert drill.bad
+
+
+def test_a_gateway_killed_at_any_instant_changes_no_answer(
+    tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    db = tmp_path / "idpass.db"
+    faults = Faults(tmp_path, tmp_path / "none")
+    drill = Drill(f"sqlite:///{db}", SEED, over_http)
+    with Forks(faults.environment) as forks, contextlib.ExitStack() as stack:
+        service = Program(forks.start("serve", "--db", f"sqlite:///{db}", *Serving.defaults))
+        stack.callback(service.end)
+        address = service.wait_for("serving")["listen"]
+        for last in (*[False] * share("gateway"), True):
+            started = forks.start("gateway", "--target", address, "--http", "127.0.0.1:0")
+            gateway = Program(started)
+            with contextlib.closing(contextlib.ExitStack()) as ending:
+                ending.callback(gateway.end)
+                http = gateway.wait_for("gateway")["http"]
+                drill.check(address, given_by=http, everything=last)
+                if last:
+                    break
+                target = Target(started.kill, started.ended, started.pid)
+                strike = partial(
+                    drill.strike, kill=plan(drill, GATEWAY), target=target, faults=faults
+                )
+                drill.load(http, strike)
+                assert gateway.wait() == -signal.SIGKILL
+    tell(request, "gateway", drill)
+    assert not drill.bad
