@@ -17,7 +17,6 @@ Decisions:
   FILE_COPY with its checkpoints took 74.
 """
 
-import contextlib
 import functools
 import importlib.util
 import itertools
@@ -37,6 +36,8 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 import psycopg
+
+from kit.children import children
 
 PROGRAMS: Final = ("initdb", "pg_basebackup", "pg_ctl", "postgres")
 OLDEST: Final = 15
@@ -140,12 +141,7 @@ class Postgres:
     def processes(self) -> dict[int, str]:
         """The titles of the processes that it has forked, by process id."""
         parent = Path(self.data, "postmaster.pid").read_text().split()[0]
-        found = {}
-        for child in Path(f"/proc/{parent}/task/{parent}/children").read_text().split():
-            with contextlib.suppress(OSError):  # it has ended
-                title = Path(f"/proc/{child}/cmdline").read_bytes()
-                found[int(child)] = title.decode().strip("\0 ")
-        return found
+        return children(int(parent))
 
     def log(self) -> str:
         """What it has written to its log."""

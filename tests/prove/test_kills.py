@@ -27,24 +27,31 @@ import contextlib
 import os
 import signal
 import tempfile
-from collections.abc import Iterator
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
 
 import pytest
 
 from idpass_server.store.opening import migrate_store
+from kit.children import children, runs
 from kit.faults import Faults
 from kit.forked import Forks
 from kit.json_calls import over_http
 from kit.killed import Servers
-from kit.killing import Drill, Kill, Target
+from kit.killing import CLOCK, MOST_ANSWERS, Drill, Kill, Target
 from kit.postgres import Postgres
 from kit.proving import seed_for, times
 from kit.serving import Program, Serving
-from kit.support import report
+from kit.support import eventually, report
+from kit.witness import Witness
 
 KILLS = times(300, 100)
+WORKERS = 2
+START_S, STOP_S = 1.5, 0.2
+"""Longest time from the start and from SIGTERM to a kill of a supervisor, seconds."""
 SHARES = {"sqlite": 0.43, "postgresql": 0.1, "backends": 0.3, "gateway": 0.1, "workers": 0.05}
 SUPERVISORS = max(3, KILLS // 50)
 SEED = seed_for(14)
@@ -164,6 +171,9 @@ def crashing() -> Iterator[tuple[Postgres, Faults]]:
         Path(scratch).chmod(0o777)  # it may run as another user
         faults = Faults(Path(scratch), "pg_wal")
         with Postgres(faults.environment) as running:
+            # Its recovery syncs every file that it has, which takes seconds one by one.
+            running.execute("ALTER SYSTEM SET recovery_init_sync_method = syncfs")
+            running.execute("SELECT pg_reload_conf()")
             yield running, faults
 
 
@@ -263,3 +273,92 @@ def test_a_gateway_killed_at_any_instant_changes_no_answer(
                 assert gateway.wait() == -signal.SIGKILL
     tell(request, "gateway", drill)
     assert not drill.bad
+
+
+def test_workers_killed_at_any_instant_lose_no_answer(
+    tmp_path: Path, request: pytest.FixtureRequest, postgres_db: str
+) -> None:
+    faults = Faults(tmp_path, tmp_path / "none")
+    drill = Drill(postgres_db, SEED)
+    with Forks(faults.environment) as forks, supervised(forks, postgres_db) as program:
+        address = program.wait_for("serving")["listen"]
+        drill.check(address)
+        while drill.kills.total() < share("workers"):
+            workers = all_serve(program)
+            chosen = drill.draw.choice(workers)
+            victims = workers if drill.draw.random() < 0.2 else [chosen]
+            target = Target(partial(kill_all, victims), lambda it=chosen: not runs(it), chosen)
+            kill = plan(drill, WORKER)
+            drill.load(address, partial(drill.strike, kill=kill, target=target, faults=faults))
+            eventually(lambda pids=victims: not any(map(runs, pids)))
+            drill.check(address)
+        drill.check(address, everything=True)
+        program.signal()
+        assert program.wait() == 0
+    died = Counter(line["signal"] for line in program.log if line["event"] == "worker_died")
+    tell(request, f"workers on PostgreSQL, {dict(died)}", drill)
+    assert set(died) == {"SIGKILL"}
+    assert not drill.bad
+
+
+def test_a_supervisor_killed_at_any_instant_loses_no_answer(
+    request: pytest.FixtureRequest, postgres_db: str
+) -> None:
+    drill = Drill(postgres_db, SEED)
+    with Forks() as forks:
+        for number in range(SUPERVISORS + 1):
+            with supervised(forks, postgres_db) as program:
+                kill = Kill(drill.draw.choice(("start", "load", "load", "stop")), CLOCK)
+                if kill.when == "start" and number < SUPERVISORS:
+                    time.sleep(drill.draw.random() * START_S)
+                    kill_family(program)
+                else:
+                    all_serve(program)
+                    address = program.wait_for("serving")["listen"]
+                    drill.check(address, everything=number == SUPERVISORS)
+                    if number == SUPERVISORS:
+                        break
+                    drill.load(address, partial(strike_family, drill, program, kill))
+                drill.count(kill)
+    tell(request, "supervisor on PostgreSQL", drill)
+    assert not drill.bad
+
+
+@contextlib.contextmanager
+def supervised(forks: Forks, url: str) -> Iterator[Program]:
+    """A supervisor with its workers, which end with it."""
+    arguments = ("serve", "--db", url, *Serving.defaults, "--workers", str(WORKERS))
+    program = Program(forks.start(*arguments))
+    try:
+        yield program
+    finally:
+        program.end()
+
+
+def all_serve(program: Program) -> list[int]:
+    """The process ids of all workers, once they serve."""
+    eventually(lambda: sum(map(runs, program.workers().values())) == WORKERS)
+    return list(program.workers().values())
+
+
+def kill_all(pids: Iterable[int]) -> None:
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def strike_family(drill: Drill, program: Program, kill: Kill, witness: Witness) -> None:
+    """Kills a supervisor under load, or as it stops."""
+    witness.wait_for_answers(drill.draw.randint(1, MOST_ANSWERS))
+    if kill.when == "stop":
+        program.signal()
+        time.sleep(drill.draw.random() * STOP_S)
+    kill_family(program)
+
+
+def kill_family(program: Program) -> None:
+    """Kills a supervisor, whose workers then end by themselves."""
+    workers = children(program.process.pid)
+    program.process.kill()
+    assert program.wait() in {0, -signal.SIGKILL}
+    eventually(lambda: not any(map(runs, workers)))
