@@ -7,8 +7,10 @@ import signal
 import subprocess
 import sys
 import threading
+from pathlib import Path
 from typing import IO, Any, Self
 
+from kit.faults import Faults
 from kit.paths import KIT
 from kit.serving import uncovered
 
@@ -61,17 +63,24 @@ class Forks:
     """What they are forks of.
 
     Args:
-        environment: of all of them.
+        scratch: for what is needed.
+
+    Attributes:
+        disk: a folder for their files.
+        faults: that they meet.
     """
 
-    def __init__(self, environment: dict[str, str] | None = None) -> None:
+    def __init__(self, scratch: Path) -> None:
+        self.disk = scratch.resolve() / "disk"
+        self.disk.mkdir()
+        self.faults = Faults(scratch.resolve(), self.disk)
         self._source = subprocess.Popen(
             [sys.executable, "-m", "kit.forking"],
             cwd=KIT.parent,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env=uncovered() | (environment or {}),
+            env=uncovered() | self.faults.environment,
         )
         self._asking = threading.Lock()
         assert self._source.stdout

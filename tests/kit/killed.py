@@ -5,10 +5,8 @@ import signal
 import time
 from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
 from typing import Final
 
-from kit.faults import Faults
 from kit.forked import Forks
 from kit.killing import CLOCK, Drill, Kill, Target
 from kit.serving import Program, Serving, url_of
@@ -24,35 +22,29 @@ class Servers:
     """Servers on one database, one after the other.
 
     Args:
-        folder: for everything.
+        forks: that serve.
         seed: of what is random.
-        url: of the database; None is a file in the folder.
+        url: of the database; None is a new file.
         patch: Python that each server runs first.
 
     Attributes:
         drill: what came of it.
     """
 
-    def __init__(self, folder: Path, seed: int, *, url: str | None = None, patch: str = "") -> None:
-        self._disk = folder.resolve() / "disk"
-        self._disk.mkdir(parents=True)
-        self._faults = Faults(folder.resolve(), self._disk)
+    def __init__(self, forks: Forks, seed: int, *, url: str | None = None, patch: str = "") -> None:
+        self._forks, self._faults = forks, forks.faults
         self._patch = patch
-        self._url = url or url_of(self._disk / "idpass.db")
-        self.drill = Drill(self._url, seed)
-
-    @contextlib.contextmanager
-    def ready(self) -> Iterator[None]:
-        """Servers can be started meanwhile."""
-        with Forks(self._faults.environment) as self._forks:
-            yield
+        if url is None:
+            url = url_of(forks.disk / "idpass.db")
+            self._remove()
+        self._url = url
+        self.drill = Drill(url, seed)
 
     def kill(self, kill: Kill) -> None:
         """Starts a server, and kills it."""
         if kill.when == "creation":
             self.drill.begin_anew()
-            for each in self._disk.iterdir():
-                each.unlink()
+            self._remove()
         if kill.when in {"creation", "start"}:
             self._kill_as_it_starts(kill)
             return
@@ -68,6 +60,10 @@ class Servers:
             self.drill.check(program.wait_for("serving")["listen"], everything=True)
             program.signal()
             assert program.wait() == 0
+
+    def _remove(self) -> None:
+        for each in self._forks.disk.iterdir():
+            each.unlink()
 
     @contextlib.contextmanager
     def _server(self) -> Iterator[Program]:

@@ -44,7 +44,7 @@ from kit.killed import Servers
 from kit.killing import CLOCK, MOST_ANSWERS, Drill, Kill, Target
 from kit.postgres import Postgres
 from kit.proving import seed_for, times
-from kit.serving import Program, Serving
+from kit.serving import Program, Serving, url_of
 from kit.support import eventually, report
 from kit.witness import Witness
 
@@ -52,10 +52,19 @@ KILLS = times(300, 100)
 WORKERS = 2
 START_S, STOP_S = 1.5, 0.2
 """Longest time from the start and from SIGTERM to a kill of a supervisor, seconds."""
-SHARES = {"sqlite": 0.43, "postgresql": 0.1, "backends": 0.3, "gateway": 0.1, "workers": 0.05}
-SUPERVISORS = max(3, KILLS // 50)
+SHARES = {
+    "sqlite": 0.5,
+    "postgresql": 0.1,
+    "backends": 0.23,
+    "gateway": 0.1,
+    "workers": 0.05,
+    "supervisors": 0.02,
+}
 SEED = seed_for(14)
 CAUGHT_WITHIN = 100
+KILLED = "was terminated by signal 9"
+READY = "database system is ready to accept connections"
+"""In the log of PostgreSQL, once for each kill, as is `KILLED`."""
 WIRE = {"sendmsg": 40, "recvmsg": 60}
 DATABASE = {"send": 40, "recv": 60}
 """Messages to and from PostgreSQL."""
@@ -82,30 +91,34 @@ def plan(drill: Drill, calls: dict[str, dict[str, int]]) -> Kill:
     return drill.plan(calls, {when: WEIGHTS[when] for when in calls})
 
 
+@pytest.fixture(scope="module")
+def forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forks]:
+    with Forks(tmp_path_factory.mktemp("forks")) as source:
+        yield source
+
+
 def tell(request: pytest.FixtureRequest, title: str, drill: Drill) -> None:
     report(request, "Kills", f"{title}: {drill}; seed {SEED}")
 
 
 def test_a_server_on_sqlite_killed_at_any_instant_keeps_every_answer(
-    tmp_path: Path, request: pytest.FixtureRequest
+    request: pytest.FixtureRequest, forks: Forks
 ) -> None:
-    servers = Servers(tmp_path, SEED)
-    with servers.ready():
-        while servers.drill.kills.total() < share("sqlite"):
-            servers.kill(plan(servers.drill, SQLITE))
-        servers.check()
+    servers = Servers(forks, SEED)
+    while servers.drill.kills.total() < share("sqlite"):
+        servers.kill(plan(servers.drill, SQLITE))
+    servers.check()
     tell(request, "server on SQLite", servers.drill)
     assert not servers.drill.bad
 
 
 def test_a_server_on_postgresql_killed_at_any_instant_keeps_every_answer(
-    tmp_path: Path, request: pytest.FixtureRequest, postgres_db: str
+    request: pytest.FixtureRequest, forks: Forks, postgres_db: str
 ) -> None:
-    servers = Servers(tmp_path, SEED, url=postgres_db)
-    with servers.ready():
-        while servers.drill.kills.total() < share("postgresql"):
-            servers.kill(plan(servers.drill, POSTGRESQL))
-        servers.check()
+    servers = Servers(forks, SEED, url=postgres_db)
+    while servers.drill.kills.total() < share("postgresql"):
+        servers.kill(plan(servers.drill, POSTGRESQL))
+    servers.check()
     tell(request, "server on PostgreSQL", servers.drill)
     assert not servers.drill.bad
 
@@ -154,12 +167,11 @@ CONTROLS = {
 
 @pytest.mark.parametrize("control", CONTROLS)
 def test_a_promise_taken_out_is_missed(
-    tmp_path: Path, request: pytest.FixtureRequest, control: str
+    request: pytest.FixtureRequest, forks: Forks, control: str
 ) -> None:
-    servers = Servers(tmp_path, SEED, patch=CONTROLS[control])
-    with servers.ready():
-        while not servers.drill.bad and servers.drill.kills.total() < CAUGHT_WITHIN:
-            servers.kill(plan(servers.drill, {"load": SQLITE["load"]}))
+    servers = Servers(forks, SEED, patch=CONTROLS[control])
+    while not servers.drill.bad and servers.drill.kills.total() < CAUGHT_WITHIN:
+        servers.kill(plan(servers.drill, {"load": SQLITE["load"]}))
     tell(request, f"control, {control}", servers.drill)
     assert servers.drill.bad
 
@@ -178,30 +190,38 @@ def crashing() -> Iterator[tuple[Postgres, Faults]]:
 
 
 def kill_backends(
-    crashing: tuple[Postgres, Faults], drill: Drill, url: str, wanted: int, patch: str = ""
-) -> None:
-    """Kills a process of PostgreSQL again and again, under one server."""
+    forks: Forks, crashing: tuple[Postgres, Faults], name: str, wanted: int, patch: str = ""
+) -> Drill:
+    """Kills processes of PostgreSQL under one server; with a patch only until something is bad.
+
+    Args:
+        name: of a new database.
+        wanted: number of kills.
+        patch: Python that the server runs first.
+    """
     postgres, faults = crashing
-    crashes = postgres.log().count("was terminated by signal 9")
-    with Forks() as forks:
-        arguments = ("serve", "--db", url, *Serving.defaults)
-        server = Program(forks.start(*arguments, patch=patch))
-        try:
-            address = server.wait_for("serving")["listen"]
+    url = postgres.create_database(name)
+    migrate_store(url)
+    drill = Drill(url, SEED)
+    crashes, ready = postgres.log().count(KILLED), postgres.log().count(READY)
+    server = Program(forks.start("serve", "--db", url, *Serving.defaults, patch=patch))
+    try:
+        address = server.wait_for("serving")["listen"]
+        drill.check(address)
+        while drill.kills.total() < wanted and not (patch and drill.bad):
+            kill = plan(drill, BACKENDS)
+            target = Target(partial(kill_one, postgres, drill), faults.fired)
+            drill.load(address, partial(drill.strike, kill=kill, target=target, faults=faults))
+            ready += 1
+            eventually(lambda count=ready: postgres.log().count(READY) == count)
             drill.check(address)
-            while drill.kills.total() < wanted and not (patch and drill.bad):
-                kill = plan(drill, BACKENDS)
-                target = Target(partial(kill_one, postgres, drill), faults.fired)
-                drill.load(address, partial(drill.strike, kill=kill, target=target, faults=faults))
-                drill.check(address)
-            if not patch:
-                drill.check(address, everything=True)
-                server.signal()
-                assert server.wait() == 0
-        finally:
-            server.end()
-    met = postgres.log().count("was terminated by signal 9") - crashes
-    assert met == drill.kills.total(), "not every kill was one"
+        drill.check(address, everything=True)
+        server.signal()
+        assert server.wait() == 0
+    finally:
+        server.end()
+    assert postgres.log().count(KILLED) - crashes == drill.kills.total()
+    return drill
 
 
 def kill_one(postgres: Postgres, drill: Drill) -> None:
@@ -214,18 +234,10 @@ def kill_one(postgres: Postgres, drill: Drill) -> None:
             return
 
 
-def crashing_database(crashing: tuple[Postgres, Faults], name: str) -> str:
-    url = crashing[0].create_database(name)
-    migrate_store(url)
-    return url
-
-
 def test_processes_of_postgresql_killed_at_any_instant_lose_no_answer(
-    request: pytest.FixtureRequest, crashing: tuple[Postgres, Faults]
+    request: pytest.FixtureRequest, forks: Forks, crashing: tuple[Postgres, Faults]
 ) -> None:
-    url = crashing_database(crashing, "kills")
-    drill = Drill(url, SEED)
-    kill_backends(crashing, drill, url, share("backends"))
+    drill = kill_backends(forks, crashing, "kills", share("backends"))
     tell(request, "processes of PostgreSQL", drill)
     assert not drill.bad
 
@@ -237,50 +249,58 @@ Writer._settle = lambda self, asked, unknown, give_up_s: unknown.unsettled.commi
 
 
 def test_a_lost_connection_taken_for_a_commit_is_missed(
-    request: pytest.FixtureRequest, crashing: tuple[Postgres, Faults]
+    request: pytest.FixtureRequest, forks: Forks, crashing: tuple[Postgres, Faults]
 ) -> None:
-    url = crashing_database(crashing, "control")
-    drill = Drill(url, SEED)
-    kill_backends(crashing, drill, url, CAUGHT_WITHIN, TAKEN_FOR_DONE)
+    drill = kill_backends(forks, crashing, "control", CAUGHT_WITHIN, TAKEN_FOR_DONE)
     tell(request, "control, a lost connection taken for a commit", drill)
     assert drill.bad
 
 
 def test_a_gateway_killed_at_any_instant_changes_no_answer(
-    tmp_path: Path, request: pytest.FixtureRequest
+    tmp_path: Path, request: pytest.FixtureRequest, forks: Forks
 ) -> None:
-    db = tmp_path / "idpass.db"
-    faults = Faults(tmp_path, tmp_path / "none")
-    drill = Drill(f"sqlite:///{db}", SEED, over_http)
-    with Forks(faults.environment) as forks, contextlib.ExitStack() as stack:
-        service = Program(forks.start("serve", "--db", f"sqlite:///{db}", *Serving.defaults))
-        stack.callback(service.end)
+    url = url_of(tmp_path / "idpass.db")
+    drill = Drill(url, SEED, over_http)
+    service = Program(forks.start("serve", "--db", url, *Serving.defaults))
+    try:
         address = service.wait_for("serving")["listen"]
-        for last in (*[False] * share("gateway"), True):
-            started = forks.start("gateway", "--target", address, "--http", "127.0.0.1:0")
-            gateway = Program(started)
-            with contextlib.closing(contextlib.ExitStack()) as ending:
-                ending.callback(gateway.end)
+        while drill.kills.total() < share("gateway"):
+            with gateway_to(address, forks) as gateway:
                 http = gateway.wait_for("gateway")["http"]
-                drill.check(address, given_by=http, everything=last)
-                if last:
-                    break
-                target = Target(started.kill, started.ended, started.pid)
-                strike = partial(
-                    drill.strike, kill=plan(drill, GATEWAY), target=target, faults=faults
+                drill.check(address, given_by=http)
+                kill, process = plan(drill, GATEWAY), gateway.process
+                target = Target(process.kill, partial(ended, gateway), process.pid)
+                drill.load(
+                    http, partial(drill.strike, kill=kill, target=target, faults=forks.faults)
                 )
-                drill.load(http, strike)
                 assert gateway.wait() == -signal.SIGKILL
+        with gateway_to(address, forks) as gateway:
+            http = gateway.wait_for("gateway")["http"]
+            drill.check(address, given_by=http, everything=True)
+    finally:
+        service.end()
     tell(request, "gateway", drill)
     assert not drill.bad
 
 
+@contextlib.contextmanager
+def gateway_to(address: str, forks: Forks) -> Iterator[Program]:
+    program = Program(forks.start("gateway", "--target", address, "--http", "127.0.0.1:0"))
+    try:
+        yield program
+    finally:
+        program.end()
+
+
+def ended(program: Program) -> bool:
+    return program.process.poll() is not None
+
+
 def test_workers_killed_at_any_instant_lose_no_answer(
-    tmp_path: Path, request: pytest.FixtureRequest, postgres_db: str
+    request: pytest.FixtureRequest, forks: Forks, postgres_db: str
 ) -> None:
-    faults = Faults(tmp_path, tmp_path / "none")
     drill = Drill(postgres_db, SEED)
-    with Forks(faults.environment) as forks, supervised(forks, postgres_db) as program:
+    with supervised(forks, postgres_db) as program:
         address = program.wait_for("serving")["listen"]
         drill.check(address)
         while drill.kills.total() < share("workers"):
@@ -289,7 +309,8 @@ def test_workers_killed_at_any_instant_lose_no_answer(
             victims = workers if drill.draw.random() < 0.2 else [chosen]
             target = Target(partial(kill_all, victims), lambda it=chosen: not runs(it), chosen)
             kill = plan(drill, WORKER)
-            drill.load(address, partial(drill.strike, kill=kill, target=target, faults=faults))
+            strike = partial(drill.strike, kill=kill, target=target, faults=forks.faults)
+            drill.load(address, strike)
             eventually(lambda pids=victims: not any(map(runs, pids)))
             drill.check(address)
         drill.check(address, everything=True)
@@ -302,24 +323,23 @@ def test_workers_killed_at_any_instant_lose_no_answer(
 
 
 def test_a_supervisor_killed_at_any_instant_loses_no_answer(
-    request: pytest.FixtureRequest, postgres_db: str
+    request: pytest.FixtureRequest, forks: Forks, postgres_db: str
 ) -> None:
     drill = Drill(postgres_db, SEED)
-    with Forks() as forks:
-        for number in range(SUPERVISORS + 1):
-            with supervised(forks, postgres_db) as program:
-                kill = Kill(drill.draw.choice(("start", "load", "load", "stop")), CLOCK)
-                if kill.when == "start" and number < SUPERVISORS:
-                    time.sleep(drill.draw.random() * START_S)
-                    kill_family(program)
-                else:
-                    all_serve(program)
-                    address = program.wait_for("serving")["listen"]
-                    drill.check(address, everything=number == SUPERVISORS)
-                    if number == SUPERVISORS:
-                        break
-                    drill.load(address, partial(strike_family, drill, program, kill))
-                drill.count(kill)
+    while drill.kills.total() < share("supervisors"):
+        with supervised(forks, postgres_db) as program:
+            kill = Kill(drill.draw.choice(("start", "load", "load", "stop")), CLOCK)
+            if kill.when == "start":
+                time.sleep(drill.draw.random() * START_S)
+                kill_family(drill, program, kill)
+            else:
+                address = program.wait_for("serving")["listen"]
+                drill.check(address)
+                drill.load(address, partial(strike_family, drill, program, kill))
+    with supervised(forks, postgres_db) as program:
+        drill.check(program.wait_for("serving")["listen"], everything=True)
+        program.signal()
+        assert program.wait() == 0
     tell(request, "supervisor on PostgreSQL", drill)
     assert not drill.bad
 
@@ -353,12 +373,13 @@ def strike_family(drill: Drill, program: Program, kill: Kill, witness: Witness) 
     if kill.when == "stop":
         program.signal()
         time.sleep(drill.draw.random() * STOP_S)
-    kill_family(program)
+    kill_family(drill, program, kill)
 
 
-def kill_family(program: Program) -> None:
+def kill_family(drill: Drill, program: Program, kill: Kill) -> None:
     """Kills a supervisor, whose workers then end by themselves."""
     workers = children(program.process.pid)
     program.process.kill()
-    assert program.wait() in {0, -signal.SIGKILL}
+    if program.wait() == -signal.SIGKILL:  # else it had stopped before
+        drill.count(kill)
     eventually(lambda: not any(map(runs, workers)))
