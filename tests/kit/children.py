@@ -1,6 +1,7 @@
 """The processes that a process has started."""
 
 import contextlib
+from collections.abc import Iterable
 from pathlib import Path
 
 
@@ -16,6 +17,11 @@ def children(pid: int) -> dict[int, str]:
             line = Path(f"/proc/{child}/cmdline").read_bytes()
             found[child] = line.replace(b"\0", b" ").decode().strip()
     return found
+
+
+def all_ended(pids: Iterable[int]) -> bool:
+    """Whether none of them runs."""
+    return not any(map(runs, pids))
 
 
 def runs(pid: int) -> bool:

@@ -20,14 +20,11 @@ class Forked:
 
     def __init__(self, forks: "Forks", pid: int, stderr: IO[str]) -> None:
         self.pid = pid
-        self.stderr = stderr
+        self.stderr: IO[str] | None = stderr
         self.returncode: int | None = None
         self._forks = forks
         self._end = os.pidfd_open(pid)
         self._lock = threading.Lock()
-
-    def ended(self) -> bool:
-        return self.poll() is not None
 
     def poll(self) -> int | None:
         return self._ended(0)

@@ -64,8 +64,9 @@ static void unlock(void) {
 
 __attribute__((constructor)) static void begin(void) {
     const char *path = getenv("LOGGED_DISK");
-    folder = getenv("LOGGED_FOLDER");
-    fault_path = getenv("DISK_FAULT");
+    /* Copies: PostgreSQL writes its title over its environment. */
+    folder = getenv("LOGGED_FOLDER") ? strdup(getenv("LOGGED_FOLDER")) : 0;
+    fault_path = getenv("DISK_FAULT") ? strdup(getenv("DISK_FAULT")) : 0;
     if (!folder) abort();
     folder_length = strlen(folder);
     if (!path) return;

@@ -13,7 +13,7 @@ import threading
 from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import IO, Any, Final, Protocol
 
 COMMAND: Final = (os.environ.get("IDPASS_SERVER_PYTHON", sys.executable), "-m", "idpass_server")
 
@@ -34,6 +34,18 @@ def url_of(db: Path | str) -> str:
     return db if isinstance(db, str) else f"sqlite:///{db}"
 
 
+class Running(Protocol):
+    """What is needed of a process; subprocess.Popen has it."""
+
+    pid: int
+    stderr: IO[str] | None
+
+    def poll(self) -> int | None: ...
+    def wait(self, timeout: float | None = None) -> int: ...
+    def send_signal(self, sig: int, /) -> None: ...
+    def kill(self) -> None: ...
+
+
 class Program:
     """A process of idpass-server, and its log.
 
@@ -44,7 +56,7 @@ class Program:
         log: its lines so far; what is no JSON has the event "" and its text.
     """
 
-    def __init__(self, process: "subprocess.Popen[str]") -> None:
+    def __init__(self, process: Running) -> None:
         self.process = process
         self.log: list[dict[str, Any]] = []
         self._by_event: dict[str, list[dict[str, Any]]] = defaultdict(list)

@@ -36,7 +36,7 @@ from pathlib import Path
 import pytest
 
 from idpass_server.store.opening import migrate_store
-from kit.children import children, runs
+from kit.children import all_ended, children, runs
 from kit.faults import Faults
 from kit.forked import Forks
 from kit.json_calls import over_http
@@ -213,7 +213,7 @@ def kill_backends(
             target = Target(partial(kill_one, postgres, drill), faults.fired)
             drill.load(address, partial(drill.strike, kill=kill, target=target, faults=faults))
             ready += 1
-            eventually(lambda count=ready: postgres.log().count(READY) == count)
+            eventually(partial(has_recovered, postgres, ready))
             drill.check(address)
         drill.check(address, everything=True)
         server.signal()
@@ -222,6 +222,10 @@ def kill_backends(
         server.end()
     assert postgres.log().count(KILLED) - crashes == drill.kills.total()
     return drill
+
+
+def has_recovered(postgres: Postgres, starts: int) -> bool:
+    return postgres.log().count(READY) == starts
 
 
 def kill_one(postgres: Postgres, drill: Drill) -> None:
@@ -307,11 +311,11 @@ def test_workers_killed_at_any_instant_lose_no_answer(
             workers = all_serve(program)
             chosen = drill.draw.choice(workers)
             victims = workers if drill.draw.random() < 0.2 else [chosen]
-            target = Target(partial(kill_all, victims), lambda it=chosen: not runs(it), chosen)
+            target = Target(partial(kill_all, victims), partial(all_ended, [chosen]), chosen)
             kill = plan(drill, WORKER)
             strike = partial(drill.strike, kill=kill, target=target, faults=forks.faults)
             drill.load(address, strike)
-            eventually(lambda pids=victims: not any(map(runs, pids)))
+            eventually(partial(all_ended, victims))
             drill.check(address)
         drill.check(address, everything=True)
         program.signal()
@@ -382,4 +386,4 @@ def kill_family(drill: Drill, program: Program, kill: Kill) -> None:
     program.process.kill()
     if program.wait() == -signal.SIGKILL:  # else it had stopped before
         drill.count(kill)
-    eventually(lambda: not any(map(runs, workers)))
+    eventually(partial(all_ended, workers))

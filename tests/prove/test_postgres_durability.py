@@ -1,11 +1,9 @@
 """With many processes on PostgreSQL nothing that was answered is lost, and nothing is done twice:
-servers killed, their connections cut, the database crashed, its primary lost.
+connections cut, the database crashed, its primary lost. For killed processes see test_kills.
 """
 
 import json
-import os
 import random
-import signal
 import subprocess
 import sys
 import time
@@ -27,7 +25,6 @@ from kit.proving import times
 from kit.support import Calls, Process, problems, process, set_slots, told
 from kit.witness import Call, Witness, callers, check_at
 
-KILLS = times(20, 10)
 CUTS = times(10, 3)
 CRASHES = times(4, 1)
 FAILOVERS = times(1, 0.3)
@@ -74,18 +71,6 @@ def under_load(url: str) -> Iterator[Run]:
         server.signal()
         assert server.wait() == 0
     assert problems(url) == []
-
-
-def test_killed_servers_lose_no_answer(postgres_db: str) -> None:
-    chance = random.Random(1)
-    with under_load(postgres_db) as run:
-        for number in range(KILLS):
-            run.wait()
-            while not (workers := list(run.server.workers().values())):
-                time.sleep(0.01)
-            os.kill(chance.choice(workers), signal.SIGKILL)
-            run.server.wait_for("worker_died", count=number + 1)
-            run.check()
 
 
 def test_cut_connections_to_the_database_lose_no_answer(
