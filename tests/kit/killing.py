@@ -63,6 +63,7 @@ class Drill:
         connect: connects a caller to an address.
 
     Attributes:
+        url: of the database.
         draw: what is random.
         ledger: of the database that there is.
         kills: number of kills, by when and how.
@@ -74,7 +75,7 @@ class Drill:
         self.ledger = Ledger()
         self.kills: Counter[tuple[str, str]] = Counter()
         self.bad: list[str] = []
-        self._url, self._connect = url, connect
+        self.url, self._connect = url, connect
         self._made: list[Call] = []
         self._names = itertools.count()
         self._answers = 0
@@ -138,7 +139,7 @@ class Drill:
             everything: also what was checked before, not only some of it.
         """
         if not self.ledger.calls:
-            set_slots(self._url, SLOTS)
+            set_slots(self.url, SLOTS)
         with contextlib.ExitStack() as stack:
             calls = stack.enter_context(over_grpc(address))
             gateway = stack.enter_context(self._connect(given_by)) if given_by else None
@@ -148,7 +149,7 @@ class Drill:
             self.bad += self.ledger.again(calls, older)
             made, self._made = self._made, []
             self.bad += self.ledger.settle(calls, made, gateway)
-        self.bad += problems(self._url)
+        self.bad += problems(self.url)
 
     def __str__(self) -> str:
         when: Counter[str] = Counter()

@@ -26,7 +26,6 @@ test_retention.
 import contextlib
 import os
 import signal
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -35,14 +34,12 @@ from pathlib import Path
 
 import pytest
 
-from idpass_server.store.opening import migrate_store
 from kit.children import all_ended, children, runs
-from kit.faults import Faults
+from kit.crashing import Crashing, crashing
 from kit.forked import Forks
 from kit.json_calls import over_http
 from kit.killed import Servers
 from kit.killing import CLOCK, MOST_ANSWERS, Drill, Kill, Target
-from kit.postgres import Postgres
 from kit.proving import seed_for, times
 from kit.serving import Program, Serving, url_of
 from kit.support import eventually, report
@@ -62,9 +59,6 @@ SHARES = {
 }
 SEED = seed_for(14)
 CAUGHT_WITHIN = 100
-KILLED = "was terminated by signal 9"
-READY = "database system is ready to accept connections"
-"""In the log of PostgreSQL, once for each kill, as is `KILLED`."""
 WIRE = {"sendmsg": 40, "recvmsg": 60}
 DATABASE = {"send": 40, "recv": 60}
 """Messages to and from PostgreSQL."""
@@ -76,7 +70,7 @@ SQLITE = {
 }
 """The first of each call before which a server is killed, by what goes on."""
 POSTGRESQL = {"start": DATABASE, "load": DATABASE | WIRE, "stop": {"send": 4, "sendmsg": 4}}
-BACKENDS = {"load": {"pwrite": 20, "sync": 20, "send": 40, "recv": 80}}
+BACKENDS = {"pwrite": 20, "sync": 20, "send": 40, "recv": 80}
 GATEWAY = {"load": WIRE}
 WORKER = {"load": DATABASE | WIRE}
 WEIGHTS = {"creation": 1, "start": 2, "load": 6, "stop": 1}
@@ -177,71 +171,16 @@ def test_a_promise_taken_out_is_missed(
 
 
 @pytest.fixture(scope="module")
-def crashing() -> Iterator[tuple[Postgres, Faults]]:
-    """A PostgreSQL whose processes meet faults."""
-    with tempfile.TemporaryDirectory(prefix="idpass-kills-") as scratch:
-        Path(scratch).chmod(0o777)  # it may run as another user
-        faults = Faults(Path(scratch), "pg_wal")
-        with Postgres(faults.environment) as running:
-            # Its recovery syncs every file that it has, which takes seconds one by one.
-            running.execute("ALTER SYSTEM SET recovery_init_sync_method = syncfs")
-            running.execute("SELECT pg_reload_conf()")
-            yield running, faults
-
-
-def kill_backends(
-    forks: Forks, crashing: tuple[Postgres, Faults], name: str, wanted: int, patch: str = ""
-) -> Drill:
-    """Kills processes of PostgreSQL under one server; with a patch only until something is bad.
-
-    Args:
-        name: of a new database.
-        wanted: number of kills.
-        patch: Python that the server runs first.
-    """
-    postgres, faults = crashing
-    url = postgres.create_database(name)
-    migrate_store(url)
-    drill = Drill(url, SEED)
-    crashes, ready = postgres.log().count(KILLED), postgres.log().count(READY)
-    server = Program(forks.start("serve", "--db", url, *Serving.defaults, patch=patch))
-    try:
-        address = server.wait_for("serving")["listen"]
-        drill.check(address)
-        while drill.kills.total() < wanted and not (patch and drill.bad):
-            kill = plan(drill, BACKENDS)
-            target = Target(partial(kill_one, postgres, drill), faults.fired)
-            drill.load(address, partial(drill.strike, kill=kill, target=target, faults=faults))
-            ready += 1
-            eventually(partial(has_recovered, postgres, ready))
-            drill.check(address)
-        drill.check(address, everything=True)
-        server.signal()
-        assert server.wait() == 0
-    finally:
-        server.end()
-    assert postgres.log().count(KILLED) - crashes == drill.kills.total()
-    return drill
-
-
-def has_recovered(postgres: Postgres, starts: int) -> bool:
-    return postgres.log().count(READY) == starts
-
-
-def kill_one(postgres: Postgres, drill: Drill) -> None:
-    """Kills one of its processes, but for what recovers its WAL."""
-    while True:
-        titles = postgres.processes().items()
-        pid = drill.draw.choice([pid for pid, title in titles if "startup" not in title])
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-            return
+def database() -> Iterator[Crashing]:
+    with crashing() as running:
+        yield running
 
 
 def test_processes_of_postgresql_killed_at_any_instant_lose_no_answer(
-    request: pytest.FixtureRequest, forks: Forks, crashing: tuple[Postgres, Faults]
+    request: pytest.FixtureRequest, forks: Forks, database: Crashing
 ) -> None:
-    drill = kill_backends(forks, crashing, "kills", share("backends"))
+    drill = Drill(database.new_database("kills"), SEED)
+    database.kill(forks, drill, BACKENDS, share("backends"))
     tell(request, "processes of PostgreSQL", drill)
     assert not drill.bad
 
@@ -253,9 +192,10 @@ Writer._settle = lambda self, asked, unknown, give_up_s: unknown.unsettled.commi
 
 
 def test_a_lost_connection_taken_for_a_commit_is_missed(
-    request: pytest.FixtureRequest, forks: Forks, crashing: tuple[Postgres, Faults]
+    request: pytest.FixtureRequest, forks: Forks, database: Crashing
 ) -> None:
-    drill = kill_backends(forks, crashing, "control", CAUGHT_WITHIN, TAKEN_FOR_DONE)
+    drill = Drill(database.new_database("control"), SEED)
+    database.kill(forks, drill, BACKENDS, CAUGHT_WITHIN, patch=TAKEN_FOR_DONE)
     tell(request, "control, a lost connection taken for a commit", drill)
     assert drill.bad
 
