@@ -43,6 +43,8 @@ class Servers:
     def kill(self, kill: Kill) -> None:
         """Starts a server, and kills it."""
         if kill.when == "creation":
+            if self.drill.unchecked:
+                self.check()
             self.drill.begin_anew()
             self._remove()
         if kill.when in {"creation", "start"}:

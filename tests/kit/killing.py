@@ -83,10 +83,14 @@ class Drill:
 
     def begin_anew(self) -> None:
         """The database is gone."""
-        self._made.clear()
         self._answers += len(self.ledger.calls)
         self._found += self.ledger.found
         self.ledger = Ledger()
+
+    @property
+    def unchecked(self) -> bool:
+        """Whether calls were made since the last check."""
+        return bool(self._made)
 
     def plan(self, calls: Mapping[str, Mapping[str, int]], weights: Mapping[str, int]) -> Kill:
         """Draws a kill: every third by the clock, the others before a call.
@@ -108,7 +112,7 @@ class Drill:
             with callers(address, witness, CALLERS, self._connect):
                 strike(witness)
         except AssertionError as error:  # a caller sees what it should not, or waits in vain
-            self.bad.append(str(error))
+            self.bad.append(repr(error))
         self._made += witness.take()
 
     def strike(self, witness: Witness, kill: Kill, target: Target, faults: Faults) -> None:

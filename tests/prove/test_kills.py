@@ -92,7 +92,8 @@ def forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forks]:
 
 
 def tell(request: pytest.FixtureRequest, title: str, drill: Drill) -> None:
-    report(request, "Kills", f"{title}: {drill}; seed {SEED}")
+    first = f"; the first: {drill.bad[0]:.300}" if drill.bad else ""
+    report(request, "Kills", f"{title}: {drill}; seed {SEED}{first}")
 
 
 def test_a_server_on_sqlite_killed_at_any_instant_keeps_every_answer(
