@@ -14,13 +14,13 @@ from kit.support import eventually, problems, set_slots
 from kit.witness import Call, Connect, Witness, callers, over_grpc
 
 CALLERS: Final = 3
-ENOUGH: Final = 40
+ENOUGH: Final = 25
 """Number of answers after which a call to the system that was not met is given up."""
-MOST_ANSWERS: Final = 12
+MOST_ANSWERS: Final = 6
 """Most answers before a kill by the clock."""
 MOMENT_S: Final = 0.004
 """Longest time from an answer to a kill by the clock, seconds."""
-AGAIN: Final = 10
+AGAIN: Final = 5
 """Number of older answers that are asked for again after each kill."""
 SLOTS: Final = 1_000_000
 CLOCK: Final = "clock"
