@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 from kit.faults import Faults
 from kit.ledger import Ledger
 from kit.support import eventually, problems, set_slots
-from kit.witness import Call, Connect, Witness, callers, over_grpc
+from kit.witness import OPEN, Access, Call, Witness, callers
 
 CALLERS: Final = 3
 ENOUGH: Final = 25
@@ -60,7 +60,7 @@ class Drill:
     Args:
         url: of the database.
         seed: of what is random.
-        connect: connects a caller to an address.
+        access: of the callers.
 
     Attributes:
         url: of the database.
@@ -70,12 +70,12 @@ class Drill:
         bad: what was not as promised.
     """
 
-    def __init__(self, url: str, seed: int, connect: Connect = over_grpc) -> None:
+    def __init__(self, url: str, seed: int, access: Access = OPEN) -> None:
         self.draw = random.Random(seed)
         self.ledger = Ledger()
         self.kills: Counter[tuple[str, str]] = Counter()
         self.bad: list[str] = []
-        self.url, self._connect = url, connect
+        self.url, self._access = url, access
         self._made: list[Call] = []
         self._names = itertools.count()
         self._answers = 0
@@ -109,7 +109,7 @@ class Drill:
         """Has callers call while something strikes."""
         witness = Witness(next(self._names), may_drop=True)
         try:
-            with callers(address, witness, CALLERS, self._connect):
+            with callers(address, witness, CALLERS, self._access):
                 strike(witness)
         except AssertionError as error:  # a caller sees what it should not, or waits in vain
             self.bad.append(repr(error))
@@ -145,8 +145,12 @@ class Drill:
         if not self.ledger.calls:
             set_slots(self.url, SLOTS)
         with contextlib.ExitStack() as stack:
-            calls = stack.enter_context(over_grpc(address))
-            gateway = stack.enter_context(self._connect(given_by)) if given_by else None
+            calls = OPEN.calls_to(address)
+            stack.callback(calls.channel.close)
+            gateway = None
+            if given_by is not None:
+                gateway = self._access.calls_to(given_by)
+                stack.callback(gateway.channel.close)
             older = self.ledger.calls
             if not everything:
                 older = self.draw.sample(older, min(AGAIN, len(older)))

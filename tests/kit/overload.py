@@ -175,7 +175,7 @@ class Overloaded:
 def _passes(db: Path | str, count: int) -> list[str]:
     """Registers passes in a new database. Returns their ids."""
     if isinstance(db, Path):
-        return seed(db, in_flight=count).in_flight
+        return list(seed(db, in_flight=count).in_flight)
     make_accounts(db, "demo")
     set_slots(db, count + 1_000)
     ids = [new_uuid() for _ in range(count)]

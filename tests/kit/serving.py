@@ -135,10 +135,12 @@ class Serving(Program):
         address: HOST:PORT.
         defaults: options that those given come after.
         command: that runs idpass-server.
+        patience_s: time within which it serves, seconds.
     """
 
     defaults: tuple[str, ...] = ("--listen", "127.0.0.1:0", "--rate", "0")
     command: tuple[str, ...] = COMMAND
+    patience_s: float = 30
 
     def __init__(self, db: Path | str, *options: str, env: dict[str, str] | None = None) -> None:
         process = subprocess.Popen(
@@ -149,7 +151,7 @@ class Serving(Program):
         )
         super().__init__(process)
         try:
-            self.address: str = self.wait_for("serving")["listen"]
+            self.address: str = self.wait_for("serving", self.patience_s)["listen"]
         except BaseException:
             self.end()
             raise

@@ -37,7 +37,7 @@ import pytest
 from kit.children import all_ended, children, runs
 from kit.crashing import Crashing, crashing
 from kit.forked import Forks
-from kit.json_calls import over_http
+from kit.json_calls import OverHttp
 from kit.killed import Servers
 from kit.killing import CLOCK, MOST_ANSWERS, Drill, Kill, Target
 from kit.proving import seed_for, times
@@ -200,7 +200,7 @@ def test_a_gateway_killed_at_any_instant_changes_no_answer(
     tmp_path: Path, request: pytest.FixtureRequest, forks: Forks
 ) -> None:
     url = url_of(tmp_path / "idpass.db")
-    drill = Drill(url, SEED, over_http)
+    drill = Drill(url, SEED, OverHttp())
     service = Program(forks.start("serve", "--db", url, *Serving.defaults))
     try:
         address = service.wait_for("serving")["listen"]
