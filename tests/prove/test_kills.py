@@ -160,10 +160,15 @@ def test_a_promise_taken_out_is_missed(
     request: pytest.FixtureRequest, forks: Forks, control: str
 ) -> None:
     servers = Servers(forks, SEED, patch=CONTROLS[control])
-    while not servers.drill.bad and servers.drill.kills.total() < CAUGHT_WITHIN:
+    while not untrue(servers.drill) and servers.drill.kills.total() < CAUGHT_WITHIN:
         servers.kill(plan(servers.drill, {"load": SQLITE["load"]}))
     tell(request, f"control, {control}", servers.drill)
-    assert servers.drill.bad
+    assert untrue(servers.drill)
+
+
+def untrue(drill: Drill) -> list[str]:
+    """What was found wrong, less callers that waited in vain."""
+    return [each for each in drill.bad if not each.startswith("AssertionError")]
 
 
 @pytest.fixture(scope="module")
