@@ -1,12 +1,14 @@
 /* Logs every change to the files of one folder, and every message sent, in one order and with its
    content; and makes one call fail, or kills the process before it.
 
-   LOGGED_DISK    the log, to which records are appended (see disk_log.py)
-   LOGGED_FOLDER  the folder, without links in its path; its subfolders are left alone
-   DISK_FAULT     a file; while it holds "ACTION CALL NUMBER", that call fails: the NUMBERth from
-                  then on. CALL is a name below, or "change" for each that changes the disk. ACTION
-                  is an errno, "kill", or "short" (a write of half the bytes). The file DISK_FAULT
-                  with ".fired" is made when it happens.
+   LOGGED_DISK    the log, to which records are appended (see disk_log.py); without it there is none
+   LOGGED_FOLDER  the folder, without links in its path; its subfolders are left alone. It may be
+                  relative, for processes that name its files so
+   DISK_FAULT     a file; while it holds "ACTION CALL NUMBER PROCESS", that call fails: the NUMBERth
+                  from then on, of that process, or of any if PROCESS is 0. CALL is a name below, or
+                  "change" for each that changes the disk. ACTION is an errno, "kill", or "short" (a
+                  write of half the bytes). The file DISK_FAULT with ".fired" is made when it
+                  happens, and then it does not happen again.
 
    A lock is held over a change and its record, across processes, so that the log's order is the
    disk's. A sync has two records, as what is written meanwhile may or may not be covered by it. */
@@ -46,26 +48,28 @@ static int log_fd = -1;
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
 static uint64_t syncs;
 static char fault_action[16], fault_call[16];
-static int fault_number, fault_seen;
+static int fault_number, fault_seen, fault_process;
 
 #define REAL(name) ((typeof(&name))dlsym(RTLD_NEXT, #name))
 
 static void lock(void) {
     pthread_mutex_lock(&mutex);
-    while (flock(log_fd, LOCK_EX) && errno == EINTR) {}
+    while (log_fd >= 0 && flock(log_fd, LOCK_EX) && errno == EINTR) {}
 }
 
 static void unlock(void) {
-    flock(log_fd, LOCK_UN);
+    if (log_fd >= 0) flock(log_fd, LOCK_UN);
     pthread_mutex_unlock(&mutex);
 }
 
 __attribute__((constructor)) static void begin(void) {
     const char *path = getenv("LOGGED_DISK");
-    folder = getenv("LOGGED_FOLDER");
-    fault_path = getenv("DISK_FAULT");
-    if (!path || !folder) abort();
+    /* Copies: PostgreSQL writes its title over its environment. */
+    folder = getenv("LOGGED_FOLDER") ? strdup(getenv("LOGGED_FOLDER")) : 0;
+    fault_path = getenv("DISK_FAULT") ? strdup(getenv("DISK_FAULT")) : 0;
+    if (!folder) abort();
     folder_length = strlen(folder);
+    if (!path) return;
     log_fd = REAL(open)(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0600);
     /* Out of the way of a process that expects the lowest free descriptor. */
     int high = fcntl(log_fd, F_DUPFD_CLOEXEC, 1000);
@@ -75,6 +79,7 @@ __attribute__((constructor)) static void begin(void) {
 }
 
 static void record(char kind, uint64_t file, uint64_t offset, const void *data, size_t size) {
+    if (log_fd < 0) return;
     struct record head = {size, kind, getpid(), file, offset};
     struct iovec parts[] = {{&head, sizeof head}, {(void *)data, size}};
     if (writev(log_fd, parts, 2) != (ssize_t)(sizeof head + size)) abort();
@@ -87,18 +92,23 @@ static int fault(const char *call, int changes) {
     lock();
     if (!fault_number && access(fault_path, F_OK) == 0) {
         FILE *file = fopen(fault_path, "r");
-        if (!file || fscanf(file, "%15s %15s %d", fault_action, fault_call, &fault_number) != 3)
+        if (!file || fscanf(file, "%15s %15s %d %d", fault_action, fault_call, &fault_number,
+                            &fault_process) != 4)
             fault_number = 0;
         if (file) fclose(file);
+        if (fault_process && fault_process != getpid()) fault_number = 0;
         fault_seen = 0;
     }
     int meant = !strcmp(fault_call, call) || (changes && !strcmp(fault_call, "change"));
     if (fault_number && meant && ++fault_seen == fault_number) {
         char fired[4096];
         snprintf(fired, sizeof fired, "%s.fired", fault_path);
-        REAL(close)(REAL(open)(fired, O_WRONLY | O_CREAT, 0600));
-        if (!strcmp(fault_action, "kill")) kill(getpid(), SIGKILL);
-        result = !strcmp(fault_action, "short") ? -1 : atoi(fault_action);
+        int first = REAL(open)(fired, O_WRONLY | O_CREAT | O_EXCL, 0600);
+        if (first >= 0) {
+            REAL(close)(first);
+            if (!strcmp(fault_action, "kill")) kill(getpid(), SIGKILL);
+            result = !strcmp(fault_action, "short") ? -1 : atoi(fault_action);
+        }
     }
     unlock();
     return result;
@@ -169,7 +179,7 @@ int openat(int at, const char *path, int flags, ...) { MODE return open_file("op
 int openat64(int at, const char *path, int flags, ...) { MODE return open_file("open", at, path, flags, mode); }
 
 int close(int fd) {
-    if (fd == log_fd) return 0; /* the interpreter closes what it does not know, after a fork */
+    if (log_fd >= 0 && fd == log_fd) return 0; /* the interpreter closes what it does not know, after a fork */
     if (fd >= 0 && fd < DESCRIPTORS) opened[fd].kind = IGNORED;
     return REAL(close)(fd);
 }
@@ -284,7 +294,24 @@ void *mmap64(void *at, size_t size, int protection, int flags, int fd, off64_t o
     return map_file(at, size, protection, flags, fd, offset);
 }
 
+ssize_t send(int fd, const void *data, size_t size, int flags) {
+    FAULT("send", 0)
+    return REAL(send)(fd, data, size, flags);
+}
+
+ssize_t recv(int fd, void *data, size_t size, int flags) {
+    FAULT("recv", 0)
+    return REAL(recv)(fd, data, size, flags);
+}
+
+ssize_t recvmsg(int fd, struct msghdr *message, int flags) {
+    FAULT("recvmsg", 0)
+    return REAL(recvmsg)(fd, message, flags);
+}
+
 ssize_t sendmsg(int fd, const struct msghdr *message, int flags) {
+    FAULT("sendmsg", 0)
+    if (log_fd < 0) return REAL(sendmsg)(fd, message, flags);
     char data[1 << 16];
     size_t size = 0;
     for (size_t i = 0; i < message->msg_iovlen; ++i) {

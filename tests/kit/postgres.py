@@ -37,6 +37,8 @@ from typing import Any, Final, Self
 
 import psycopg
 
+from kit.children import children
+
 PROGRAMS: Final = ("initdb", "pg_basebackup", "pg_ctl", "postgres")
 OLDEST: Final = 15
 UNPRIVILEGED: Final = "nobody"
@@ -75,9 +77,9 @@ class Postgres:
         data: its data directory.
     """
 
-    def __init__(self) -> None:
-        """Makes an empty server and starts it."""
-        self._home = _Home()
+    def __init__(self, environment: dict[str, str] | None = None) -> None:
+        """Makes an empty server and starts it. Args: environment: of its programs."""
+        self._home = _Home(environment or {})
         try:
             self._settle()
             locale = ("--encoding=UTF8", "--locale=C")
@@ -135,6 +137,15 @@ class Postgres:
         """Ends all connections to a database, at any point of what they do. Returns how many."""
         sql = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s"
         return len(self.execute(sql, database))
+
+    def processes(self) -> dict[int, str]:
+        """The titles of the processes that it has forked, by process id."""
+        parent = Path(self.data, "postmaster.pid").read_text().split()[0]
+        return children(int(parent))
+
+    def log(self) -> str:
+        """What it has written to its log."""
+        return self._log.read_text()
 
     def start(self) -> None:
         """Starts it again, on its port. Returns when it takes connections."""
@@ -238,8 +249,9 @@ class Postgres:
 class _Home:
     """A folder for servers, whose programs can be run there, with a shell that waits to end it."""
 
-    def __init__(self) -> None:
+    def __init__(self, environment: dict[str, str]) -> None:
         self._as_user: list[str] = []
+        self._environment = {"LC_ALL": "C", "PGTZ": "UTC"} | environment
         self._numbers = itertools.count(1)
         self.folder = Path(tempfile.mkdtemp(prefix="idpass-postgres-"))
         self._programs = programs()
@@ -283,7 +295,7 @@ class _Home:
                 check=False,
                 timeout=WAIT_S,
                 cwd=self.folder,
-                env=os.environ | {"LC_ALL": "C", "PGTZ": "UTC"},
+                env=os.environ | self._environment,
             )
             said.seek(0)
             if done.returncode:

@@ -13,7 +13,7 @@ import threading
 from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import IO, Any, Final, Protocol
 
 COMMAND: Final = (os.environ.get("IDPASS_SERVER_PYTHON", sys.executable), "-m", "idpass_server")
 
@@ -34,42 +34,36 @@ def url_of(db: Path | str) -> str:
     return db if isinstance(db, str) else f"sqlite:///{db}"
 
 
-class Serving:
-    """A server that has said where it serves, and its log.
+class Running(Protocol):
+    """What is needed of a process; subprocess.Popen has it."""
+
+    pid: int
+    stderr: IO[str] | None
+
+    def poll(self) -> int | None: ...
+    def wait(self, timeout: float | None = None) -> int: ...
+    def send_signal(self, sig: int, /) -> None: ...
+    def kill(self) -> None: ...
+
+
+class Program:
+    """A process of idpass-server, and its log.
 
     Args:
-        options: of `serve`; of one that is given twice the last counts.
+        process: whose stderr is a pipe.
 
     Attributes:
-        address: HOST:PORT.
         log: its lines so far; what is no JSON has the event "" and its text.
-        defaults: options that those given come after.
-        command: that runs idpass-server.
-        patience_s: time within which it serves, seconds.
     """
 
-    defaults: tuple[str, ...] = ("--listen", "127.0.0.1:0", "--rate", "0")
-    command: tuple[str, ...] = COMMAND
-    patience_s: float = 30
-
-    def __init__(self, db: Path | str, *options: str, env: dict[str, str] | None = None) -> None:
+    def __init__(self, process: Running) -> None:
+        self.process = process
         self.log: list[dict[str, Any]] = []
         self._by_event: dict[str, list[dict[str, Any]]] = defaultdict(list)
         self._logged = threading.Condition()
-        self.process = subprocess.Popen(
-            [*self.command, "serve", "--db", url_of(db), *self.defaults, *options],
-            stderr=subprocess.PIPE,
-            env=os.environ | (env or {}),
-            text=True,
-        )
         # Always read, or its log fills the pipe.
         self._reader = threading.Thread(target=self._read_log, daemon=True)
         self._reader.start()
-        try:
-            self.address: str = self.wait_for("serving", self.patience_s)["listen"]
-        except BaseException:
-            self.end()
-            raise
 
     def _read_log(self) -> None:
         assert self.process.stderr
@@ -129,3 +123,35 @@ class Serving:
         self._reader.join()
         assert self.process.stderr
         self.process.stderr.close()
+
+
+class Serving(Program):
+    """A server that has said where it serves.
+
+    Args:
+        options: of `serve`; of one that is given twice the last counts.
+
+    Attributes:
+        address: HOST:PORT.
+        defaults: options that those given come after.
+        command: that runs idpass-server.
+        patience_s: time within which it serves, seconds.
+    """
+
+    defaults: tuple[str, ...] = ("--listen", "127.0.0.1:0", "--rate", "0")
+    command: tuple[str, ...] = COMMAND
+    patience_s: float = 30
+
+    def __init__(self, db: Path | str, *options: str, env: dict[str, str] | None = None) -> None:
+        process = subprocess.Popen(
+            [*self.command, "serve", "--db", url_of(db), *self.defaults, *options],
+            stderr=subprocess.PIPE,
+            env=os.environ | (env or {}),
+            text=True,
+        )
+        super().__init__(process)
+        try:
+            self.address: str = self.wait_for("serving", self.patience_s)["listen"]
+        except BaseException:
+            self.end()
+            raise

@@ -163,10 +163,10 @@ class Witness:
                 if self._may_lose and error.code() in LOST:
                     raise _Left from error
                 assert error.code() in self._no_answer, error
+                self._stop.wait(RETRY_S)
                 if self._stop.is_set() or self._random.random() < 0.5:
                     self._calls.put(Call(method, fields, None))
                     raise _Left from error
-                self._stop.wait(RETRY_S)
             else:
                 self._calls.put(Call(method, fields, answer))
                 with self._progress:

@@ -25,6 +25,7 @@ from idpass_server.failures import BadSetting
 from idpass_server.hosting.listening import CannotListen
 from idpass_server.processes.reserving import reserve
 from idpass_server.processes.worker import Start
+from kit.children import children
 from kit.guarded import caller
 from kit.postgres import Postgres
 from kit.probing import VERBOSE, Answer, get, scrape, total
@@ -69,9 +70,9 @@ def supervisor(*options: str) -> Iterator["subprocess.Popen[str]"]:
         try:
             yield running
         finally:
-            children = children_of(running.pid)
+            started = children(running.pid)
             running.kill()
-            for child in children:  # which may be stopped
+            for child in started:  # which may be stopped
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(child, signal.SIGCONT)
 
@@ -252,20 +253,24 @@ def test_no_worker_serves_before_all_are_ready(database: str, tmp_path: Path) ->
     options = ("--listen", listen, "--db", database, "--callers", str(file))
     with supervisor(*options) as server:
         assert server.stderr
-        while len(children := children_of(server.pid)) < 2:
-            time.sleep(0.01)
         while (
-            b"idpass_server.processes.worker"
-            not in Path(f"/proc/{children[1]}/cmdline").read_bytes()
+            len(
+                workers := [
+                    pid
+                    for pid, line in children(server.pid).items()
+                    if "idpass_server.processes.worker" in line
+                ]
+            )
+            < 2
         ):
             time.sleep(0.01)
-        os.kill(children[1], signal.SIGSTOP)
+        os.kill(workers[1], signal.SIGSTOP)
         assert json.loads(server.stderr.readline())["event"] == "callers_loaded"
         with grpc.insecure_channel(listen, CHANNEL_OPTIONS) as channel:
             health = health_pb2_grpc.HealthStub(channel)
             with pytest.raises(grpc.RpcError):
                 health.Check(health_pb2.HealthCheckRequest(), timeout=0.5)
-            os.kill(children[1], signal.SIGCONT)
+            os.kill(workers[1], signal.SIGCONT)
             while json.loads(server.stderr.readline())["event"] != "serving":
                 pass
             answer = health.Check(health_pb2.HealthCheckRequest(), timeout=10, wait_for_ready=True)
@@ -273,15 +278,6 @@ def test_no_worker_serves_before_all_are_ready(database: str, tmp_path: Path) ->
         server.terminate()
         server.stderr.read()
         assert server.wait() == 0
-
-
-def children_of(pid: int) -> list[int]:
-    """Its child processes, oldest first."""
-    try:
-        found = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii")
-    except OSError:
-        return []
-    return [int(child) for child in found.split()]
 
 
 @pytest.mark.long

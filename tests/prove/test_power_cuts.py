@@ -45,7 +45,7 @@ from kit.cut_promises import BACKUP, BackedUp, Migrated, Restored
 from kit.disk_log import DiskLog
 from kit.logged_service import NOT_FULL, NOT_SETTLED, SMALL_WAL, LoggedService, Recording
 from kit.old_schema import STATUSES, make_old_database
-from kit.proving import MINUTES, times
+from kit.proving import seed_for, times
 from kit.serving import url_of
 from kit.support import DAY_US, Process, report
 from kit.witness import Call, Witness, callers
@@ -56,7 +56,7 @@ DISKS = times(1_500, 1_000) // ROUNDS
 """Number of disks that differ, of each round."""
 CRASHES = times(4, 2) // ROUNDS
 """Number of calls of a commit at which it is killed, and at which it fails, in each round."""
-SEED = random.getrandbits(32) if MINUTES > 3 else 14
+SEED = seed_for(14)
 CALLERS, PAUSE_S = 2, 0.02
 """How many call, and the pause of each after each pass, seconds."""
 EIO = str(errno.EIO)

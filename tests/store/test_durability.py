@@ -1,112 +1,43 @@
 """Nothing that was answered is lost: processes killed, connections cut, disks that fail."""
 
-import random
 import shutil
 import subprocess
 import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import grpc
 import pytest
 
 from idpass.v1 import id_pass_pb2 as pb
+from kit.killing import Drill
 from kit.paths import KIT
-from kit.proving import times
-from kit.support import STATUS, Calls, Service, cli, problems, process, refused, set_slots
+from kit.serving import url_of
+from kit.support import STATUS, Calls, Process, Service, cli, problems, process, refused
+from kit.witness import Witness
 
-KILLS = times(every_day=3, a_minute=7)
+KILLS = 3
 CUTS = 60
 ANSWERS_BEFORE_KILL = 120
 
 
-class Load:
-    """Callers that register, move and cancel passes, and remember what they were answered."""
-
-    def __init__(self, seed: int) -> None:
-        self.answered: dict[str, tuple[str, dict[str, Any], Any]] = {}
-        self.unanswered: dict[str, tuple[str, dict[str, Any]]] = {}
-        self.enough = threading.Semaphore(0)
-        self._random = random.Random(seed)
-        self._stop = threading.Event()
-
-    def call(self, calls: Calls, method: str, **fields: Any) -> Any:
-        request_id = fields["request_id"]
-        self.unanswered[request_id] = (method, fields)
-        answer = getattr(calls, method)(**fields)
-        self.answered[request_id] = (method, fields, answer)
-        del self.unanswered[request_id]
-        self.enough.release()
-        return answer
-
-    def run(self, calls: Calls, name: str) -> None:
-        number = 0
-        while not self._stop.is_set():
-            number += 1
-            try:
-                self._one_pass(calls, f"{name}-{number}")
-            except grpc.RpcError as error:
-                assert error.code() == grpc.StatusCode.UNAVAILABLE
-                return
-
-    def _one_pass(self, calls: Calls, name: str) -> None:
-        pass_id = self.call(calls, "register", request_id=f"{name}-r").id_pass.id
-        way = self._random.choice(
-            [(), ("opened",), ("opened", "in_progress"), ("opened", "in_progress", "complete")]
-        )
-        for to in way:
-            self.call(calls, "advance", pass_id=pass_id, to=to, request_id=f"{name}-{to}")
-        if way[-1:] == ("complete",):
-            return
-        if self._random.random() < 0.3:
-            self.call(calls, "register", supersedes=pass_id, request_id=f"{name}-s")
-        else:
-            self.call(calls, "cancel", pass_id=pass_id, request_id=f"{name}-c")
-
-    def stop(self) -> None:
-        self._stop.set()
-
-
-def check(calls: Calls, load: Load) -> None:
-    """Every answer is still true, and every call that got none has one outcome."""
-    for method, fields, first in load.answered.values():
-        again = getattr(calls, method)(**fields)
-        assert again.replayed
-        again.replayed = first.replayed
-        assert again == first
-    for method, fields in load.unanswered.values():
-        settled = getattr(calls, method)(**fields)
-        again = getattr(calls, method)(**fields)
-        assert again.replayed
-        again.replayed = settled.replayed
-        assert again == settled
-
-
-@pytest.mark.scaled
 def test_killed_again_and_again_under_load_it_keeps_every_answer(tmp_path: Path) -> None:
     db = tmp_path / "idpass.db"
-    last: Load | None = None
-    for cycle in range(KILLS):
+    drill = Drill(url_of(db), seed=1)
+    for _ in range(KILLS):
         with process(db) as server:
-            if last is None:
-                set_slots(db, 1_000_000)
-            else:
-                check(server, last)
-            last = Load(seed=cycle)
-            with ThreadPoolExecutor(8) as pool:
-                callers = [pool.submit(last.run, server, f"{cycle}-{n}") for n in range(8)]
-                for _ in range(ANSWERS_BEFORE_KILL):
-                    assert last.enough.acquire(timeout=30)
-                server.process.kill()
-                for caller in callers:
-                    caller.result()
-    assert last is not None
+            drill.check(server.address)
+            drill.load(server.address, partial(_kill, server))
     with process(db) as server:
-        check(server, last)
-    assert problems(db) == []
+        drill.check(server.address, everything=True)
+    assert not drill.bad
+
+
+def _kill(server: Process, witness: Witness) -> None:
+    witness.wait_for_answers(ANSWERS_BEFORE_KILL)
+    server.process.kill()
 
 
 def test_a_call_retried_after_its_connection_was_cut_gets_the_first_answer(
