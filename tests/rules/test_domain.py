@@ -105,6 +105,19 @@ def test_every_cell_of_the_table(before: Status, after: Status) -> None:
         )
 
 
+@pytest.mark.parametrize("fee_micros", [0, 1, 7 * FEE])
+@pytest.mark.parametrize("before", [Status.NEW, Status.OPENED])
+def test_the_fee_that_was_paid_comes_back_be_it_nothing(before: Status, fee_micros: int) -> None:
+    """Whatever the account charges by now."""
+    subject = a_pass(before)._replace(fee_micros=fee_micros)
+    cancel = Cancel("acme", "tester", "ref", None, subject.id, require_refund=True)
+    decision = domain.decide(account(charged_micros=99 * FEE), subject, cancel, NOW_US)
+    assert isinstance(decision, domain.Decision)
+    ((moved, event),) = decision.changes
+    assert (moved.fee_refunded, event.refund_micros) == (1, fee_micros)
+    assert decision.account.refunded_micros == 2 * FEE + fee_micros
+
+
 def test_the_table_has_no_arrow_beside_those() -> None:
     arrows = {
         (before, after): FEE if fee is domain.Fee.REFUNDED else None
