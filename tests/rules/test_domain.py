@@ -3,7 +3,15 @@
 import pytest
 
 from idpass_server.rules import domain
-from idpass_server.rules.commands import Advance, Cancel, Cancelled, Expire, Register, Settled
+from idpass_server.rules.commands import (
+    Advance,
+    Cancel,
+    Cancelled,
+    Expire,
+    Register,
+    Settled,
+    _digest,
+)
 from idpass_server.rules.records import Event, Pass, Reason, Status
 from idpass_server.rules.refusals import (
     AccountDisabled,
@@ -237,9 +245,24 @@ def test_a_digest_tells_requests_apart_by_their_fields_and_method() -> None:
         base._replace(id="other"),
         base._replace(reason=Reason.FRAUD_SUSPECTED),
         base._replace(note="x"),
+        base._replace(note="new"),  # is no expected_status
         base._replace(expected_status=Status.NEW),
         base._replace(require_refund=True),
         Advance("acme", "t", "ref", "req", "id", Status.OPENED),
         Register("acme", "t", "ref", "req", "id"),
     ]
+    others += [
+        Register("acme", "t", "ref", "req", "id")._replace(**fields)
+        for fields in (
+            {"link_validity_days": 3},
+            {"applicant_reference": "zoe"},
+            {"applicant_reference": "prior"},
+            {"supersedes": "prior"},
+        )
+    ]
+    others.append(Advance("acme", "t", "ref", "req", "id", Status.OPENED, Status.NEW))
     assert len({base.digest(), *(other.digest() for other in others)}) == len(others) + 1
+
+
+def test_a_digest_tells_methods_apart_whose_fields_are_the_same() -> None:
+    assert _digest("cancel", id="id") != _digest("delete", id="id")
