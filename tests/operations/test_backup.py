@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -247,6 +248,19 @@ def test_what_a_killed_server_left_in_its_wal_never_gets_into_the_restored_file(
         server.process.kill()
         server.process.wait()
     assert beside(filled, "-wal").stat().st_size
+    assert restore(backup, filled, "--yes").exit_code == 0
+    assert not beside(filled, "-wal").exists()
+    with process(filled) as server:
+        assert len(server.list_all()) == 3
+
+
+def test_a_database_beside_the_wal_of_another_can_be_replaced(filled: Path, backup: Path) -> None:
+    with process(filled) as server:
+        server.register()
+        server.process.kill()
+        server.process.wait()
+    shutil.copyfile(backup, filled)
+    assert "left behind" in cli("audit", "--db", url_of(filled)).stderr
     assert restore(backup, filled, "--yes").exit_code == 0
     assert not beside(filled, "-wal").exists()
     with process(filled) as server:

@@ -16,7 +16,7 @@ from idpass_server.store.retention import Found, Wanted
 from kit.support import FakeTime
 
 AGE_S = 30
-PAGES = {
+PAGES: dict[str, list[tuple[list[str], str | None]]] = {
     "acme": [(["a", "b"], "b"), ([], "x"), (["c"], None)],
     "beta": [(["d"], None)],
 }
