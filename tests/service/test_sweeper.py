@@ -55,9 +55,7 @@ async def test_a_round_that_fails_is_told_and_followed_by_others(
     end: Callable[[], bool], said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told: list[str] = []
-    log = SimpleNamespace(
-        warning=lambda event, **_: told.append(event), exception=lambda event: told.append(event)
-    )
+    log = SimpleNamespace(warning=lambda event, **_: told.append(event), exception=told.append)
     monkeypatch.setattr(sweeper, "log", log)
     monkeypatch.setattr(sweeper, "INTERVAL_S", 0)
     rounds = Sweeps(end, lambda: True, lambda: False, end, lambda: True)
