@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from idpass_server.cli import main
-from idpass_server.store import opening
+from idpass_server.store import CannotOpen, opening
 from idpass_server.store.sqlite.file import connect
 from kit.cutting import RestoreCuts
 from kit.serving import COMMAND, uncovered, url_of
@@ -158,6 +158,15 @@ def test_what_cannot_be_backed_up_is_told_and_nothing_is_changed(
 def _foreign(path: Path) -> None:
     script = "import sqlite3, sys; sqlite3.connect(sys.argv[1]).execute('CREATE TABLE t (x)')"
     subprocess.run([sys.executable, "-c", script, str(path)], check=True)
+
+
+def test_a_backup_that_is_not_sound_is_not_kept(filled: Path, tmp_path: Path) -> None:
+    with closing(connect(filled)) as connection:
+        connection.execute("UPDATE accounts SET slots_in_use = 0")
+    to = tmp_path / "kept.db"
+    with pytest.raises(CannotOpen, match=r"not sound and was not kept: slots in use"):
+        opening.back_up(url_of(filled), to)
+    assert not list(tmp_path.glob("*kept*"))
 
 
 def test_a_full_disk_leaves_nothing_behind(filled: Path, tmp_path: Path) -> None:
