@@ -9,7 +9,6 @@ against the whole suite, which takes minutes for each:
     PYTHONPATH=tests .venv/bin/python -m kit.mutants [--wide] [ROOM | NAME | N/PARTS]…
 """
 
-import resource
 import sys
 from collections import Counter, defaultdict
 from typing import Final, NamedTuple
@@ -97,8 +96,7 @@ class Round:
             for mutant, verdict, _ in self.tried
             if verdict is not Verdict.KILLED
         ]
-        used = resource.getrusage(resource.RUSAGE_CHILDREN)
-        return [*lines, f"CPU of all tests: {used.ru_utime + used.ru_stime:.0f} s"]
+        return lines
 
 
 def _main(words: list[str]) -> int:
