@@ -37,10 +37,11 @@ opening.settle = lambda connection, names: None
 """Has a start serve what it finds in the WAL as it is."""
 _BUSY: Final = ("load", "backup", "purge", "again")
 """Phases in which SQLite folds the WAL."""
-_RUN: Final = """
+RUN: Final = """
 from idpass_server.cli import main
 main(prog_name="idpass-server")
 """
+"""Runs idpass-server."""
 
 
 class Recording(NamedTuple):
@@ -144,7 +145,7 @@ class LoggedService:
         """
 
         class Patched(Process):
-            command = (sys.executable, "-c", self._patch + _RUN)
+            command = (sys.executable, "-c", self._patch + RUN)
 
         try:
             server = Patched(self.db, *options, env=self.log.environment)

@@ -146,32 +146,37 @@ def take(
     return Taken(set(every[at + 1 :]), (torn, set(sectors[end:])), by_sector=False)
 
 
-def content(file: File, taken: Taken, draw: random.Random) -> bytes:
-    """What a file holds.
+def drawn(file: File, taken: Taken, draw: random.Random) -> tuple[int, dict[int, bytes]]:
+    """What of a file is on disk: its size, and its sectors; the others are holes.
 
     Args:
         file: as processes left it.
         taken: what of its changes is on disk.
         draw: for what is random.
     """
-    size, safe = file.size, file.safe
-    sectors: dict[int, bytes] = {}
+    size, sectors = file.size, dict(file.safe)
     torn, torn_sectors = taken.torn
     for change in file.pending:
         if taken.by_sector:
-            drawn = {each for each in change.sectors if draw.random() < 0.5}
-            sectors |= {each: change.sectors[each] for each in drawn}
+            some = {each for each in change.sectors if draw.random() < 0.5}
+            sectors |= {each: change.sectors[each] for each in some}
         elif change.position in taken.positions:
             if change.cut is not None:
-                safe, sectors = _first(safe, change.cut), _first(sectors, change.cut)
+                sectors = _first(sectors, change.cut)
             sectors |= change.sectors
             size = change.size
         elif change.position == torn:
             sectors |= {each: change.sectors[each] for each in torn_sectors}
     if taken.by_sector or torn in {change.position for change in file.pending}:
         size = draw.choice([file.size, *(change.size for change in file.pending)])
+    return size, sectors
+
+
+def content(file: File, taken: Taken, draw: random.Random) -> bytes:
+    """What a file holds: as `drawn`, with zeros or garbage in the holes."""
+    size, sectors = drawn(file, taken, draw)
     hole = draw.choice((bytes(SECTOR), draw.randbytes(SECTOR)))
-    parts = [sectors.get(each) or safe.get(each) or hole for each in range(_sectors(size))]
+    parts = [sectors.get(each) or hole for each in range(_sectors(size))]
     return b"".join(parts)[:size]
 
 

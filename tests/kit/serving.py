@@ -45,10 +45,12 @@ class Serving:
         log: its lines so far; what is no JSON has the event "" and its text.
         defaults: options that those given come after.
         command: that runs idpass-server.
+        patience_s: time within which it serves, seconds.
     """
 
     defaults: tuple[str, ...] = ("--listen", "127.0.0.1:0", "--rate", "0")
     command: tuple[str, ...] = COMMAND
+    patience_s: float = 30
 
     def __init__(self, db: Path | str, *options: str, env: dict[str, str] | None = None) -> None:
         self.log: list[dict[str, Any]] = []
@@ -64,7 +66,7 @@ class Serving:
         self._reader = threading.Thread(target=self._read_log, daemon=True)
         self._reader.start()
         try:
-            self.address: str = self.wait_for("serving")["listen"]
+            self.address: str = self.wait_for("serving", self.patience_s)["listen"]
         except BaseException:
             self.end()
             raise

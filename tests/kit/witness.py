@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import grpc
 
@@ -24,6 +24,25 @@ CHANNEL_OPTIONS = [
     ("grpc.initial_reconnect_backoff_ms", 50),
     ("grpc.max_reconnect_backoff_ms", 200),
 ]
+
+
+class Access(NamedTuple):
+    """What callers need beside an address: credentials of TLS, and a token."""
+
+    credentials: grpc.ChannelCredentials | None = None
+    token: str | None = None
+
+    def calls_to(self, address: str) -> Calls:
+        """A new connection."""
+        if self.credentials is None:
+            channel = grpc.insecure_channel(address, CHANNEL_OPTIONS)
+        else:
+            channel = grpc.secure_channel(address, self.credentials, CHANNEL_OPTIONS)
+        return Calls(channel, token=self.token)
+
+
+OPEN: Final = Access()
+"""A server that everyone may call."""
 
 
 class Call(NamedTuple):
@@ -173,25 +192,28 @@ def check(calls: Calls, made: Iterable[Call]) -> None:
         assert again == first
 
 
-def check_at(address: str, made: Sequence[Call], connections: int = 1) -> None:
+def check_at(
+    address: str, made: Sequence[Call], connections: int = 1, access: Access = OPEN
+) -> None:
     """As `check`, over new connections."""
 
     def check_some(place: int) -> None:
-        with grpc.insecure_channel(address, CHANNEL_OPTIONS) as channel:
-            check(Calls(channel), made[place::connections])
+        calls = access.calls_to(address)
+        with calls.channel:
+            check(calls, made[place::connections])
 
     with ThreadPoolExecutor(connections) as pool:
         list(pool.map(check_some, range(connections)))
 
 
 @contextlib.contextmanager
-def callers(address: str, witness: Witness, count: int) -> Iterator[None]:
+def callers(address: str, witness: Witness, count: int, access: Access = OPEN) -> Iterator[None]:
     """Lets a witness call from several threads, each with a connection of its own."""
-    channels = [grpc.insecure_channel(address, CHANNEL_OPTIONS) for _ in range(count)]
+    connections = [access.calls_to(address) for _ in range(count)]
     with ThreadPoolExecutor(count) as pool:
         running: list[Future[None]] = [
-            pool.submit(witness.run, Calls(channel), f"{witness.name}-{number}")
-            for number, channel in enumerate(channels)
+            pool.submit(witness.run, calls, f"{witness.name}-{number}")
+            for number, calls in enumerate(connections)
         ]
         try:
             yield
@@ -199,5 +221,5 @@ def callers(address: str, witness: Witness, count: int) -> Iterator[None]:
             witness.stop()
         for each in running:
             each.result()
-    for channel in channels:
-        channel.close()
+    for calls in connections:
+        calls.channel.close()

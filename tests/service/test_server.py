@@ -213,6 +213,11 @@ def test_every_answer_has_its_reference(service: Service) -> None:
     _, listed = service.stub.ListIdPasses.with_call(ListRequest())
     for call in (account, listed):
         assert dict(call.trailing_metadata())["idpass-reference"]
+    request = CancelRequest(id=service.register().id_pass.id, request_id="one-answer")
+    first, call = service.stub.CancelIdPass.with_call(request)
+    assert not call.trailing_metadata()
+    again, call = service.stub.CancelIdPass.with_call(request)
+    assert dict(call.trailing_metadata())["idpass-reference"] != again.reference == first.reference
 
 
 def test_a_client_that_vanishes_does_not_undo_a_commit(service: Service) -> None:

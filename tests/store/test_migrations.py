@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from idpass_server.store.opening import migrate_store
-from idpass_server.store.sqlite.file import sqlite3
+from idpass_server.store.sqlite.file import connect, sqlite3
 from idpass_server.store.sqlite.hold import Hold, Taken
 from idpass_server.store.sqlite.paths import Names
 from idpass_server.store.sqlite.store import SqliteStore
@@ -65,3 +65,16 @@ def test_a_pass_shows_who_made_its_newest_change(service: Service) -> None:
     assert service.get(pass_id).caller == "demo"
     service.time.advance(days=2)
     assert service.get(pass_id).caller == "sweeper"
+
+
+def test_no_statement_ends_a_pass_twice_or_refunds_it_again(tmp_path: Path) -> None:
+    path = tmp_path / "idpass.db"
+    make_old_database(path)
+    SqliteStore(path).close()
+    connection = connect(path)
+    for change in ("fee_refunded = 0", "status = 'new'", "end_time_us = NULL", "fee_micros = 9"):
+        with pytest.raises(sqlite3.IntegrityError, match="has ended stays"):
+            connection.execute(f"UPDATE passes SET {change} WHERE id = 'p1'")
+    connection.execute("UPDATE passes SET cancel_note = '', caller = 'x' WHERE id = 'p1'")
+    connection.execute("UPDATE passes SET status = 'cancelled', fee_refunded = 1 WHERE id = 'p2'")
+    connection.close()

@@ -34,7 +34,8 @@ if TYPE_CHECKING:
     from idpass_server.api.spans import Spans  # an extra may be missing
 
 REFERENCE_KEY: Final = "idpass-reference"
-"""Metadata key of the call's reference: trailing for unary calls, initial for streams."""
+"""Metadata key of the call's reference: initial for streams; trailing for unary calls whose answer
+does not have it, or has that of the call whose answer it repeats."""
 
 HISTORY_KEY: Final = "idpass-history"
 """Initial metadata key of the history that a stream's events belong to."""

@@ -83,10 +83,11 @@ def _unary(
             call = calls.admit(record, rpc.permission, len(body), context)
             calls.enter(record, call.caller)
             request = rpc.read(body)
-            context.set_trailing_metadata(((REFERENCE_KEY, record.reference),))
             response = await method(request, call)
-            if record.asks_rate:
-                told = ((REFERENCE_KEY, record.reference), *calls.rate_fields(record))
+            told = calls.rate_fields(record)
+            if getattr(response, "reference", None) != record.reference:
+                told = ((REFERENCE_KEY, record.reference), *told)
+            if told:  # metadata costs time, and most answers have their reference
                 context.set_trailing_metadata(told)
             record.code = grpc.StatusCode.OK
             return response  # noqa: TRY300 in one place with what it is the end of

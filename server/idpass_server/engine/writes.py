@@ -1,8 +1,8 @@
 """The one path of every write: commands wait in a queue and are committed in batches.
 
-The writer thread takes whatever waits and gives it to the store as one transaction. No timer is
-involved: while one batch is committed the next one gathers, so that a lone call waits for nothing
-and a crowd shares one fdatasync. The event loop never waits for the disk.
+The writer thread takes whatever waits and gives it to the store as one transaction. While one batch
+is committed the next one gathers; a lone call waits for nothing, and a crowd shares one fdatasync
+(see `crowd`). The event loop never waits for the disk.
 
 Until a call is taken into a batch it can be abandoned (its deadline has passed, or its caller has
 left), and is then not started; once taken it is finished, even if its caller leaves. A call that
@@ -21,6 +21,7 @@ import structlog
 
 from idpass_server.engine.busy import PAUSE_S, BusyAccounts
 from idpass_server.engine.clock import Clock
+from idpass_server.engine.crowd import Crowd
 from idpass_server.engine.observing import NOBODY, EngineObserver
 from idpass_server.engine.submissions import Check, Submission, Taken, Work, by_submission, count
 from idpass_server.rules.commands import Command, Outcome
@@ -77,6 +78,7 @@ class Engine:
         self._broken: StoreBroken | None = None
         self._loop = asyncio.get_running_loop()
         self._busy = BusyAccounts()
+        self._crowd = Crowd()
         self._gathered: list[Submission] = []
         self._checking: asyncio.Future[StoreUnavailable | None] | None = None
         self._stored_s = -math.inf  # on time.monotonic()
@@ -111,6 +113,7 @@ class Engine:
         if self._pending + len(commands) > self._max_pending:
             raise Overloaded("too many changes are waiting to be stored")
         self._pending += len(commands)
+        self._crowd.came()
         answer: asyncio.Future[list[Outcome]] = self._loop.create_future()
         if not self._gathered:
             self._loop.call_soon(self._hand_over)
@@ -177,6 +180,8 @@ class Engine:
     def _write(self) -> None:
         while True:
             following: Waiting = self._queue.get()
+            if isinstance(following, list):
+                self._crowd.wait()
             submissions: list[Submission] = []
             commands = 0
             while following is not None:
@@ -246,6 +251,7 @@ class Engine:
             settle(outcome)
 
     def _take(self, submissions: list[Submission]) -> None:
+        self._crowd.taken(len(submissions))
         taken: list[Submission] = []
         abandoned: list[Submission] = []
         for submission in submissions:
@@ -315,6 +321,7 @@ class Engine:
         if waiting:
             if self._queue.empty():
                 time.sleep(PAUSE_S)
+            self._crowd.put_back(len(waiting))
             self._queue.put(waiting)
         return answered, answers
 

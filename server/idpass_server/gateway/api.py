@@ -67,7 +67,7 @@ class Api:
             request, metadata = await self._read(scope, receive)
             call = self._call(request, timeout=CALL_S, metadata=metadata)
             answer = await call
-            headers = passed_on.headers(await call.trailing_metadata())
+            headers = passed_on.headers(await call.trailing_metadata(), answer)
             body = await self._in_turn(answer.ByteSize(), lambda: _rendered(answer, gzip=gzip))
             if body.startswith(packing.MAGIC):
                 headers.append(packing.HEADER)

@@ -11,6 +11,17 @@ ASKING: Final = (("idpass-tell-rate", "1"),)
 _FIELDS: Final = {REFERENCE, "ratelimit", "ratelimit-policy"}
 
 
-def headers(metadata: Iterable[tuple[str, str | bytes]] | None) -> list[tuple[str, str]]:
-    """The headers that an answer gets from the service's metadata."""
-    return [(key, str(value)) for key, value in metadata or () if key in _FIELDS]
+def headers(
+    metadata: Iterable[tuple[str, str | bytes]] | None, answer: object = None
+) -> list[tuple[str, str]]:
+    """The headers that an answer gets from the service's metadata.
+
+    Args:
+        metadata: trailing that of a unary call, initial that of a stream.
+        answer: of a unary call; has the call's reference where the metadata do not.
+    """
+    told = [(key, str(value)) for key, value in metadata or () if key in _FIELDS]
+    reference = getattr(answer, "reference", None)
+    if reference and all(key != REFERENCE for key, _ in told):
+        told.append((REFERENCE, reference))
+    return told

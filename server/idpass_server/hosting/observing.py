@@ -113,7 +113,7 @@ class StoreMetrics(StoreObserver):
         if sqlite:
             self._checkpoints = Histogram(
                 f"{PREFIX}_sqlite_checkpoint_seconds",
-                "Time of the commits that folded the WAL into the file",
+                "Time of checkpoints, which fold the WAL into the file",
                 buckets=CALL_SECONDS,
                 registry=metrics.registry,
             )

@@ -161,8 +161,13 @@ CHECKS: Final = (
     ),
     Check(
         "pass was refunded more than once",
-        """SELECT account, id_pass_id, count(*) FROM events WHERE refund_micros IS NOT NULL
-            GROUP BY account, id_pass_id HAVING count(*) > 1""",
+        # A refund ends its pass: only its erasure may come after it.
+        """SELECT e.account, e.id_pass_id, e.sequence FROM events e
+            JOIN passes p ON p.account = e.account AND p.id = e.id_pass_id
+            WHERE refund_micros IS NOT NULL AND e.sequence <> p.event_sequence AND NOT EXISTS (
+                SELECT 1 FROM events n WHERE n.account = p.account
+                AND n.sequence = p.event_sequence AND n.erased <> 0
+                AND n.previous_sequence = e.sequence)""",
     ),
     Check(
         "refund is not what the transition says",

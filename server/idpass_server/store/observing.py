@@ -28,7 +28,7 @@ class StoreObserver:
         """
 
     def checkpointed(self, seconds: float) -> None:
-        """The WAL was folded into the file, and a commit took at most this long over it."""
+        """The WAL, or the rest of it, was folded into the file. Comes on any thread."""
 
     def reconnected(self) -> None:
         """A lost connection has been replaced."""

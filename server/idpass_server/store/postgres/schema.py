@@ -4,7 +4,8 @@ The tables are those of SQLite, and so are the reasons for their form: see `sqli
 account leads every key, so that a distributed database that speaks PostgreSQL's protocol can keep
 an account's rows together (co-locate or partition all tables by `account`, or by `name` in
 accounts): a transaction then stays on one machine unless it has commands of several accounts.
-Nothing here needs an extension, a trigger, a function or a sequence.
+Nothing here needs an extension, a trigger, a function or a sequence; so an index, and not a trigger
+as in SQLite, sees to it that no pass is refunded twice.
 
 Ids are of type uuid, which sorts like their text; names sort by their bytes on every server. Pages
 keep room for new versions of a row, so that an update touches no index.

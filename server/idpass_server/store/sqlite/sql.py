@@ -1,9 +1,10 @@
 """The statements of the SQLite store, built from the records' fields.
 
 Whenever a statement yields a row or ends, the thread releases the interpreter's lock and must win
-it back from the event loop. So the hot path runs one statement per table, not one per row: rows
-come and go as JSON arrays, in the order of their columns. jsonb_each passes each array on as it was
-parsed; json_each would parse it again for every column.
+it back from the event loop. So a batch is loaded by one statement and saved by one: rows come and
+go as JSON arrays, in the order of their columns, and a trigger on a view divides what is saved
+among the tables. jsonb_each passes each array on as it was parsed; json_each would parse it again
+for every column.
 
 Columns are named: a newer program may have added some, and this one still works beside it.
 """
@@ -33,15 +34,17 @@ def _values(names: Sequence[str]) -> str:
     return ", ".join(f"value ->> {index}" for index in range(len(names)))
 
 
-def _insert(table: str, names: Sequence[str]) -> str:
-    return f"INSERT INTO {table} ({', '.join(names)}) SELECT {_values(names)} FROM jsonb_each(?)"
+def _insert(table: str, names: Sequence[str], rows: str) -> str:
+    return (
+        f"INSERT INTO {table} ({', '.join(names)}) SELECT {_values(names)} FROM jsonb_each({rows})"
+    )
 
 
-def _update(table: str, key: Sequence[str], names: Sequence[str]) -> str:
+def _update(table: str, key: Sequence[str], names: Sequence[str], rows: str = "?") -> str:
     value = {name: f"value ->> {index}" for index, name in enumerate((*key, *names))}
     return (
         f"UPDATE {table} SET {', '.join(f'{name} = {value[name]}' for name in names)} "
-        f"FROM jsonb_each(?) "
+        f"FROM jsonb_each({rows}) "
         f"WHERE {' AND '.join(f'{table}.{name} = {value[name]}' for name in key)}"
     )
 
@@ -59,14 +62,27 @@ LOAD: Final = f"""
         CROSS JOIN events
         ON events.account = key.value ->> 0 AND events.request_id = key.value ->> 1
     )"""
-SAVE: Final[Mapping[str, str]] = {
-    "update_passes": _update("passes", PASS_KEY, PASS_CHANGES),
-    "insert_passes": _insert("passes", COLUMNS["insert_passes"]),
-    "insert_events": _insert("events", COLUMNS["insert_events"]),
-    "update_accounts": _update("accounts", ACCOUNT_KEY, ACCOUNT_CHANGES),
-    "insert_timers": _insert("timers", TIMER),
-    "delete_timers": f"DELETE FROM timers WHERE ({', '.join(TIMER)}) IN ("
-    f"SELECT {_values(TIMER)} FROM jsonb_each(?))",
+_SAVED: Final[Mapping[str, str]] = {
+    "update_passes": _update("passes", PASS_KEY, PASS_CHANGES, "new.update_passes"),
+    "insert_passes": _insert("passes", COLUMNS["insert_passes"], "new.insert_passes"),
+    "insert_events": _insert("events", COLUMNS["insert_events"], "new.insert_events"),
+    "update_accounts": _update("accounts", ACCOUNT_KEY, ACCOUNT_CHANGES, "new.update_accounts"),
+    "insert_timers": _insert("timers", TIMER, "new.insert_timers"),
+    "delete_timers": (
+        f"DELETE FROM timers WHERE ({', '.join(TIMER)}) IN ("
+        f"SELECT {_values(TIMER)} FROM jsonb_each(new.delete_timers))"
+    ),
+}
+_VIEW: Final = f"""
+    CREATE TEMP VIEW batch AS SELECT {", ".join(f"NULL AS {name}" for name in _SAVED)}"""
+_TRIGGER: Final = f"""
+    CREATE TEMP TRIGGER save INSTEAD OF INSERT ON batch
+    BEGIN {" ".join(f"{statement};" for statement in _SAVED.values())} END"""
+SAVE_VIEW: Final = (_VIEW, _TRIGGER)
+"""Statements that make the view for SAVE, on the connection that writes."""
+SAVE: Final = f"INSERT INTO batch VALUES ({', '.join(f':{name}' for name in _SAVED)})"
+"""Saves the rows of each kind of write in `rows`, NULL for none."""
+ERASE: Final[Mapping[str, str]] = {
     "erase_references": _update("passes", PASS_KEY, COLUMNS["erase_references"][len(PASS_KEY) :]),
     # Of a pass's receipts only those of its registration and its cancellation tell of anyone.
     "erase_receipts": f"""
@@ -84,7 +100,7 @@ SAVE: Final[Mapping[str, str]] = {
             AND events.request_digest IS NOT NULL
             AND (events.from_status IS NULL OR events.to_status = 'cancelled')""",
 }
-"""The statement for each kind of write in `rows`."""
+"""The statements for erasures, which are few."""
 
 SELECT_ACCOUNT: Final = f"SELECT {columns(Account)} FROM accounts WHERE name = ?"
 FULLEST_ACCOUNTS: Final = f"""

@@ -96,7 +96,9 @@ class SqliteStore:
         self._hold, self._identity, self._writer, self.migrated = opened(
             path, exclusive=exclusive, migrates=migrates, create=create
         )
-        self._checkpoints = Checkpoints(self._writer, observer)
+        for statement in sql.SAVE_VIEW:
+            self._writer.execute(statement)
+        self._checkpoints = Checkpoints(self._writer, self._connect, observer)
         self._local = threading.local()
         self._readers: list[Any] = []
         self._readers_lock = threading.Lock()
@@ -114,6 +116,7 @@ class SqliteStore:
             self._listener.close()
         if self._hold is not None and self._identity.changed():
             self._hold.leave_files_alone()
+        self._checkpoints.close()
         for reader in self._readers:
             reader.close()
         self._writer.close()
@@ -185,7 +188,6 @@ class SqliteStore:
         self._commit()
         commit_s = time.perf_counter() - saved_s
         self._same_file(outcome_unknown=True)
-        self._checkpoints.committed(commit_s)
         if batch.events:
             self._observer.committed(
                 loaded_s - begun_s, decided_s - loaded_s, saved_s - decided_s, commit_s
@@ -244,12 +246,16 @@ class SqliteStore:
         return Batch(locked, passes, receipts, preceding, overdue)
 
     def _save(self, batch: Batch) -> None:
+        written = {name: json.dumps(values) for name, values in rows.written(batch)}
+        if not written:
+            return
         if batch.erased:
             # Overwrites what is deleted with zeroes, even where that takes a write of its own.
             self._writer.execute("PRAGMA secure_delete = true")
-        for name, values in rows.written(batch):
-            self._writer.execute(sql.SAVE[name], (json.dumps(values),))
+        self._writer.execute(sql.SAVE, dict.fromkeys(rows.COLUMNS) | written)
         if batch.erased:
+            for name, statement in sql.ERASE.items():
+                self._writer.execute(statement, (written[name],))
             self._writer.execute("PRAGMA secure_delete = false")
 
     def _rows(self, statement: str, keys: Sequence[tuple[object, ...]]) -> list[Any]:
@@ -398,13 +404,27 @@ class SqliteStore:
         """This thread's own connection."""
         reader = getattr(self._local, "reader", None)
         if reader is None:
-            reader = connect(self._path)
+            reader = self._connect()
             with self._readers_lock:
                 self._readers.append(reader)
-            self._same_file()
             reader.execute("PRAGMA query_only = true")
             self._local.reader = reader
         return reader
+
+    def _connect(self) -> Any:
+        """Opens another connection to the file.
+
+        Raises:
+            CannotOpen: it cannot be opened.
+            StoreBroken: its path leads to another one.
+        """
+        connection = connect(self._path)
+        try:
+            self._same_file()
+        except StoreBroken:
+            connection.close()
+            raise
+        return connection
 
     def _errors(self) -> AbstractContextManager[None]:
         return own_errors(self._path)
