@@ -3,11 +3,19 @@
 import pytest
 
 from idpass_server.rules.batch import Batch
-from idpass_server.rules.commands import Cancel, Cancelled, Erase, Erased, Register, Registered
+from idpass_server.rules.commands import (
+    Cancel,
+    Cancelled,
+    Erase,
+    Erased,
+    Outcome,
+    Register,
+    Registered,
+)
 from idpass_server.rules.domain import DAY_US
-from idpass_server.rules.erasure import ERASED
+from idpass_server.rules.erasure import ERASED, count_erased
 from idpass_server.rules.records import Event, Pass, Reason, Status
-from idpass_server.rules.refusals import PassNotFound, RequestIdReused
+from idpass_server.rules.refusals import AccountDisabled, PassNotFound, RequestIdReused
 from kit.records import NOW_US, a_pass, account
 
 ERASE = Erase("acme", "ref", a_pass(Status.NEW).id)
@@ -56,6 +64,15 @@ def test_an_overdue_pass_expires_before_it_is_erased() -> None:
 def test_a_pass_that_is_not_there_is_not_found() -> None:
     (outcome,) = Batch([account()], []).run([ERASE], NOW_US)
     assert isinstance(outcome, PassNotFound)
+
+
+def test_passes_are_counted_and_a_refusal_is_not_taken_for_one() -> None:
+    event = receipt("c", Status.NEW, Status.NEW)
+    gone = PassNotFound("purged meanwhile")
+    outcomes: list[Outcome] = [Erased(event), Erased(None), gone, Erased(event)]
+    assert count_erased(outcomes) == 2
+    with pytest.raises(AccountDisabled):
+        count_erased([*outcomes, AccountDisabled("acme")])
 
 
 CANCEL = Cancel("acme", "t", "again", "c", ERASE.id, Reason.OTHER, "Zoe called")

@@ -1,13 +1,15 @@
 """CancelIdPass and BatchCancelIdPasses, over real gRPC."""
 
 import uuid
+from pathlib import Path
 
 import grpc
 import pytest
 
 from idpass.v1 import id_pass_pb2 as pb
 from idpass.v1.id_pass_service_pb2 import CancelRequest
-from kit.support import STATUS, UNKNOWN_ID, Service, details_of, refused
+from idpass_server.rules.records import Money
+from kit.support import STATUS, UNKNOWN_ID, Service, details_of, refused, set_account
 
 pytestmark = pytest.mark.both_stores
 
@@ -49,6 +51,23 @@ def test_a_pass_in_flight_is_cancelled_with_the_right_refund(
     assert id_pass.fee_refunded is refunded
     assert id_pass.end_time == answer.cancel_time == id_pass.cancellation.cancel_time
     assert id_pass.cancellation.caller == "demo"
+
+
+def test_a_fee_of_nothing_is_refunded_like_any_other(service: Service, db: Path | str) -> None:
+    set_account(db, fee=Money("AUD", 0))
+    free = [service.register().id_pass.id for _ in range(2)]
+    set_account(db, fee=Money("AUD", 9_000_000))
+    answer = service.cancel(free[0], require_refund=True)
+    assert answer.fee_refunded
+    assert answer.HasField("refund")
+    assert (answer.refund.currency_code, answer.refund.units, answer.refund.nanos) == ("AUD", 0, 0)
+    batch = service.batch(CancelRequest(id=free[1]))
+    assert (batch.cancelled_count, batch.refunded_count) == (1, 1)
+    assert service.get(free[0]).fee_refunded
+    assert service.account().fees_refunded.units == 0
+    error = refused(lambda: service.cancel(free[0]))
+    assert error.metadata["feeRefunded"] == "true"
+    assert [event.HasField("refund") for event in service.events()] == [False, False, True, True]
 
 
 @pytest.mark.parametrize("status", REASON_OF)
