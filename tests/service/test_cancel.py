@@ -7,7 +7,8 @@ import pytest
 
 from idpass.v1 import id_pass_pb2 as pb
 from idpass.v1.id_pass_service_pb2 import CancelRequest
-from kit.support import STATUS, UNKNOWN_ID, Service, details_of, refused
+from idpass_server.rules.records import Money
+from kit.support import STATUS, UNKNOWN_ID, Service, details_of, refused, set_account
 
 pytestmark = pytest.mark.both_stores
 
@@ -49,6 +50,24 @@ def test_a_pass_in_flight_is_cancelled_with_the_right_refund(
     assert id_pass.fee_refunded is refunded
     assert id_pass.end_time == answer.cancel_time == id_pass.cancellation.cancel_time
     assert id_pass.cancellation.caller == "demo"
+
+
+def test_a_fee_of_nothing_is_refunded_as_any_other(service: Service) -> None:
+    set_account(service.url, fee=Money("AUD", 0))
+    first, second, third = (service.register().id_pass.id for _ in range(3))
+    for step in ("opened", "in_progress"):
+        service.advance(third, step)
+    answer = service.cancel(first)
+    assert answer.fee_refunded
+    assert (answer.refund.currency_code, answer.refund.units) == ("AUD", 0)
+    assert service.get(first).fee_refunded
+    assert refused(lambda: service.cancel(first)).metadata["feeRefunded"] == "true"
+    batch = service.batch(CancelRequest(id=second), CancelRequest(id=third))
+    assert (batch.cancelled_count, batch.refunded_count) == (2, 1)
+    assert [(money.currency_code, money.units) for money in batch.refund_totals] == [("AUD", 0)]
+    assert [result.response.HasField("refund") for result in batch.results] == [True, False]
+    cancelled = [e for e in service.events() if e.to_status == pb.ID_PASS_STATUS_CANCELLED]
+    assert [event.HasField("refund") for event in cancelled] == [True, True, False]
 
 
 @pytest.mark.parametrize("status", REASON_OF)
