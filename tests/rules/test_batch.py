@@ -108,11 +108,51 @@ def test_a_replayed_registration_tells_of_the_pass_it_superseded() -> None:
     assert again == first._replace(replayed=True)
 
 
+def test_a_replay_shows_nothing_of_what_others_did_to_the_pass_later() -> None:
+    register = Register("acme", "ann", "ref-1", "r", "new-id")
+    opened = Advance("acme", "bob", "ref-2", "o", "new-id", Status.OPENED)
+    supersede = Register("acme", "eve", "ref-3", None, "newer-id", supersedes="new-id")
+    batch = Batch([account()], [])
+    made, moved, _, made_again, moved_again = batch.run(
+        [register, opened, supersede, register, opened], NOW_US
+    )
+    for first, again in ((made, made_again), (moved, moved_again)):
+        assert isinstance(first, Registered | Advanced)
+        assert isinstance(again, Registered | Advanced)
+        # Whose number is no business of callers.
+        as_then = again.id_pass._replace(event_sequence=first.id_pass.event_sequence)
+        assert again._replace(id_pass=as_then) == first._replace(replayed=True)
+
+
 def test_one_overdue_pass_makes_room_for_one_registration() -> None:
     full = account(slot_limit=3)
     batch = Batch([full], [], overdue=[OVERDUE])
     outcomes = batch.run([Register("acme", "t", "ref", None, f"new-{n}") for n in range(2)], NOW_US)
     assert [type(outcome) for outcome in outcomes] == [Registered, NoFreeSlot]
+
+
+def test_an_overdue_pass_that_ended_earlier_in_the_batch_makes_no_room_again() -> None:
+    full = account(slot_limit=3)
+    batch = Batch([full], [OVERDUE], overdue=[OVERDUE])
+    registers = [Register("acme", "t", "ref", None, f"new-{n}") for n in range(2)]
+    outcomes = batch.run([cancel(), *registers], NOW_US)
+    assert [type(outcome) for outcome in outcomes] == [PassEnded, Registered, NoFreeSlot]
+    assert batch.accounts["acme"].slots_in_use == 3
+
+
+def test_the_same_request_id_is_another_one_in_another_account() -> None:
+    theirs = PASS._replace(account="beta")
+    first = Batch([account(name="beta")], [theirs])
+    first.run([cancel(account="beta", request_id="r")], NOW_US)
+    (receipt,) = first.events
+    (moved,) = first.changed.values()
+    batch = Batch([account(), account(name="beta")], [PASS, moved], [receipt])
+    ours, again = batch.run(
+        [cancel(request_id="r"), cancel(account="beta", request_id="r")], NOW_US
+    )
+    assert isinstance(ours, Cancelled)
+    assert (ours.event.account, ours.replayed) == ("acme", False)
+    assert again == Cancelled(receipt, replayed=True)
 
 
 def test_a_pass_that_was_not_found_is_not_there() -> None:

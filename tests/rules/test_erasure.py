@@ -46,10 +46,11 @@ def test_erasing_again_is_a_no_op_without_an_event() -> None:
 def test_an_overdue_pass_expires_before_it_is_erased() -> None:
     batch = Batch([account()], [named(Status.OPENED)._replace(expire_time_us=NOW_US - 1)])
     batch.run([ERASE], NOW_US)
-    assert [(event.to_status, event.erased) for event in batch.events] == [
-        (Status.EXPIRED, 0),
-        (Status.EXPIRED, 1),
+    assert [(event.sequence, event.to_status, event.erased) for event in batch.events] == [
+        (42, Status.EXPIRED, 0),
+        (43, Status.EXPIRED, 1),
     ]
+    assert batch.accounts["acme"] == account(slots_in_use=2, last_sequence=43)
 
 
 def test_a_pass_that_is_not_there_is_not_found() -> None:

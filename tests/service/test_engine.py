@@ -13,7 +13,12 @@ from idpass_server.engine.clock import Clock
 from idpass_server.engine.submissions import Taken
 from idpass_server.engine.writes import Engine
 from idpass_server.rules.commands import Command, Expire, Outcome, Settled
-from idpass_server.rules.refusals import InternalFault, Overloaded, StoreUnavailable
+from idpass_server.rules.refusals import (
+    InternalFault,
+    Overloaded,
+    PassNotFound,
+    StoreUnavailable,
+)
 from idpass_server.store import Committed, StoreBroken
 
 
@@ -26,6 +31,8 @@ class FakeStore:
         self.began = threading.Event()
         self.busy: set[str] = set()
         self.failure: Callable[[], Exception] = lambda: RuntimeError("a bug")
+        self.decide: Callable[[Command], Outcome] = lambda _: Settled()
+        self.checks = 0
         self._loop = asyncio.get_running_loop()
 
     def commit(self, commands: Sequence[Command], now_us: int, due_us: int) -> Committed:
@@ -38,9 +45,13 @@ class FakeStore:
             raise self.failure()
         refusal = StoreUnavailable("busy; nothing was changed")
         outcomes: list[Outcome] = [
-            refusal if command.account in self.busy else Settled() for command in commands
+            refusal if command.account in self.busy else self.decide(command)
+            for command in commands
         ]
         return Committed(outcomes, {"demo": len(self.batches)}, frozenset(self.busy))
+
+    def check(self) -> None:
+        self.checks += 1
 
 
 async def eventually(condition: Callable[[], bool]) -> None:
@@ -122,13 +133,33 @@ async def test_a_commit_that_has_begun_is_finished_though_its_caller_left(bench:
     assert bench.store.batches == [["first"]]
 
 
+async def test_a_caller_that_leaves_during_the_commit_leaves_the_others_their_own_answers(
+    bench: Bench,
+) -> None:
+    """Or one caller would get another's receipt."""
+    bench.store.decide = lambda command: PassNotFound(str(command.subject))
+    calls = [bench.submit("a"), bench.submit("b", "c"), bench.submit("d"), bench.submit("e", "f")]
+    await asyncio.to_thread(bench.store.began.wait, 30)
+    calls[1].cancel()
+    bench.store.may_commit.set()
+    answers = [await calls[number] for number in (0, 2, 3)]
+    told = [[outcome.pass_id for outcome in answer] for answer in answers]
+    assert told == [["a"], ["d"], ["e", "f"]]
+    assert bench.store.batches == [["a", "b", "c", "d", "e", "f"]]
+    await eventually(lambda: bench.engine.pending == 0)
+
+
 async def test_too_many_waiting_commands_are_refused_until_there_is_room(bench: Bench) -> None:
     await bench.hold()
-    waiting = bench.submit(*"abcdefghi")
+    waiting = bench.submit(*"abcdefgh")
+    with pytest.raises(Overloaded):
+        bench.submit("x", "y")
+    fits = bench.submit("z")
     with pytest.raises(Overloaded):
         bench.submit("x")
     bench.store.may_commit.set()
-    await waiting
+    await asyncio.gather(waiting, fits)
+    assert bench.engine.pending == 0
     await bench.submit("x")
 
 
@@ -163,6 +194,32 @@ async def test_a_broken_store_takes_no_more(bench: Bench, unknown: bool) -> None
         assert outcome.outcome_unknown is unknown
     with pytest.raises(StoreUnavailable):
         bench.submit("more")
+    assert len(bench.broken) == 1
+
+
+async def test_what_waited_behind_a_store_that_broke_is_not_given_to_it(bench: Bench) -> None:
+    bench.store.failure = lambda: StoreBroken("EIO", outcome_unknown=True)
+    bad = bench.submit("bad")
+    await asyncio.to_thread(bench.store.began.wait, 30)
+    work: list[object] = []
+    queued = asyncio.gather(
+        bench.submit("behind"),
+        bench.engine.run(work.append),
+        bench.engine.check(30),
+        return_exceptions=True,
+    )
+    await asyncio.sleep(0)  # so that all of them are in the queue
+    bench.store.may_commit.set()
+    await bad
+    behind, *others = await queued
+    assert isinstance(behind, list)
+    for refusal in (*behind, *others):
+        assert isinstance(refusal, StoreUnavailable)
+        assert not refusal.outcome_unknown
+    assert (bench.store.batches, work, bench.store.checks) == ([["bad"]], [], 0)
+    assert bench.engine.pending == 0
+    with pytest.raises(StoreUnavailable):
+        await bench.engine.run(work.append)
     assert len(bench.broken) == 1
 
 
