@@ -7,8 +7,9 @@ import grpc
 import pytest
 from click.testing import CliRunner
 
-from idpass import CancelResult, cli, errors
+from idpass import CancelResult, IdPass, cli, errors
 from idpass._cli import Cli, _run
+from idpass.testing import FakeIdPassClient
 
 CODES = {
     errors.OutcomeUnknown: 3,
@@ -95,3 +96,22 @@ def test_what_is_for_a_single_pass_cancels_none_of_several(
     done = CliRunner().invoke(cli.main.commands["cancel"], [*ids, *options], obj=Telling)
     assert done.exit_code == 2
     assert not sent
+
+
+@pytest.mark.parametrize(("refusal", "code"), [(errors.NotFound, 1), (errors.Complete, 0)])
+def test_a_cleanup_is_not_done_while_something_was_refused(
+    refusal: type[errors.IdPassError], code: int
+) -> None:
+    """Passes that have moved on are left alone, and no refusal."""
+    id_pass = FakeIdPassClient().register().id_pass
+
+    class Cleaned(Client):
+        def list(self, **_: Any) -> Iterator[IdPass]:
+            return iter([id_pass])
+
+    done = CliRunner().invoke(
+        cli.main.commands["cleanup"],
+        ["--idle-for", "1d", "--status", "new", "--yes"],
+        obj=lambda: Cleaned(refusal),
+    )
+    assert done.exit_code == code

@@ -6,6 +6,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import grpc
 import pytest
 
 from idpass_server.api import calls as calls_module
@@ -125,6 +126,32 @@ async def test_a_call_in_flight_is_waited_for(monkeypatch: pytest.MonkeyPatch) -
     assert not finished.done()
     calls.finish(call.record)
     await finished
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        (grpc.StatusCode.OK, None),
+        (grpc.StatusCode.FAILED_PRECONDITION, "PASS_COMPLETE"),
+        (grpc.StatusCode.DEADLINE_EXCEEDED, None),
+        (grpc.StatusCode.CANCELLED, None),
+    ],
+)
+async def test_however_a_call_ends_its_place_is_free(
+    code: grpc.StatusCode, reason: str | None
+) -> None:
+    calls = new_calls()
+    begun = [admit(calls) for _ in range(5)]
+    for call in begun:
+        calls.enter(call.record, call.caller)
+    assert calls.in_flight == 5
+    for left, call in enumerate(reversed(begun)):
+        call.record.code, call.record.reason = code, reason
+        calls.finish(call.record)
+        assert calls.in_flight == 4 - left
+    for _ in range(8):  # as many as one caller gets
+        call = admit(calls)
+        calls.enter(call.record, call.caller)
 
 
 async def test_a_refusal_that_is_held_is_waited_for_and_goes_out_with_the_drain(
