@@ -136,3 +136,15 @@ def test_a_place_that_is_left_is_free() -> None:
         room.leave(name)
     assert room.taken == 0
     assert not room._of
+
+
+def test_places_that_are_left_count_no_more_as_the_callers_own() -> None:
+    room = Room(9)
+    for _ in range(3):
+        taken = 0
+        while room.enter("a"):
+            taken += 1
+        assert taken == 8
+        for _ in range(taken):
+            room.leave("a")
+        assert not room._of

@@ -182,8 +182,8 @@ async def test_only_so_many_refusals_are_held(monkeypatch: pytest.MonkeyPatch) -
     await asyncio.gather(*held)
 
 
-def settings(folder: Path) -> Settings:
-    return Settings(listen="127.0.0.1:0", db=f"sqlite:///{folder / 'idpass.db'}")
+def settings(folder: Path, **more: Any) -> Settings:
+    return Settings(listen="127.0.0.1:0", db=f"sqlite:///{folder / 'idpass.db'}", **more)
 
 
 @pytest.mark.parametrize(
@@ -209,6 +209,18 @@ async def test_a_server_drains_as_it_was_told_to_stop(
     stop(server)
     assert await server.wait() is bool(drains)
     assert drained == drains
+
+
+async def test_calls_that_never_end_are_not_waited_for_without_end(tmp_path: Path) -> None:
+    server = Server(settings(tmp_path, drain_s=0.01))
+    await server.start()
+
+    async def never() -> None:
+        await asyncio.Event().wait()
+
+    server._calls.finished = never  # type: ignore[method-assign]
+    server.stop()
+    assert await asyncio.wait_for(server.wait(), 30) is True
 
 
 async def test_a_server_that_ends_has_closed_its_store_started_or_not(tmp_path: Path) -> None:

@@ -162,6 +162,19 @@ async def test_a_kept_connection_is_used_again_and_its_end_is_no_failure(
     assert receiver.connections == 2
 
 
+async def test_a_new_connection_that_ends_without_an_answer_is_a_failure(
+    receiver: Receiver,
+) -> None:
+    async def close(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.close()
+
+    receiver.answers = [close, 200]
+    sent = await post(receiver.url)
+    assert sent.status_code is None
+    assert sent.error
+    assert receiver.connections == 1
+
+
 @pytest.mark.parametrize(
     ("value", "seconds"),
     [("120", 120), ("0", 0), ("-5", 0), ("soon", 0), ("1e9", 0), ("9" * 30, 999_999_999)],
