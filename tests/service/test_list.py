@@ -7,6 +7,9 @@ import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from idpass.v1 import id_pass_pb2 as pb
+from idpass.v1.id_pass_service_pb2 import ListRequest
+from idpass_server.api import requests
+from idpass_server.api.identity import DEMO
 from idpass_server.store import ListQuery
 from idpass_server.store.postgres import sql as postgres_sql
 from idpass_server.store.postgres import store as postgres
@@ -38,6 +41,9 @@ def test_a_page_holds_fifty_by_default_and_a_thousand_at_most(service: Service) 
         service.register()
     assert len(service.page().id_passes) == 50
     assert len(service.page(page_size=2**31 - 1).id_passes) == 60
+    for asked, granted in ((0, 50), (1, 1), (1_000, 1_000), (1_001, 1_000)):
+        query, _ = requests.list_query(ListRequest(page_size=asked), DEMO)
+        assert query.limit == granted
 
 
 def test_filters_by_status_and_by_idle_time(service: Service) -> None:

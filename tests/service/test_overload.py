@@ -1,12 +1,16 @@
 """More calls than the server can take: what waits is bounded, the rest is turned away at once."""
 
 import contextlib
+import math
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
+from idpass.v1.id_pass_service_pb2 import BatchCancelRequest, CancelRequest
 from idpass_server.api.call_log import CallRecord
 from idpass_server.api.identity import Permission
 from idpass_server.hosting.channel_options import MAX_UNTAKEN
@@ -86,3 +90,21 @@ def test_a_call_whose_deadline_passed_while_it_waited_is_not_started(service: Se
     calls = service.server._calls
     with pytest.raises(TimeoutError, match="before it was started"):
         calls.admit(CallRecord("GetIdPass"), Permission.READ, 0, Late())
+
+
+@pytest.mark.parametrize("timeout_s", [9_000.0, None])
+def test_a_deadline_goes_along_to_the_engine(service: Service, timeout_s: float | None) -> None:
+    first, second = (service.register().id_pass.id for _ in range(2))
+    left_s: list[float] = []
+    submit = service.server._engine.submit
+
+    def note(commands: Any, deadline_s: float = math.nan) -> Any:
+        left_s.append(deadline_s - time.monotonic())
+        return submit(commands, deadline_s)
+
+    service.server._engine.submit = note  # type: ignore[method-assign]
+    service.stub.CancelIdPass(CancelRequest(id=first), timeout=timeout_s)
+    batch = BatchCancelRequest(requests=[CancelRequest(id=second)])
+    service.stub.BatchCancelIdPasses(batch, timeout=timeout_s)
+    due_s = math.inf if timeout_s is None else pytest.approx(timeout_s, abs=600)
+    assert left_s == [due_s] * 2
