@@ -137,11 +137,14 @@ async def test_no_proxy_of_the_environment_is_asked(
         assert proxy.connections == 0
 
 
-async def test_a_cookie_does_not_come_back(receiver: Receiver) -> None:
+async def test_a_cookie_does_not_come_back(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resolves(monkeypatch, ["127.0.0.1"])  # an address would get none from anybody
     receiver.answers = [Answer(200, ("set-cookie: a=b; path=/",))]
     async with sender() as sends:
         for _ in range(2):
-            await sends.post(receiver.url, {}, b"{}")
+            await sends.post(f"http://example.com:{receiver.port}/", {}, b"{}")
     assert [request.headers.get("cookie") for request in receiver.requests] == [None, None]
 
 
