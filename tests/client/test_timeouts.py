@@ -1,5 +1,6 @@
 """How long each method of either client lets its attempts take, as the service is told."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -8,6 +9,7 @@ import grpc
 import pytest
 from google.rpc import status_pb2
 
+from idpass import AsyncIdPassClient, CancelResult
 from idpass.v1 import id_pass_pb2 as pb
 from idpass.v1 import id_pass_service_pb2 as service_pb
 from idpass.v1.id_pass_service_pb2_grpc import (
@@ -104,3 +106,25 @@ def test_ids_that_come_one_by_one_are_sent_each_once_and_to_the_last(
     results = list(client.cancel_many(given, batch_size=3, in_flight=1))
     assert [result.id for result in results] == ids
     assert service.ids == [ids[at : at + 3] for at in range(0, count, 3)]
+
+
+async def test_batches_under_way_end_with_whoever_asked_for_them() -> None:
+    client = AsyncIdPassClient("localhost:1")
+    began, ended = asyncio.Event(), asyncio.Event()
+
+    async def run(batch: Any, *_: Any, **__: Any) -> list[CancelResult]:
+        (request,) = batch.request.requests
+        if request.id == "a":
+            return [CancelResult("a", request.request_id, None, None)]
+        began.set()
+        try:
+            return await asyncio.get_running_loop().create_future()
+        finally:
+            ended.set()
+
+    client._transport.run = run  # type: ignore[method-assign, assignment]
+    results = client.cancel_many(["a", "b"], batch_size=1, in_flight=2)
+    assert (await anext(results)).id == "a"
+    await began.wait()
+    await results.aclose()  # type: ignore[attr-defined]
+    await asyncio.wait_for(ended.wait(), 30)
