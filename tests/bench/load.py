@@ -8,12 +8,13 @@ are not decoded (a refused call raises all the same).
 import asyncio
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple, Protocol
 
 import grpc
 import uuid_utils
 
+from bench.cpu import Usage
 from idpass.v1 import id_pass_pb2 as pb
 from idpass.v1 import id_pass_service_pb2 as service_pb
 
@@ -43,15 +44,21 @@ class Round(NamedTuple):
     p50_s: float
     p99_s: float
     cpu_per_pass_s: float
+    """Processor time of the server."""
+    threads_per_pass_s: Mapping[str, float]
+    """The same by its threads' names."""
     beside_per_pass_s: float
     """Processor time of what the server calls in turn, such as a database."""
+    callers_per_pass_s: float
+    """Processor time of this process."""
+    others_cores: float
+    """Processors' time that went to whatever has no part in this, as a number of processors."""
 
 
 async def measure(
     client: Client,
     take: TakeIds,
-    cpu_s: Callable[[], float],
-    beside_s: Callable[[], float],
+    usage: Callable[[], Usage],
     *,
     in_flight: int,
     ramp_s: float,
@@ -60,8 +67,7 @@ async def measure(
     """Keeps `in_flight` calls in flight, and counts those that end within the window.
 
     Args:
-        cpu_s: the server's processor time so far.
-        beside_s: that of what the server calls in turn.
+        usage: gives the processor time so far.
         ramp_s: how long to call before the window opens.
     """
     ended: list[tuple[float, float]] = []
@@ -78,14 +84,14 @@ async def measure(
     callers = [asyncio.create_task(caller(number)) for number in range(in_flight)]
     try:
         await _sleep(ramp_s, callers)
-        cpu_before_s, beside_before_s, open_s = cpu_s(), beside_s(), time.perf_counter()
+        used_before, open_s = usage(), time.perf_counter()
         before = len(ended)
         # On a machine that is busy with other things one call may take longer than a window.
         for _ in range(MAX_WINDOWS):
             await _sleep(window_s, callers)
             if len(ended) > before:
                 break
-        cpu_after_s, beside_after_s, close_s = cpu_s(), beside_s(), time.perf_counter()
+        used_after, close_s = usage(), time.perf_counter()
     finally:
         running = False
         await asyncio.gather(*callers)
@@ -93,12 +99,21 @@ async def measure(
     if not latencies_s:
         raise RuntimeError("no call ended within the window; give more --seconds")
     passes = len(latencies_s) * client.passes_per_call
+    threads_s = {
+        name: taken_s - used_before.threads_s.get(name, 0.0)
+        for name, taken_s in used_after.threads_s.items()
+    }
     return Round(
         passes_per_s=passes / (close_s - open_s),
         p50_s=latencies_s[len(latencies_s) // 2],
         p99_s=latencies_s[len(latencies_s) * 99 // 100],
-        cpu_per_pass_s=(cpu_after_s - cpu_before_s) / passes,
-        beside_per_pass_s=(beside_after_s - beside_before_s) / passes,
+        cpu_per_pass_s=(used_after.server_s - used_before.server_s) / passes,
+        threads_per_pass_s={
+            name: max(0.0, taken_s) / passes for name, taken_s in threads_s.items()
+        },
+        beside_per_pass_s=(used_after.beside_s - used_before.beside_s) / passes,
+        callers_per_pass_s=(used_after.callers_s - used_before.callers_s) / passes,
+        others_cores=(used_after.others_s - used_before.others_s) / (close_s - open_s),
     )
 
 

@@ -6,15 +6,23 @@ import shutil
 import statistics
 import subprocess
 import time
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
 from sqlite_utils import Database
 
+from bench.cpu import machine_s
+from bench.load import Round
+
 WRITES: Final = 200
 WRITE_BYTES: Final = 8 * 1024
 PACKAGES: Final = ("grpcio", "protobuf", "uvloop", "fastapi", "sqlalchemy", "uvicorn")
+
+LOAD_WATCHED_S: Final = 1.0
+QUIET_CORES: Final = 0.15
+"""What others may take of the processors on a quiet machine, as a number of processors."""
 
 
 def describe(folder: Path) -> str:
@@ -31,6 +39,29 @@ def describe(folder: Path) -> str:
         f"disk of {folder.parent}: {_filesystem(folder)}, fdatasync of an appended "
         f"{WRITE_BYTES // 1024} KiB takes {synced_us:.0f} µs\n" + ", ".join(versions)
     )
+
+
+def load() -> str:
+    """What runs on this machine before anything is measured, in a line. Takes a second."""
+    before_s, begun_s = machine_s(), time.perf_counter()
+    time.sleep(LOAD_WATCHED_S)
+    cores = (machine_s() - before_s) / (time.perf_counter() - begun_s)
+    judged = "" if cores <= QUIET_CORES else "NOT QUIET: "
+    return (
+        f"{judged}before the start {cores:.2f} of {os.cpu_count()} cores were busy, "
+        f"and the load of the last minute was {os.getloadavg()[0]:.2f}"
+    )
+
+
+def quietness(rounds: Sequence[Round]) -> str:
+    """What others took of the processors while rounds were measured, in a line."""
+    cores = [one.others_cores for one in rounds]
+    told = f"others took {statistics.median(cores):.2f} cores (at most {max(cores):.2f})"
+    noisy = sum(each > QUIET_CORES for each in cores)
+    if not noisy:
+        return f"quiet: {told}"
+    where = f"more than {QUIET_CORES} in {noisy} of {len(cores)} rounds"
+    return f"NOT QUIET, not to be quoted: {told}, {where}"
 
 
 def fdatasync_s(folder: Path) -> float:

@@ -23,10 +23,11 @@ import uvloop
 from tabulate import tabulate
 
 from bench import machine
+from bench.cpu import cpu_s
 from bench.load import Grpc, GrpcBatch, Round
 from bench.report import Goal, at_least, at_most, goals_table
 from bench.sections import AT, BATCH, EMPTY, ratio
-from bench.servers import audited_s, cpu_s, idpass_server, module
+from bench.servers import audited_s, idpass_server, module
 from bench.targets import Key, Results, Served, Target, interleaved
 from idpass_server.store.opening import migrate_store
 from kit.guarded import caller

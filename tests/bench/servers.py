@@ -11,8 +11,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
+from bench.cpu import cpu_s
+
 START_TIMEOUT_S: Final = 60.0
-_TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK")
+_TESTS: Final = Path(__file__).parents[1]
+_PYTHONPATH: Final = (_TESTS, _TESTS / "bench" / "named_threads")
 
 
 class Process:
@@ -38,7 +41,7 @@ class Process:
         self._ready = f'"{ready}"'.encode()
         # Settings of whoever runs the bench must not change what is measured.
         inherited = {k: v for k, v in os.environ.items() if not k.startswith("IDPASS_")}
-        tests = str(Path(__file__).parents[1])
+        inherited["PYTHONPATH"] = os.pathsep.join(map(str, _PYTHONPATH))
         self.spawned_s = time.perf_counter()
         with log.open("wb") as stderr:
             self._process = subprocess.Popen(
@@ -46,7 +49,7 @@ class Process:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=stderr,
-                env=inherited | {"PYTHONPATH": tests} | dict(environment or {}),
+                env=inherited | dict(environment or {}),
                 cwd=log.parent,
             )
         self.address = self._wait()
@@ -66,12 +69,16 @@ class Process:
     def _tail(self) -> str:
         return self._log.read_text(errors="replace")[-2_000:]
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     def cpu_s(self) -> float:
         """Processor time so far of it and of all that it started."""
-        return cpu_s(self._process.pid)
+        return cpu_s(self.pid)
 
     def peak_rss_mb(self) -> float:
-        status = Path(f"/proc/{self._process.pid}/status").read_text()
+        status = Path(f"/proc/{self.pid}/status").read_text()
         line = next(line for line in status.splitlines() if line.startswith("VmHWM"))
         return int(line.split()[1]) * 1024 / 1e6
 
@@ -83,20 +90,6 @@ class Process:
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()
-
-
-def cpu_s(pid: int) -> float:
-    """Processor time so far of a process and of all that it started, in user and kernel mode."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-        children = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/children")]
-    except FileNotFoundError:
-        return 0.0  # it has ended, and counts with its parent's children
-    # The fields after the name, which may hold anything, count from the third: its own time in
-    # user and kernel mode, and that of its children that have ended.
-    ticks = sum(map(int, stat.rpartition(")")[2].split()[11:15]))
-    living = (int(child) for line in children for child in line.split())
-    return ticks / _TICKS_PER_S + sum(map(cpu_s, living))
 
 
 def idpass_server(db: Path | str, *options: str) -> list[str]:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Protocol
 
+from bench.cpu import usage
 from bench.load import Client, Round, measure
 from bench.servers import Process
 
@@ -133,8 +134,7 @@ class Target:
         return await measure(
             self._client,
             self.served.take,
-            process.cpu_s,
-            self.served.beside_s,
+            lambda: usage(process.pid, self.served.beside_s),
             in_flight=in_flight,
             ramp_s=ramp_s,
             window_s=window_s,

@@ -7,16 +7,19 @@ holds a lock, so that one that does not read blocks all the others, and the serv
 
 import asyncio
 from collections import Counter
+from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 import grpc
 import structlog
+from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from grpc_health.v1 import health_pb2
 
+from idpass_server.api import wire
 from idpass_server.api.wire import SERVICES
 from idpass_server.engine.readiness import Readiness
 from idpass_server.engine.writes import Engine
-from idpass_server.rules.refusals import StoreUnavailable
+from idpass_server.rules.refusals import InvalidRequest, StoreUnavailable
 from idpass_server.store import cause_of
 
 INTERVAL_S: Final = 1.0
@@ -35,6 +38,8 @@ MAX_STREAM_AGE_S: Final = 3_600.0
 SERVING: Final[int] = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING: Final[int] = health_pb2.HealthCheckResponse.NOT_SERVING
 SERVICE_UNKNOWN: Final[int] = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
+
+_SERVICE: Final[ServiceDescriptor] = health_pb2.DESCRIPTOR.services_by_name["Health"]
 
 log = structlog.get_logger()
 
@@ -63,6 +68,19 @@ class Health:
     def __init__(self, readiness: Readiness) -> None:
         self._readiness = readiness
         self._open: Counter[str] = Counter()
+
+    def handlers(self) -> grpc.GenericRpcHandler:
+        """Makes gRPC's handlers for every rpc of the service."""
+        by_method: dict[str, Any] = {}
+        for method in _SERVICE.methods:
+            handle = grpc.unary_unary_rpc_method_handler
+            if method.server_streaming:
+                handle = grpc.unary_stream_rpc_method_handler
+            by_method[method.name] = handle(
+                _reading(method, getattr(self, method.name)),
+                response_serializer=wire.writer(method),
+            )
+        return grpc.method_handlers_generic_handler(_SERVICE.full_name, by_method)
 
     async def Check(self, request: Any, context: Any) -> health_pb2.HealthCheckResponse:
         status = self._status(request.service)
@@ -117,3 +135,20 @@ class Health:
         if name not in {"", *SERVICES}:
             return SERVICE_UNKNOWN
         return SERVING if self._readiness.ready else NOT_SERVING
+
+
+def _reading(
+    method: MethodDescriptor, answer: Callable[[Any, Any], Awaitable[Any]]
+) -> Callable[[bytes, Any], Awaitable[Any]]:
+    """Parses requests before they are answered; gRPC itself would tell the parser's text."""
+    read = wire.reader(method)
+
+    async def handle(body: bytes, context: Any) -> Any:
+        try:
+            request = read(body)
+        except InvalidRequest as refusal:
+            text = f"The request is not valid: {refusal}"
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, text)
+        return await answer(request, context)
+
+    return handle

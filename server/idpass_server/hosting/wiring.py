@@ -3,7 +3,6 @@
 from typing import TYPE_CHECKING, NamedTuple
 
 import grpc
-from grpc_health.v1 import health_pb2_grpc
 
 from idpass_server.api import methods, wire
 from idpass_server.api.calls import Calls
@@ -118,9 +117,9 @@ def service(
         (
             methods.handlers(wire.ID_PASSES, servicer, calls, behind.reads.history),
             methods.handlers(wire.WEBHOOKS, webhook_servicer, calls, behind.reads.history),
+            health.handlers(),
         )
     )
-    health_pb2_grpc.add_HealthServicer_to_server(health, to)
     if settings.reflects:
         reflection.enable(to)
     to.add_generic_rpc_handlers((_Others(metrics),))
