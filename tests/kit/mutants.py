@@ -13,8 +13,10 @@ against the whole suite, which takes minutes for each:
 
 import ast
 import itertools
+import json
 import os
 import resource
+import select
 import shutil
 import signal
 import subprocess
@@ -23,7 +25,7 @@ import tempfile
 import tomllib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from enum import StrEnum
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -36,8 +38,8 @@ LEAST_KILLED: Final = 0.97
 """Smallest share of mutants that the suite must kill."""
 HANG_S: Final = 60
 """Time after which a test hangs, seconds."""
-RUN_S: Final = 400
-"""Time after which the tests of a mutant hang, seconds."""
+RUN_S: Final = 300
+"""Time after which the tests of a mutant hang, seconds. Hypothesis runs one that hung again."""
 _LEFT_OUT: Final = shutil.ignore_patterns(
     *(".git", ".venv*", "node_modules", "__pycache__", ".*_cache", ".hypothesis", ".coverage*"),
     *("build", "dist", "results"),
@@ -143,11 +145,16 @@ class Copy:
     """A copy of the repository, in which mutants live one at a time.
 
     Args:
-        folder: where to make it.
+        folder: where to make it; tests leave their files there as well.
+
+    Attributes:
+        environment: of the processes that run it.
     """
 
     def __init__(self, folder: Path) -> None:
         self._root = folder / "copy"
+        self._log = folder / "log"
+        self._pytest = (*_PYTEST, "--basetemp", str(folder / "tmp"))
         shutil.copytree(ROOT, self._root, symlinks=True, ignore=_LEFT_OUT)
         paths = self._root / "server", self._root / "clients/python/src"
         kept = {
@@ -157,6 +164,17 @@ class Copy:
         }
         self.environment = kept | {"PYTHONPATH": os.pathsep.join(map(str, paths))}
         self._moments = itertools.count(1_000_000_000, 2)
+        self._warm = subprocess.Popen(
+            [sys.executable, "-P", str(self._root / "tests/kit/warm_pytest.py")],
+            cwd=self._root,
+            env=self.environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+
+    def close(self) -> None:
+        """Ends the process that runs tests."""
+        self._warm.communicate()
 
     @contextmanager
     def with_bug(self, mutant: Mutant) -> Iterator[None]:
@@ -189,26 +207,31 @@ class Copy:
             the verdict, and the end of what pytest said.
         """
         bounded = ("--timeout", str(hang_s), "--hypothesis-seed", "0")
-        process = subprocess.Popen(
-            [sys.executable, "-m", "pytest", *_PYTEST, *bounded, *tests],
-            cwd=self._root,
-            env=self.environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-        )
-        try:
-            said, _ = process.communicate(timeout=run_s)
-        except subprocess.TimeoutExpired:
+        request = {"arguments": [*self._pytest, *bounded, *tests], "log": str(self._log)}
+        assert self._warm.stdin
+        assert self._warm.stdout
+        self._warm.stdin.write(f"{json.dumps(request)}\n".encode())
+        self._warm.stdin.flush()
+        pid = int(self._warm.stdout.readline())
+        ended, _, _ = select.select([self._warm.stdout], [], [], run_s)
+        # Servers that a test has left behind would keep the machine busy.
+        with suppress(ProcessLookupError):
+            os.killpg(pid, signal.SIGKILL)
+        code = int(self._warm.stdout.readline())
+        said = self._log.read_text(errors="replace")
+        if not ended:
             return Verdict.HUNG, f"not done after {run_s} s"
-        finally:
-            # Servers that a test has left behind would keep the pipe open, and the machine busy.
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-        return _verdict(process.returncode, said), said[-2_000:]
+        return _verdict(code, said), said[-2_000:]
+
+
+@contextmanager
+def temporary_copy() -> Iterator[Copy]:
+    """A copy that is gone in the end. Its path is short: tests bind sockets below it."""
+    with (
+        tempfile.TemporaryDirectory(prefix="mutants-", ignore_cleanup_errors=True) as folder,
+        closing(Copy(Path(folder))) as copy,
+    ):
+        yield copy
 
 
 def _verdict(code: int, said: str) -> Verdict:
@@ -298,8 +321,8 @@ def compiles(mutant: Mutant) -> None:
 def _main(words: list[str]) -> int:
     wide = "--wide" in words
     mutants = chosen([word for word in words if not word.startswith("--")])
-    with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
-        these = Round(Copy(Path(folder)), wide=wide)
+    with temporary_copy() as copy:
+        these = Round(copy, wide=wide)
         for mutant in mutants:
             tried = these.attempt(mutant)
             sys.stdout.write(f"{tried.verdict:9}{mutant.room}/{mutant.name}\n")

@@ -216,6 +216,19 @@ def test_a_restored_database_begins_a_new_history(filled: Path, backup: Path) ->
     assert "ops@" in log.stdout
 
 
+def test_a_restore_goes_on_beyond_what_the_former_database_had_reached(
+    filled: Path, backup: Path
+) -> None:
+    """Even if that one's clock was far ahead."""
+    far = 9_000_000_000_000_000
+    with closing(connect(filled)) as connection:
+        connection.execute(f"UPDATE accounts SET last_sequence = {far}")
+    assert restore(backup, filled, "--yes").exit_code == 0
+    with closing(connect(filled)) as connection:
+        newest = connection.execute("SELECT last_sequence FROM accounts").fetchall()
+    assert newest == [(far + 1,)]
+
+
 def test_a_restore_makes_a_database_where_there_is_none(backup: Path, tmp_path: Path) -> None:
     db = tmp_path / "elsewhere" / "new.db"
     db.parent.mkdir()

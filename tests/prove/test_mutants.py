@@ -13,10 +13,11 @@
 """
 
 import random
+from collections.abc import Iterator
 
 import pytest
 
-from kit.mutants import Copy, Mutant, Round, Tried, Verdict, written_down
+from kit.mutants import Copy, Mutant, Round, Tried, Verdict, temporary_copy, written_down
 from kit.proving import times
 from kit.support import report
 
@@ -24,12 +25,14 @@ SEED = 20261126
 CHOSEN = times(every_day=2, a_minute=4)
 POSITIONS = "server/idpass_server/rules/positions.py"
 COUNTING = "tests/rules/test_positions.py"
+LOST = f"{COUNTING}::test_a_lost_position_is_refused_with_what_there_is"
 STARTS = "tests/service/test_server.py::test_the_environment_sets_what_the_options_do"
 
 
 @pytest.fixture(scope="module")
-def copy(tmp_path_factory: pytest.TempPathFactory) -> Copy:
-    return Copy(tmp_path_factory.mktemp("mutants"))
+def copy() -> Iterator[Copy]:
+    with temporary_copy() as made:
+        yield made
 
 
 def test_the_suite_notices_seeded_bugs(copy: Copy, request: pytest.FixtureRequest) -> None:
@@ -65,7 +68,14 @@ def mutant(
     [
         (mutant("    return newest - missing - position\n"), Verdict.SURVIVED),
         (mutant("    return newest - position\n"), Verdict.KILLED),
-        (mutant("    while True:\n        pass\n"), Verdict.HUNG),
+        (
+            mutant(
+                "    while True:\n        pass\n    return max((gap.before",
+                old="    return max((gap.before",
+                test=LOST,
+            ),
+            Verdict.HUNG,
+        ),
         (mutant("    return newest - position - missing\n\n\nimport nowhere\n"), Verdict.FAULTY),
         (
             mutant(

@@ -3,7 +3,15 @@
 import pytest
 
 from idpass_server.rules import domain
-from idpass_server.rules.commands import Advance, Cancel, Cancelled, Expire, Register, Settled
+from idpass_server.rules.commands import (
+    Advance,
+    Cancel,
+    Cancelled,
+    Expire,
+    Register,
+    Settled,
+    _digest,
+)
 from idpass_server.rules.records import Event, Pass, Reason, Status
 from idpass_server.rules.refusals import (
     AccountDisabled,
@@ -103,6 +111,19 @@ def test_every_cell_of_the_table(before: Status, after: Status) -> None:
             refunded_micros=2 * FEE + (refund or 0),
             last_sequence=42,
         )
+
+
+@pytest.mark.parametrize("fee_micros", [0, 1, 7 * FEE])
+@pytest.mark.parametrize("before", [Status.NEW, Status.OPENED])
+def test_the_fee_that_was_paid_comes_back_be_it_nothing(before: Status, fee_micros: int) -> None:
+    """Whatever the account charges by now."""
+    subject = a_pass(before)._replace(fee_micros=fee_micros)
+    cancel = Cancel("acme", "tester", "ref", None, subject.id, require_refund=True)
+    decision = domain.decide(account(charged_micros=99 * FEE), subject, cancel, NOW_US)
+    assert isinstance(decision, domain.Decision)
+    ((moved, event),) = decision.changes
+    assert (moved.fee_refunded, event.refund_micros) == (1, fee_micros)
+    assert decision.account.refunded_micros == 2 * FEE + fee_micros
 
 
 def test_the_table_has_no_arrow_beside_those() -> None:
@@ -224,9 +245,24 @@ def test_a_digest_tells_requests_apart_by_their_fields_and_method() -> None:
         base._replace(id="other"),
         base._replace(reason=Reason.FRAUD_SUSPECTED),
         base._replace(note="x"),
+        base._replace(note="new"),  # is no expected_status
         base._replace(expected_status=Status.NEW),
         base._replace(require_refund=True),
         Advance("acme", "t", "ref", "req", "id", Status.OPENED),
         Register("acme", "t", "ref", "req", "id"),
     ]
+    others += [
+        Register("acme", "t", "ref", "req", "id")._replace(**fields)
+        for fields in (
+            {"link_validity_days": 3},
+            {"applicant_reference": "zoe"},
+            {"applicant_reference": "prior"},
+            {"supersedes": "prior"},
+        )
+    ]
+    others.append(Advance("acme", "t", "ref", "req", "id", Status.OPENED, Status.NEW))
     assert len({base.digest(), *(other.digest() for other in others)}) == len(others) + 1
+
+
+def test_a_digest_tells_methods_apart_whose_fields_are_the_same() -> None:
+    assert _digest("cancel", id="id") != _digest("delete", id="id")

@@ -5,9 +5,9 @@ import pytest
 from idpass_server.rules.batch import Batch
 from idpass_server.rules.commands import Cancel, Cancelled, Erase, Erased, Register, Registered
 from idpass_server.rules.domain import DAY_US
-from idpass_server.rules.erasure import ERASED
+from idpass_server.rules.erasure import ERASED, count_erased
 from idpass_server.rules.records import Event, Pass, Reason, Status
-from idpass_server.rules.refusals import PassNotFound, RequestIdReused
+from idpass_server.rules.refusals import AccountDisabled, PassNotFound, RequestIdReused
 from kit.records import NOW_US, a_pass, account
 
 ERASE = Erase("acme", "ref", a_pass(Status.NEW).id)
@@ -56,6 +56,14 @@ def test_an_overdue_pass_expires_before_it_is_erased() -> None:
 def test_a_pass_that_is_not_there_is_not_found() -> None:
     (outcome,) = Batch([account()], []).run([ERASE], NOW_US)
     assert isinstance(outcome, PassNotFound)
+
+
+def test_passes_are_counted_and_a_refusal_is_not_taken_for_one() -> None:
+    event = receipt("c", Status.NEW, Status.NEW)
+    outcomes = [Erased(event), Erased(None), PassNotFound("purged meanwhile"), Erased(event)]
+    assert count_erased(outcomes) == 2
+    with pytest.raises(AccountDisabled):
+        count_erased([*outcomes, AccountDisabled("acme")])
 
 
 CANCEL = Cancel("acme", "t", "again", "c", ERASE.id, Reason.OTHER, "Zoe called")

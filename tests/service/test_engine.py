@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from idpass_server.engine import busy
+from idpass_server.engine import busy, writes
 from idpass_server.engine.clock import Clock
 from idpass_server.engine.submissions import Taken
 from idpass_server.engine.writes import Engine
@@ -33,9 +33,11 @@ class FakeStore:
         self.failure: Callable[[], Exception] = lambda: RuntimeError("a bug")
         self.decide: Callable[[Command], Outcome] = lambda _: Settled()
         self.checks = 0
+        self.times: list[int] = []
         self._loop = asyncio.get_running_loop()
 
     def commit(self, commands: Sequence[Command], now_us: int, due_us: int) -> Committed:
+        self.times.append(now_us)
         assert now_us >= due_us > 0
         self.began.set()
         asyncio.run_coroutine_threadsafe(self.may_commit.wait(), self._loop).result(30)
@@ -221,6 +223,44 @@ async def test_what_waited_behind_a_store_that_broke_is_not_given_to_it(bench: B
     with pytest.raises(StoreUnavailable):
         await bench.engine.run(work.append)
     assert len(bench.broken) == 1
+
+
+async def test_a_batch_takes_no_more_once_it_is_large(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writes, "MAX_BATCH_COMMANDS", 3)
+    await bench.hold()
+    waiting = []
+    for ids in ("ab", "cd", "ef"):
+        waiting.append(bench.submit(*ids))
+        await asyncio.sleep(0)  # each in a turn of the event loop of its own
+    bench.store.may_commit.set()
+    await asyncio.gather(*waiting)
+    assert bench.store.batches == [["first"], ["a", "b", "c", "d"], ["e", "f"]]
+
+
+async def test_a_commit_proves_for_a_second_that_changes_can_be_stored(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.store.may_commit.set()
+    await bench.submit("a")
+    monkeypatch.setattr(writes, "RECENT_S", 3_600.0)
+    await bench.engine.check(30)
+    assert bench.store.checks == 0
+    monkeypatch.setattr(writes, "RECENT_S", 0.0)
+    for checks in (1, 2):
+        await bench.engine.check(30)
+        assert bench.store.checks == checks
+
+
+async def test_time_does_not_go_back_behind_what_is_stored(bench: Bench) -> None:
+    bench.store.may_commit.set()
+    clock = bench.engine._clock
+    await bench.submit("a")
+    stored_us = bench.store.times[-1]
+    clock._wall = lambda: stored_us - 30_000_000  # the clock is set back by less than a jump
+    await bench.submit("b")
+    assert bench.store.times[-1] >= stored_us
 
 
 async def test_stopping_finishes_what_was_submitted(bench: Bench) -> None:

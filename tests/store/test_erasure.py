@@ -121,6 +121,8 @@ def test_passes_are_found_page_by_page_in_the_order_of_their_ids(
     flying = [service.register(applicant_reference="zoe").id_pass.id for _ in range(5)]
     ended = [cancelled(service) for _ in range(4)]
     service.cancel(service.register().id_pass.id)
+    noted = service.register().id_pass.id
+    service.cancel(noted, note="Zoe called")
     far_us = time.time_ns() // 1_000 + 1_000_000
     store = open_store(service.url, exclusive=False)
 
@@ -133,10 +135,10 @@ def test_passes_are_found_page_by_page_in_the_order_of_their_ids(
             if after_id is None:
                 return found
 
-    assert all_pages(Wanted("demo", personal=True)) == flying + ended
+    assert all_pages(Wanted("demo", personal=True)) == [*flying, *ended, noted]
     assert all_pages(Wanted("demo", applicant_reference="zoe")) == flying
-    assert all_pages(Wanted("demo", far_us, personal=True)) == ended
-    assert len(all_pages(Wanted("demo", far_us), 50)) == 5
+    assert all_pages(Wanted("demo", far_us, personal=True)) == [*ended, noted]
+    assert len(all_pages(Wanted("demo", far_us), 50)) == 6
     assert all_pages(Wanted("demo", 1)) == []
     assert all_pages(Wanted("other")) == []
     store.close()

@@ -280,3 +280,18 @@ def test_the_audit_knows_the_gaps(
     assert problems(db) == []
     execute(db, sql)
     assert said in "\n".join(problems(db))
+
+
+def test_a_new_history_begins_beyond_every_number_that_was_reached(db: Path | str) -> None:
+    """Also beyond what only a database that is gone had reached, by a clock that was ahead."""
+    Service(db).stop()
+    far = 9_000_000_000_000_000
+    first = opening.begin_history(url_of(db))
+    assert first.base_sequence < far
+    execute(db, f"UPDATE accounts SET last_sequence = {far}")
+    second = opening.begin_history(url_of(db))
+    assert second.base_sequence == far + 1
+    third = opening.begin_history(url_of(db))
+    assert third.base_sequence == far + 2
+    assert len({first.id, second.id, third.id}) == 3
+    assert [second.former, third.former] == [first.id, second.id]

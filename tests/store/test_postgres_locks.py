@@ -13,7 +13,7 @@ from idpass_server.engine import busy
 from idpass_server.ids import new_uuid
 from idpass_server.rules.commands import Register, Registered
 from idpass_server.rules.records import Account
-from idpass_server.rules.refusals import StoreUnavailable
+from idpass_server.rules.refusals import AccountDisabled, StoreUnavailable
 from idpass_server.store.postgres.store import PostgresStore
 from idpass_server.store.postgres.writer import Writer
 from kit.guarded import Guarded, caller
@@ -163,3 +163,45 @@ def test_a_deadlock_with_somebody_else_is_ended_by_going_on(postgres_db: str) ->
             expected = StoreUnavailable if command.account in committed.busy else Registered
             assert isinstance(outcome, expected)
     assert problems(postgres_db) == []
+
+
+def test_a_locked_account_leaves_the_others_their_own_outcomes(postgres_db: str) -> None:
+    """One that was deleted is locked by nobody, and one that is free again is queued for again."""
+    with closing(PostgresStore(postgres_db)) as store:
+        for name in ("acme", "beta"):
+            store.create_account(Account(name, 10, 0, "AUD", 1, 0, 0, 0))
+        commands = [register(name) for name in ("beta", "acme", "gone", "demo", "acme", "beta")]
+        with locked(postgres_db, "acme"):
+            for _ in range(2):  # waiting for the lock, and known to be busy
+                committed = store.commit(commands, 1)
+                assert committed.busy == {"acme"}
+                told = [
+                    outcome.id_pass.account if isinstance(outcome, Registered) else type(outcome)
+                    for outcome in committed.outcomes
+                ]
+                busy_ = StoreUnavailable
+                assert told == ["beta", busy_, AccountDisabled, "demo", busy_, "beta"]
+                commands = [each._replace(id=new_uuid()) for each in commands]
+        assert not store.commit(commands, 1).busy
+        assert store._writer._busy == set()
+    assert problems(postgres_db) == []
+
+
+def test_accounts_are_locked_in_the_order_of_their_names_and_shared_with_nobody(
+    postgres_db: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("idpass_server.store.postgres.store.LOCK_WAIT_S", 60)
+    with closing(PostgresStore(postgres_db)) as store:
+        for name in ("a", "b"):
+            assert store.create_account(Account(name, 10, 0, "AUD", 1, 0, 0, 0))
+        with locked(postgres_db, "b") as other, ThreadPoolExecutor(1) as pool:
+            pid = store._link.connection().info.backend_pid
+            committing = pool.submit(store.commit, [register("b"), register("a")], 1)
+            waits = "SELECT 1 FROM pg_stat_activity WHERE pid = %s AND wait_event_type = 'Lock'"
+            with psycopg.connect(postgres_db, autocommit=True) as watching:
+                while not watching.execute(waits, (pid,)).fetchone():
+                    assert not committing.done()
+                with pytest.raises(psycopg.errors.LockNotAvailable):
+                    watching.execute("SELECT 1 FROM accounts WHERE name = 'a' FOR SHARE NOWAIT")
+            other.rollback()
+            committing.result(30)

@@ -150,3 +150,19 @@ def test_erased_passes_of_a_disabled_account_are_purged_as_others(service: Servi
     with closing(open_store(service.url, exclusive=False)) as store:
         store.set_account("demo", disabled=True)
     assert purge(service) == 1
+
+
+def test_a_second_purge_adds_to_the_first(service: Service) -> None:
+    early = service.pass_in("cancelled")  # 1, 2
+    late = service.pass_in("cancelled")  # 3, 4
+    service.register()
+    with closing(open_store(service.url, exclusive=False)) as store:
+        for pass_id in (late, early):  # whichever goes first
+            assert store.purge("demo", [pass_id], service.time.now_us + 1) == 1
+            assert service.account().oldest_sequence == 4
+            assert problems(service.url) == []
+        with reading_store(service.url) as connection:
+            sums = connection.execute("SELECT * FROM purged_totals").fetchall()
+            (total,) = refunds.totals(connection, refunds.Range(0, 2**60))
+    assert list(map(tuple, sums)) == [("demo", 2, 4, 9_000_000, 9_000_000)]
+    assert total.events_refunded_micros == total.account_refunded_micros == 9_000_000

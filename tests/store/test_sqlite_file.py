@@ -10,18 +10,23 @@ import stat
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
 
 from idpass.v1.id_pass_service_pb2 import CancelRequest
+from idpass_server.ids import new_uuid
+from idpass_server.rules.commands import Register
 from idpass_server.rules.refusals import StoreUnavailable
 from idpass_server.store import CannotOpen, StoreBroken, opening
 from idpass_server.store.sqlite import checkpoints
 from idpass_server.store.sqlite import opening as sqlite_opening
 from idpass_server.store.sqlite.file import connect, sqlite3
 from idpass_server.store.sqlite.hold import _FLOCK, _INODE_LOCK
+from idpass_server.store.sqlite.paths import Names
 from idpass_server.store.sqlite.store import SqliteStore
+from idpass_server.store.sqlite.wal import settle
 from kit.paths import KIT
 from kit.serving import url_of
 from kit.support import Told, cli, problems, process, refused, told
@@ -141,6 +146,31 @@ def test_a_reader_never_opens_another_file_than_the_writer(db: Path) -> None:
         store.get_account("demo")
     with pytest.raises(StoreBroken, match="another file"):
         store.check()
+    store.close()
+
+
+def test_a_file_that_is_replaced_during_a_commit_is_noticed_before_and_after_it(
+    db: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = SqliteStore(db)
+    for passes, (looks, unknown) in enumerate([(["is gone"], False), ([None, "is gone"], True)]):
+        answers = iter(looks)
+        monkeypatch.setattr(store._identity, "changed", lambda: next(answers))  # noqa: B023 called now
+        with pytest.raises(StoreBroken, match="is gone") as caught:
+            store.commit([Register("demo", "tests", new_uuid(), None, new_uuid())], 1)
+        assert caught.value.outcome_unknown is unknown
+        assert list(answers) == []
+        monkeypatch.undo()
+        account = store.get_account("demo")
+        assert account is not None
+        assert account.slots_in_use == passes
+    store.close()
+
+
+def test_a_reader_changes_nothing(db: Path) -> None:
+    store = SqliteStore(db)
+    with pytest.raises(sqlite3.OperationalError, match="readonly"):
+        store._reader.execute("UPDATE accounts SET slot_limit = 1")
     store.close()
 
 
@@ -380,6 +410,32 @@ def test_what_a_killed_server_did_not_sync_is_on_disk_before_it_is_answered(
         assert_settled(record, db)
 
 
+def test_a_wal_that_cannot_be_folded_is_written_again_and_synced_all_the_same(
+    db: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = SqliteStore(db)
+    reader = sqlite3.connect(db, isolation_level=None)
+    reader.execute("BEGIN")
+    reader.execute("SELECT * FROM accounts").fetchall()
+    store.set_account("demo", slot_limit=9)
+    steps: list[tuple[str, str]] = []
+
+    def recorded(name: str, do: Callable[..., Any], descriptor: int, *rest: Any) -> Any:
+        steps.append((name, str(Path(f"/proc/self/fd/{descriptor}").readlink())))
+        return do(descriptor, *rest)
+
+    for name in ("pwrite", "fsync"):
+        monkeypatch.setattr(os, name, functools.partial(recorded, name, getattr(os, name)))
+    store._writer.execute("PRAGMA busy_timeout = 0")
+    settle(store._writer, Names(db))
+    wal = str(beside(db, "-wal"))
+    assert steps[:2] == [("pwrite", wal), ("fsync", wal)]
+    monkeypatch.undo()
+    assert beside(db, "-wal").stat().st_size
+    reader.close()
+    store.close()
+
+
 # -- a WAL of another file
 
 
@@ -511,13 +567,16 @@ def test_a_lock_of_another_program_is_told_in_time_to_be_heard(db: Path) -> None
         assert server.cancel(pass_id).fee_refunded
 
 
-def test_a_check_finds_a_lock_of_another_program(db: Path) -> None:
+def test_a_check_finds_a_lock_of_another_program(db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = SqliteStore(db)
     store.check()
     other = sqlite3.connect(db, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
+    waits, wait = list[float](), store._wait_for_locks
+    monkeypatch.setattr(store, "_wait_for_locks", lambda it: (waits.append(it), wait(it)))
     with pytest.raises(StoreUnavailable, match="busy"):
         store.check()
+    assert waits == [0.2, 2.0]
     other.close()
     store.check()
     assert store._writer.execute("PRAGMA busy_timeout").fetchone() == (2_000,)
