@@ -323,6 +323,7 @@ async def test_a_position_that_was_told_of_is_one_whatever_an_account_read_says(
     bench.watch(2, latest=1)
     await eventually(lambda: bench.got() == [[3]])
     ahead = bench.watch(4)
+    await eventually(ahead.done)
     with pytest.raises(InvalidRequest):
         await ahead
     bench.tasks.remove(ahead)
