@@ -240,12 +240,19 @@ class _Repeated:
         self.latest: EventDict = {}
 
 
+_CALLER_LEFT: Final = "ExecuteBatchError"
+"""What gRPC raises, and logs as an error, when a caller hangs up while it is sent a message; no
+fault, and the line of the call tells of it."""
+
+
 class _Forwarding(logging.Handler):
     """Turns what libraries log through `logging` into lines like our own."""
 
     def emit(self, record: logging.LogRecord) -> None:
         log = structlog.get_logger()
-        say = getattr(log, record.levelname.lower(), log.warning)
+        kind = record.exc_info and record.exc_info[0]
+        caller_left = kind is not None and kind.__name__ == _CALLER_LEFT
+        say = log.debug if caller_left else getattr(log, record.levelname.lower(), log.warning)
         say("library", logger=record.name, message=record.getMessage(), exc_info=record.exc_info)
 
 

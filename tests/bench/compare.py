@@ -8,7 +8,6 @@ import argparse
 import gc
 import os
 import random
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -23,6 +22,8 @@ from tabulate import tabulate
 
 from bench import machine
 from bench.load import Grpc, Round
+from bench.report import THREAD_SHOWN_S, spread
+from bench.seed import Seeded
 from bench.targets import Key, Served, Target, interleaved
 
 HERE: Final = Path(__file__).parents[2]
@@ -40,23 +41,13 @@ FIGURES: Final[dict[str, tuple[Callable[[Round], float], str]]] = {
     "callers' CPU, µs/call": (lambda one: one.callers_per_pass_s * 1e6, ",.0f"),
     "server CPU, µs/call": (lambda one: one.cpu_per_pass_s * 1e6, ",.0f"),
 }
-THREAD_SHOWN_S: Final = 1e-6
-"""Processor time per call from which a thread has a line of its own, seconds."""
 
 
 class Checkout(NamedTuple):
-    """A database that a checkout made, and the ids of its passes in flight."""
+    """The environment in which its code runs, and a database that this code made."""
 
     environment: dict[str, str]
-    path: Path
-    in_flight: list[str]
-
-    def copy(self, folder: Path, name: str) -> Path:
-        copy = folder / f"{name}.db"
-        for old in folder.glob(f"{copy.name}*"):
-            old.unlink()
-        copy.write_bytes(self.path.read_bytes())
-        return copy
+    seeded: Seeded
 
 
 def checkout(root: Path, db: Path, passes: int) -> Checkout:
@@ -74,7 +65,7 @@ def checkout(root: Path, db: Path, passes: int) -> Checkout:
         check=True,
     )
     serving = {"PYTHONPATH": os.pathsep.join(map(str, [*code, names]))}
-    return Checkout(serving, db, ids.stdout.split())
+    return Checkout(serving, Seeded(db, ids.stdout.split()))
 
 
 def serve(db: Path) -> list[str]:
@@ -99,16 +90,11 @@ def table(base: Sequence[Round], other: Sequence[Round]) -> str:
         if max(map(max, values)) < THREAD_SHOWN_S * 1e6:
             continue
         ratios = [b / a for a, b in zip(*values, strict=True) if a]
-        shown = _spread(ratios, ".3f") if len(ratios) == len(base) else ""
-        rows.append((what, *(_spread(each, form) for each in values), shown))
+        shown = spread(ratios, ".3f") if len(ratios) == len(base) else ""
+        rows.append((what, *(spread(each, form) for each in values), shown))
     return tabulate(
         rows, ("", *NAMES, "other / base"), "github", disable_numparse=True, colglobalalign="right"
     )
-
-
-def _spread(values: Sequence[float], form: str) -> str:
-    median, least, most = statistics.median(values), min(values), max(values)
-    return f"{median:{form}} ({least:{form}} to {most:{form}})"
 
 
 async def main(arguments: argparse.Namespace) -> None:
@@ -119,7 +105,7 @@ async def main(arguments: argparse.Namespace) -> None:
         targets = []
         for which, root in zip(NAMES, roots, strict=True):
             made = checkout(root, folder / f"{which}.seed", arguments.passes)
-            served = Served(which, folder, made, serve, made.environment)
+            served = Served(which, folder, made.seeded, serve, made.environment)
             targets.append(Target(which, served, Grpc()))
             print(f"{which}: {root}")
         gc.disable()

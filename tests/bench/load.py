@@ -43,6 +43,8 @@ class Round(NamedTuple):
     passes_per_s: float
     p50_s: float
     p99_s: float
+    p999_s: float
+    worst_s: float
     cpu_per_pass_s: float
     """Processor time of the server."""
     threads_per_pass_s: Mapping[str, float]
@@ -95,25 +97,33 @@ async def measure(
     finally:
         running = False
         await asyncio.gather(*callers)
-    latencies_s = sorted(latency for end_s, latency in ended if open_s <= end_s < close_s)
+    latencies_s = [latency_s for end_s, latency_s in ended if open_s <= end_s < close_s]
+    return counted(latencies_s, client.passes_per_call, close_s - open_s, used_before, used_after)
+
+
+def counted(
+    latencies_s: Sequence[float], passes_per_call: int, window_s: float, before: Usage, after: Usage
+) -> Round:
+    """Args: latencies_s: of the calls that ended within the window, in any order."""
     if not latencies_s:
         raise RuntimeError("no call ended within the window; give more --seconds")
-    passes = len(latencies_s) * client.passes_per_call
+    ordered_s = sorted(latencies_s)
+    passes = len(ordered_s) * passes_per_call
     threads_s = {
-        name: taken_s - used_before.threads_s.get(name, 0.0)
-        for name, taken_s in used_after.threads_s.items()
+        name: max(0.0, taken_s - before.threads_s.get(name, 0.0))
+        for name, taken_s in after.threads_s.items()
     }
     return Round(
-        passes_per_s=passes / (close_s - open_s),
-        p50_s=latencies_s[len(latencies_s) // 2],
-        p99_s=latencies_s[len(latencies_s) * 99 // 100],
-        cpu_per_pass_s=(used_after.server_s - used_before.server_s) / passes,
-        threads_per_pass_s={
-            name: max(0.0, taken_s) / passes for name, taken_s in threads_s.items()
-        },
-        beside_per_pass_s=(used_after.beside_s - used_before.beside_s) / passes,
-        callers_per_pass_s=(used_after.callers_s - used_before.callers_s) / passes,
-        others_cores=(used_after.others_s - used_before.others_s) / (close_s - open_s),
+        passes_per_s=passes / window_s,
+        p50_s=ordered_s[len(ordered_s) // 2],
+        p99_s=ordered_s[len(ordered_s) * 99 // 100],
+        p999_s=ordered_s[len(ordered_s) * 999 // 1000],
+        worst_s=ordered_s[-1],
+        cpu_per_pass_s=(after.server_s - before.server_s) / passes,
+        threads_per_pass_s={name: taken_s / passes for name, taken_s in threads_s.items()},
+        beside_per_pass_s=(after.beside_s - before.beside_s) / passes,
+        callers_per_pass_s=(after.callers_s - before.callers_s) / passes,
+        others_cores=(after.others_s - before.others_s) / window_s,
     )
 
 

@@ -1,24 +1,28 @@
 """Callers who do not wait for one another: calls come at a rate, whatever becomes of them.
 
-usage: python -m bench.open_loop ADDRESS IDS < PLAN > RESULTS
+usage: python -m bench.open_loop ADDRESS IDS [OUTCOMES] < PLAN > RESULTS
 
 A plan is a line of JSON, a list of phases (see `Phase`); the results are a line of JSON, one
-`Result` for each. The callers stand behind a number of connections. Each call cancels a pass, has
-a deadline, and is reset when that has passed; a call that finds no room on its connection (the
-server's limit on streams, or flow control) waits in the client, as in every gRPC client.
+`Result` for each. The file of outcomes gets a line of JSON for each call, an `Outcome`.
+
+The callers stand behind a number of connections. Each call cancels a pass under the pass's id as
+its request_id, has a deadline, and is reset when that has passed; a call that finds no room on its
+connection (the server's limit on streams, or flow control) waits in the client, as in every gRPC
+client.
 
 It speaks HTTP/2 by hand, with frames made beforehand: a gRPC client takes more time for a call
 than the server does, and many times the server's capacity is what is to be offered here.
 """
 
 import asyncio
+import functools
 import json
 import statistics
 import struct
 import sys
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -69,10 +73,31 @@ class Result(NamedTuple):
     the deadline."""
 
 
-class Call:
-    __slots__ = ("body", "due_s", "phase", "stream")
+class Outcome(NamedTuple):
+    """What became of one call.
 
-    def __init__(self, body: bytes, due_s: float, phase: "Running") -> None:
+    Attributes:
+        phase: number of the one that it came in.
+        id_pass: that it was to cancel.
+        status: as in Result.
+        due_s: when it was to be made, from the beginning of its phase.
+        took_s: from then to its end.
+        trailers: of an error that the server has sent.
+    """
+
+    phase: int
+    id_pass: str
+    status: str
+    due_s: float
+    took_s: float
+    trailers: dict[str, str]
+
+
+class Call:
+    __slots__ = ("body", "due_s", "id_pass", "phase", "stream")
+
+    def __init__(self, id_pass: str, body: bytes, due_s: float, phase: "Running") -> None:
+        self.id_pass = id_pass
         self.body = body
         self.due_s = due_s
         self.phase = phase
@@ -85,24 +110,28 @@ class Running:
     def __init__(self, phase: Phase, start_s: float) -> None:
         self.phase = phase
         self.start_s = start_s
+        self.seconds = 0.0
         self.calls = 0
         self.by_status: Counter[str] = Counter()
         self.latencies_s: list[float] = []
         self.last_bad_s = start_s
+        self.ends: list[tuple[Call, str, float, bytes]] = []
+        """Call, status, duration and header block of each that has ended."""
 
-    def ended(self, call: Call, status: str, now_s: float) -> None:
+    def ended(self, call: Call, status: str, now_s: float, block: bytes = b"") -> None:
         self.by_status[status] += 1
         took_s = now_s - call.due_s
+        self.ends.append((call, status, took_s, block))
         if status == "0":
             self.latencies_s.append(took_s)
         if status != "0" or took_s > self.phase.deadline_s / 10:
             self.last_bad_s = max(self.last_bad_s, call.due_s)
 
-    def result(self, seconds: float) -> Result:
+    def result(self) -> Result:
         ordered = sorted(self.latencies_s) or [0.0]
         return Result(
             self.calls,
-            seconds,
+            self.seconds,
             dict(self.by_status),
             statistics.median(ordered),
             ordered[len(ordered) * 99 // 100],
@@ -126,7 +155,6 @@ class Connection(asyncio.Protocol):
         self._waiting: deque[Call] = deque()
         self._sent: dict[int, Call] = {}
         self._by_age: deque[Call] = deque()
-        self._decoder = hpack.Decoder()
         self.ready = asyncio.get_running_loop().create_future()
         self.lost = False
 
@@ -201,19 +229,17 @@ class Connection(asyncio.Protocol):
 
     def _frame(self, kind: int, flags: int, stream: int, body: bytes, now_s: float) -> None:
         if kind == HEADERS and flags & END_STREAM:
-            self._end(stream, now_s, lambda: self._status(body))
+            if call := self._sent.pop(stream, None):
+                call.phase.ended(call, self._status(body), now_s, body)
         elif kind == RST_STREAM:
-            self._end(stream, now_s, lambda: f"reset {int.from_bytes(body, 'big')}")
+            if call := self._sent.pop(stream, None):
+                call.phase.ended(call, f"reset {int.from_bytes(body, 'big')}", now_s)
         elif kind == WINDOW_UPDATE and stream == 0:
             self._window += int.from_bytes(body, "big")
         elif kind == SETTINGS and not flags & ACK:
             self._set(body)
         elif kind == PING and not flags & ACK:
             self._transport.write(frame(PING, ACK, 0, body))
-
-    def _end(self, stream: int, now_s: float, status: Callable[[], str]) -> None:
-        if call := self._sent.pop(stream, None):
-            call.phase.ended(call, status(), now_s)
 
     def _set(self, body: bytes) -> None:
         for key, value in struct.iter_unpack(">HI", body):
@@ -228,8 +254,12 @@ class Connection(asyncio.Protocol):
         _, found, rest = block.partition(b"\x0bgrpc-status")
         if found and not rest[0] & 0x80:
             return rest[1 : 1 + rest[0]].decode()
-        headers: dict[Any, Any] = dict(self._decoder.decode(block))
-        return str(headers["grpc-status"])
+        return _decoded(block)["grpc-status"]
+
+
+def _decoded(block: bytes) -> dict[str, str]:
+    """The fields of a header block; it needs none that came before, as there is no table."""
+    return {str(name): str(value) for name, value in hpack.Decoder().decode(block)}
 
 
 def _headers(authority: str) -> bytes:
@@ -251,14 +281,28 @@ def _headers(authority: str) -> bytes:
     )
 
 
-def _bodies(ids: Iterable[str]) -> Iterable[bytes]:
-    for id_ in ids:
-        body = service_pb.CancelRequest(id=id_, request_id=id_).SerializeToString()
-        yield b"\0" + len(body).to_bytes(4, "big") + body
+def _body(id_pass: str) -> bytes:
+    body = service_pb.CancelRequest(id=id_pass, request_id=id_pass).SerializeToString()
+    return b"\0" + len(body).to_bytes(4, "big") + body
 
 
-async def run(address: str, bodies: Iterable[bytes], phases: Sequence[Phase]) -> list[Result]:
-    """Runs one phase after the other, without a break between them."""
+def _outcomes(running: Sequence[Running]) -> Iterator[Outcome]:
+    trailers = functools.cache(_decoded)
+    for number, phase in enumerate(running):
+        for call, status, took_s, block in phase.ends:
+            told = trailers(block) if block and status != "0" else {}
+            due_s = call.due_s - phase.start_s
+            yield Outcome(number, call.id_pass, status, due_s, took_s, told)
+
+
+async def run(
+    address: str, bodies: Iterable[tuple[str, bytes]], phases: Sequence[Phase]
+) -> list[Running]:
+    """Runs one phase after the other, without a break between them.
+
+    Args:
+        bodies: for each call the id of its pass, and its message.
+    """
     loop = asyncio.get_running_loop()
     host, _, port = address.rpartition(":")
     connections = []
@@ -271,7 +315,6 @@ async def run(address: str, bodies: Iterable[bytes], phases: Sequence[Phase]) ->
     following = iter(bodies)
     made = 0
     running: list[Running] = []
-    results_s: list[float] = []
     for phase in phases:
         start_s = now_s = time.monotonic()
         current = Running(phase, start_s)
@@ -283,7 +326,7 @@ async def run(address: str, bodies: Iterable[bytes], phases: Sequence[Phase]) ->
                 due = phase.in_flight + current.by_status.total()
             while current.calls < due:
                 due_s = start_s + current.calls / phase.per_s if phase.per_s else now_s
-                call = Call(next(following), due_s, current)
+                call = Call(*next(following), due_s, current)
                 connections[made % CONNECTIONS].add(call)
                 made += 1
                 current.calls += 1
@@ -291,20 +334,24 @@ async def run(address: str, bodies: Iterable[bytes], phases: Sequence[Phase]) ->
                 connection.pump(now_s)
             await asyncio.sleep(TICK_S)
             now_s = time.monotonic()
-        results_s.append(now_s - start_s)
+        current.seconds = now_s - start_s
     while any(r.by_status.total() < r.calls for r in running):
         for connection in connections:
             connection.pump(time.monotonic())
         await asyncio.sleep(TICK_S)
-    return [r.result(s) for r, s in zip(running, results_s, strict=True)]
+    return running
 
 
 def main() -> None:
-    address, ids = sys.argv[1:]
-    bodies = list(_bodies(Path(ids).read_text().split()))
+    address, ids, *outcomes = sys.argv[1:]
+    bodies = [(id_, _body(id_)) for id_ in Path(ids).read_text().split()]
     phases = [Phase(**phase) for phase in json.loads(sys.stdin.readline())]
-    results = uvloop.run(run(address, bodies, phases))
-    sys.stdout.write(json.dumps([result._asdict() for result in results]) + "\n")
+    running = uvloop.run(run(address, bodies, phases))
+    for file in outcomes:
+        lines = (json.dumps(outcome) for outcome in _outcomes(running))
+        Path(file).write_text("".join(f"{line}\n" for line in lines))
+    results = [phase.result()._asdict() for phase in running]
+    sys.stdout.write(json.dumps(results) + "\n")
 
 
 if __name__ == "__main__":

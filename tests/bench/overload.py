@@ -1,13 +1,12 @@
 """What becomes of the calls when more are offered than the server can answer."""
 
-import asyncio
-import json
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
+from bench.offering import offer
 from bench.open_loop import Phase, Result
 from bench.report import Goal, at_least, at_most
-from bench.servers import Process, module
+from bench.servers import Process
 
 PASSES: Final = 150_000
 IN_FLIGHT: Final = 64
@@ -17,19 +16,25 @@ TIMES: Final = (1.0, 2.0, 4.0, 0.3)
 """Rates that are offered one right after the other, in multiples of the capacity."""
 
 
-async def goals(process: Process, ids: list[str], folder: Path) -> list[Goal]:
+async def goals(process: Process, ids: list[str], folder: Path, title: str = "") -> list[Goal]:
     """Offers a server its capacity, twice and four times that, and then a third again.
 
     The capacity is what it answers to callers who wait for their answers.
+
+    Args:
+        process: the server.
+        ids: of PASSES passes in flight.
+        folder: for scratch files.
+        title: what is out of the ordinary.
     """
     closed = Phase(0, PHASE_S / 2, 30.0, IN_FLIGHT)
     warm_up = [closed, closed]
-    capacity_per_s = _good_per_s((await _run(process, ids[:25_000], warm_up, folder))[1])
+    capacity_per_s = _good_per_s((await offer(process.address, ids[:25_000], warm_up, folder))[1])
     phases = [Phase(times * capacity_per_s, PHASE_S, DEADLINE_S) for times in TIMES]
     cpu_before_s = process.cpu_s()
-    results = await _run(process, ids[25_000:], phases, folder)
+    results = await offer(process.address, ids[25_000:], phases, folder)
     cpu_s = process.cpu_s() - cpu_before_s
-    what = f"open loop, {capacity_per_s:,.0f} calls/s answered to who waits; at "
+    what = f"open loop{title}, {capacity_per_s:,.0f} calls/s answered to who waits; at "
     found = []
     for times, result in zip(TIMES, results, strict=True):
         good = _good_per_s(result) / capacity_per_s
@@ -54,22 +59,3 @@ def _good_per_s(result: Result) -> float:
 def _shown(result: Result) -> str:
     ordered = sorted(result.by_status.items(), key=lambda each: -each[1])
     return ", ".join(f"{status}: {count:,}" for status, count in ordered)
-
-
-async def _run(process: Process, ids: list[str], phases: list[Phase], folder: Path) -> list[Result]:
-    """Runs the callers, in a process of their own."""
-    file = folder / "open_loop.ids"
-    file.write_text("\n".join(ids))
-    pipe = asyncio.subprocess.PIPE
-    callers = await asyncio.create_subprocess_exec(
-        *module("open_loop", process.address, str(file)),
-        stdin=pipe,
-        stdout=pipe,
-        cwd=Path(__file__).parents[1],
-    )
-    plan = json.dumps([phase._asdict() for phase in phases]) + "\n"
-    out, _ = await callers.communicate(plan.encode())
-    if callers.returncode:
-        raise RuntimeError(f"the callers ended with {callers.returncode}")
-    results: list[dict[str, Any]] = json.loads(out)
-    return [Result(**result) for result in results]

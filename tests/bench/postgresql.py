@@ -8,6 +8,7 @@ servers and their callers share this machine. Compare figures of one run only, a
 import argparse
 import asyncio
 import re
+import resource
 import statistics
 import subprocess
 import sys
@@ -23,12 +24,12 @@ import uvloop
 from tabulate import tabulate
 
 from bench import machine
-from bench.cpu import cpu_s
-from bench.load import Grpc, GrpcBatch, Round
-from bench.report import Goal, at_least, at_most, goals_table
-from bench.sections import AT, BATCH, EMPTY, ratio
+from bench.cpu import Usage, cpu_s, machine_s
+from bench.load import Grpc, GrpcBatch, Round, counted
+from bench.report import Goal, at_least, at_most, goals_table, spread, threads_table
+from bench.sections import AT, BATCH, EMPTY, ratios
 from bench.servers import audited_s, idpass_server, module
-from bench.targets import Key, Results, Served, Target, interleaved
+from bench.targets import Key, Measurable, Results, Served, Target, interleaved
 from idpass_server.store.opening import migrate_store
 from kit.guarded import caller
 from kit.postgres import Postgres
@@ -41,6 +42,7 @@ TUNING: Final = {"shared_buffers": "1GB", "max_wal_size": "4GB"}
 ONE: Final = "CancelIdPass, 1 worker"
 TWO: Final = "CancelIdPass, 2 workers"
 SPREAD: Final = f"CancelIdPass, 1 worker, {ACCOUNTS:,} accounts"
+PGBENCH_HOT: Final = "pgbench, one account"
 BATCHES: Final = f"BatchCancelIdPasses of {BATCH}, 1 worker"
 
 ID: Final = "('00000000-0000-7000-8000-' || lpad(to_hex({n}), 12, '0'))::uuid"
@@ -115,31 +117,63 @@ def seed(postgres: Postgres, passes: int, accounts: int) -> Template:
     return Template(postgres, name, ids)
 
 
-def pgbench(
-    template: Template, folder: Path, clients: int, accounts: int, seconds: float
-) -> tuple[float, float]:
-    """Transactions per second, and the database's processor time for each, in seconds."""
-    url = template.copy(folder, "pgbench")
-    script = folder / "cancel.sql"
-    script.write_text(PGBENCH)
-    before_s = cpu_s(pid_of(template.postgres))
-    done = subprocess.run(
-        [
-            *(template.postgres._home._programs / "pgbench", "-n", "-M", "prepared", "-f", script),
-            *("-c", str(clients), "-j", "1", "-T", str(max(1, round(seconds)))),
-            *("-D", "i=-1", "-D", f"clients={clients}", "-D", f"accounts={accounts}", url),
-        ],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        raise RuntimeError(f"pgbench failed: {done.stderr}")
-    time.sleep(0.2)  # until the time of its connections' processes is counted
-    taken_s = cpu_s(pid_of(template.postgres)) - before_s
-    per_s = float(re.search(r"tps = ([\d.]+)", done.stdout)[1])  # type: ignore[index]
-    total = int(re.search(r"actually processed: (\d+)", done.stdout)[1])  # type: ignore[index]
-    return per_s, taken_s / total
+class PgBench:
+    """pgbench in the place of a server and its callers.
+
+    Args:
+        folder: for its script and what it logs.
+        accounts: number of them in the template.
+    """
+
+    max_in_flight = AT
+
+    def __init__(self, name: str, template: Template, folder: Path, accounts: int) -> None:
+        self.name = name
+        self._template = template
+        self._folder = folder
+        self._accounts = accounts
+
+    async def round(self, in_flight: int, window_s: float) -> Round:
+        return await asyncio.to_thread(self._round, in_flight, max(1, round(window_s)))
+
+    def _round(self, in_flight: int, seconds: int) -> Round:
+        url = self._template.copy(self._folder, "pgbench")
+        script, log = self._folder / "cancel.sql", self._folder / "pgbench"
+        script.write_text(PGBENCH)
+        before, begun_s = self._used(), time.perf_counter()
+        done = subprocess.run(
+            [
+                self._template.postgres._home._programs / "pgbench",
+                *("-n", "-M", "prepared", "-f", script, "-l", "--log-prefix", log),
+                *("-c", str(in_flight), "-j", "1", "-T", str(seconds)),
+                *("-D", "i=-1", "-D", f"clients={in_flight}", "-D", f"accounts={self._accounts}"),
+                url,
+            ],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            raise RuntimeError(f"pgbench failed: {done.stderr}")
+        time.sleep(0.2)  # until the time of its connections' processes is counted
+        after, taken_s = self._used(), time.perf_counter() - begun_s
+        latencies_s = []
+        for file in self._folder.glob(f"{log.name}.*"):
+            latencies_s += [int(line.split()[2]) / 1e6 for line in file.read_text().splitlines()]
+            file.unlink()
+        found = counted(latencies_s, 1, seconds, before, after)
+        # It took longer than it called: it connects first.
+        return found._replace(others_cores=(after.others_s - before.others_s) / taken_s)
+
+    def _used(self) -> Usage:
+        ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return Usage(
+            server_s=0.0,
+            threads_s={},
+            beside_s=cpu_s(pid_of(self._template.postgres)),
+            callers_s=ended.ru_utime + ended.ru_stime + time.process_time(),
+            machine_s=machine_s(),
+        )
 
 
 class Bench:
@@ -171,7 +205,7 @@ class Bench:
         for served in self._served:
             served.stop()
 
-    async def run(self) -> tuple[str, list[Goal]]:
+    async def run(self) -> tuple[Results, list[Goal]]:
         arguments = self._arguments
         hot = seed(self._postgres, arguments.passes, 1)
         many = seed(self._postgres, arguments.passes, ACCOUNTS)
@@ -199,75 +233,62 @@ class Bench:
                 window=1.5,
             ),
         ]
+        lines: list[Measurable] = [
+            *targets,
+            PgBench(PGBENCH_HOT, hot, self._folder, 1),
+            PgBench(f"pgbench, {ACCOUNTS:,} accounts", many, self._folder, ACCOUNTS),
+        ]
         results: Results = {}
-        ceilings: dict[tuple[str, int], list[tuple[float, float]]] = {}
         for in_flight in IN_FLIGHT:
-            results |= await interleaved(targets, in_flight, arguments.rounds, arguments.seconds)
+            results |= await interleaved(lines, in_flight, arguments.rounds, arguments.seconds)
             for target in targets:
                 await target.close()
-            for name, template, accounts in (
-                ("one account", hot, 1),
-                (f"{ACCOUNTS:,} accounts", many, ACCOUNTS),
-            ):
-                ceilings[f"pgbench, {name}", in_flight] = [
-                    pgbench(template, self._folder, in_flight, accounts, arguments.seconds)
-                    for _ in range(arguments.rounds)
-                ]
         audited = many.copy(self._folder, "audited")
         audit_s = await asyncio.to_thread(audited_s, audited)
         audit = at_most(f"audit of {arguments.passes:,} passes", audit_s, 20, "s")
-        return self._table(results, ceilings), [*self._goals(results), audit]
-
-    def _table(
-        self,
-        results: Results,
-        ceilings: dict[tuple[str, int], list[tuple[float, float]]],
-    ) -> str:
-        rows: list[Sequence[object]] = []
-        for in_flight in IN_FLIGHT:
-            for (name, level), rounds in results.items():
-                if level != in_flight:
-                    continue
-                rows.append(
-                    (
-                        in_flight,
-                        name,
-                        f"{_median(rounds, 'passes_per_s'):,.0f}",
-                        f"{ratio(rounds, results[Key(EMPTY, level)]):.2f}"
-                        if len(rounds) == len(results[Key(EMPTY, level)])
-                        else "",
-                        f"{_median(rounds, 'p50_s') * 1e3:.2f}",
-                        f"{_median(rounds, 'p99_s') * 1e3:.2f}",
-                        f"{_median(rounds, 'cpu_per_pass_s') * 1e6:,.0f}",
-                        f"{_median(rounds, 'beside_per_pass_s') * 1e6:,.0f}",
-                    )
-                )
-            for (name, level), measured in ceilings.items():
-                if level == in_flight:
-                    per_s = statistics.median(each[0] for each in measured)
-                    database = statistics.median(each[1] for each in measured)
-                    row = (in_flight, name, f"{per_s:,.0f}", "", "", "", "")
-                    rows.append((*row, f"{database * 1e6:,.0f}"))
-        heads = ("in flight", "server", "passes/s", "x empty", "p50 ms", "p99 ms")
-        cpu = ("server CPU µs/pass", "database CPU µs/pass")
-        return tabulate(
-            rows,
-            (*heads, *cpu),
-            "github",
-            disable_numparse=True,
-            colalign=("right", "left", *["right"] * 6),
-        )
+        return results, [*self._goals(results), audit]
 
     @staticmethod
     def _goals(results: Results) -> list[Goal]:
-        empty, one, spread = (results[Key(name, AT)] for name in (EMPTY, ONE, SPREAD))
-        batch = _median(results[Key(BATCHES, AT)], "passes_per_s")
-        dearer = 100 * (1 - ratio(one, spread))
+        empty, one, many = (results[Key(name, AT)] for name in (EMPTY, ONE, SPREAD))
+        batch = [each.passes_per_s for each in results[Key(BATCHES, AT)]]
+        dearer = [100 * (1 - times) for times in ratios(one, many)]
+        slower = ratios(results[Key(ONE, 1)], results[Key(PGBENCH_HOT, 1)], "p50_s")
         return [
-            at_least(f"{ONE} / {EMPTY}, {AT} in flight", ratio(one, empty), 0.6, "x"),
+            at_least(f"{ONE} / {EMPTY}, {AT} in flight", ratios(one, empty), 0.65, "x"),
+            at_most(f"{ONE}, one caller: p50 / that of {PGBENCH_HOT}", slower, 1.4, "x"),
             at_least(f"{BATCHES}, {AT} in flight", batch, 8_000, "passes/s"),
             at_most(f"one hot account costs, against {ACCOUNTS:,}", dearer, 25, "%"),
         ]
+
+
+def table(results: Results) -> str:
+    rows: list[Sequence[object]] = []
+    for (name, in_flight), rounds in results.items():
+        times = statistics.median(ratios(rounds, results[Key(EMPTY, in_flight)]))
+        rows.append(
+            (
+                in_flight,
+                name,
+                spread([one.passes_per_s for one in rounds], ",.0f"),
+                "" if name == EMPTY else f"{times:.2f}",
+                f"{_median(rounds, 'p50_s') * 1e3:.2f}",
+                f"{_median(rounds, 'p99_s') * 1e3:.2f}",
+                *(
+                    f"{_median(rounds, f'{whose}_per_pass_s') * 1e6:,.0f}"
+                    for whose in ("cpu", "beside", "callers")
+                ),
+            )
+        )
+    heads = ("in flight", "server", "passes/s", "x empty", "p50 ms", "p99 ms")
+    cpu = ("server CPU µs/pass", "database CPU", "callers' CPU")
+    return tabulate(
+        rows,
+        (*heads, *cpu),
+        "github",
+        disable_numparse=True,
+        colalign=("right", "left", *["right"] * 7),
+    )
 
 
 def _median(rounds: Sequence[Round], field: str) -> float:
@@ -296,17 +317,22 @@ async def main(arguments: argparse.Namespace) -> None:
         (version,) = postgres.execute("SELECT version()")[0]
         told = [
             machine.describe(folder),
+            machine.load(),
             f"{version.partition(' on ')[0]}, {', '.join(f'{k} = {v}' for k, v in TUNING.items())}",
-            f"median of {arguments.rounds} rounds of {arguments.seconds} s, taken in turn",
+            f"{arguments.rounds} rounds of {arguments.seconds} s, taken in turn: "
+            "median (least to most)",
         ]
         print(*told, sep="\n", flush=True)
         bench = Bench(folder, postgres, arguments)
         try:
-            table, goals = await bench.run()
+            results, goals = await bench.run()
         finally:
             bench.stop()
-    told += ["\n" + table, "\n" + goals_table(goals)]
-    print(*told[-2:], sep="\n")
+    found = [table(results), threads_table(results), goals_table(goals)]
+    rounds = [one for each in results.values() for one in each]
+    closing = ["\n\n".join(["", *found, machine.quietness(rounds)])]
+    print(*closing, sep="\n")
+    told += closing
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / "postgresql.md").write_text("\n".join(told) + "\n")
 

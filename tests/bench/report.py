@@ -3,7 +3,7 @@
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from tabulate import tabulate
 
@@ -11,6 +11,9 @@ from bench.load import Round
 
 Results = Mapping[Any, Sequence[Round]]
 """Rounds by the name of what was called and the number of calls in flight."""
+
+THREAD_SHOWN_S: Final = 1e-6
+"""Processor time per pass from which a thread is told of, seconds."""
 
 
 class Goal(NamedTuple):
@@ -21,19 +24,49 @@ class Goal(NamedTuple):
     short: str = ""
 
 
-def at_least(what: str, measured: float, bound: float, unit: str) -> Goal:
-    short = "" if measured >= bound else f", {100 * (1 - measured / bound):.0f} % short"
-    return Goal(what, f"≥ {_show(bound, unit)}", _show(measured, unit), measured >= bound, short)
+Measured = float | Sequence[float]
+"""A figure, or one of each round: then the median counts, and the least and the most are told."""
 
 
-def at_most(what: str, measured: float, bound: float, unit: str) -> Goal:
-    short = "" if measured <= bound else f", {100 * (measured / bound - 1):.0f} % over"
-    return Goal(what, f"≤ {_show(bound, unit)}", _show(measured, unit), measured <= bound, short)
+def at_least(what: str, measured: Measured, bound: float, unit: str) -> Goal:
+    value = _middle(measured)
+    short = "" if value >= bound else f", {100 * (1 - value / bound):.0f} % short"
+    return Goal(what, f"≥ {_show(bound, unit)}", show(measured, unit), value >= bound, short)
+
+
+def at_most(what: str, measured: Measured, bound: float, unit: str) -> Goal:
+    value = _middle(measured)
+    short = "" if value <= bound else f", {100 * (value / bound - 1):.0f} % over"
+    return Goal(what, f"≤ {_show(bound, unit)}", show(measured, unit), value <= bound, short)
+
+
+def told(what: str, measured: Measured, unit: str) -> Goal:
+    """With nothing to reach."""
+    return Goal(what, "", show(measured, unit), None)
+
+
+def show(measured: Measured, unit: str) -> str:
+    shown = _show(_middle(measured), unit)
+    if isinstance(measured, Sequence):
+        shown += f" ({_number(min(measured))} to {_number(max(measured))})"
+    return shown
+
+
+def spread(values: Sequence[float], form: str) -> str:
+    """The median, the least and the most."""
+    return f"{statistics.median(values):{form}} ({min(values):{form}} to {max(values):{form}})"
+
+
+def _middle(measured: Measured) -> float:
+    return statistics.median(measured) if isinstance(measured, Sequence) else measured
 
 
 def _show(value: float, unit: str) -> str:
-    number = f"{value:,.0f}" if value >= 100 else f"{value:.2f}"
-    return f"{number} {unit}"
+    return f"{_number(value)} {unit}"
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.2f}"
 
 
 def goals_table(goals: Sequence[Goal]) -> str:
@@ -50,12 +83,12 @@ def goals_table(goals: Sequence[Goal]) -> str:
 
 
 def table(results: Results, empty: str, peak_rss_mb: Mapping[str, float]) -> str:
-    """One line for each way to call with so many in flight; medians over the rounds."""
+    """One line for each way to call with so many in flight: medians, and of what is compared the
+    least and the most."""
     rows: list[tuple[object, ...]] = []
     before = None
     for (name, in_flight), rounds in results.items():
-        passes_per_s = _median(rounds, "passes_per_s")
-        of_empty = "1.00"
+        of_empty = ""
         if name != empty:
             # More rounds in one line than in another would be of no use here.
             pairs = zip(rounds, results[empty, in_flight], strict=True)
@@ -65,28 +98,38 @@ def table(results: Results, empty: str, peak_rss_mb: Mapping[str, float]) -> str
             (
                 in_flight if in_flight != before else "",
                 name,
-                f"{passes_per_s:,.0f}",
+                spread([one.passes_per_s for one in rounds], ",.0f"),
                 of_empty,
                 f"{_median(rounds, 'p50_s') * 1e3:.2f}",
                 f"{_median(rounds, 'p99_s') * 1e3:.2f}",
-                f"{_median(rounds, 'cpu_per_pass_s') * 1e6:,.0f}",
+                spread([one.cpu_per_pass_s * 1e6 for one in rounds], ",.0f"),
+                f"{_median(rounds, 'callers_per_pass_s') * 1e6:,.0f}",
                 f"{peak_rss_mb[name]:.0f}",
             )
         )
         before = in_flight
     heads = (
-        "in flight",
-        "server",
-        "passes/s",
-        "x empty",
-        "p50 ms",
-        "p99 ms",
-        "CPU µs/pass",
-        "peak RSS MB",
+        *("in flight", "server", "passes/s", "x empty", "p50 ms", "p99 ms"),
+        *("server CPU µs/pass", "callers' CPU", "peak RSS MB"),
     )
     return tabulate(
-        rows, heads, "github", disable_numparse=True, colalign=("right", "left", *["right"] * 6)
+        rows, heads, "github", disable_numparse=True, colalign=("right", "left", *["right"] * 7)
     )
+
+
+def threads_table(results: Results) -> str:
+    """What each of a server's threads takes of the processor."""
+    rows = []
+    for (name, in_flight), rounds in results.items():
+        threads = {
+            thread: statistics.median(one.threads_per_pass_s.get(thread, 0.0) for one in rounds)
+            for thread in {thread for one in rounds for thread in one.threads_per_pass_s}
+        }
+        dearest = sorted(threads.items(), key=lambda each: -each[1])
+        shown = [f"{thread} {s * 1e6:,.0f}" for thread, s in dearest if s >= THREAD_SHOWN_S]
+        if shown:
+            rows.append((in_flight, name, ", ".join(shown)))
+    return tabulate(rows, ("in flight", "server", "CPU of its threads, µs/pass"), "github")
 
 
 def plot(results: Results, path: Path) -> None:

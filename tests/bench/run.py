@@ -17,11 +17,12 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import uvloop
 
 from bench import machine, report
-from bench.sections import EMPTY, Bench, Settings
+from bench.sections import EMPTY, Bench
+from bench.stand import Settings
 
 RESULTS = Path(__file__).with_name("results")
 SECTIONS = (
-    *("table", "flat", "http", "startup", "slow-disk", "watchers", "webhooks", "flood"),
+    *("table", "tail", "flat", "http", "startup", "slow-disk", "watchers", "webhooks", "flood"),
     *("metrics", "audit", "overload"),
 )
 
@@ -36,6 +37,11 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, help="rounds of each kind (5; quick: 2)")
     parser.add_argument("--passes", type=int, default=1_000_000, help="in the large database")
     parser.add_argument(
+        "--ten-million",
+        action="store_true",
+        help="measure flat with 10,000,000 passes too, which stay in build/ for five days",
+    )
+    parser.add_argument(
         "--dir", default="/var/tmp", help="where databases go: on the disk to measure, 2 GB free"
     )
     return parser.parse_args()
@@ -47,12 +53,15 @@ async def main(arguments: argparse.Namespace) -> None:
         rounds=arguments.rounds or (2 if arguments.quick else 5),
         window_s=arguments.seconds or (0.6 if arguments.quick else 1.2),
         passes=arguments.passes,
+        tail_s=5.0 if arguments.quick else 60.0,
+        most_passes=10_000_000 if arguments.ten_million else 0,
     )
     chosen = arguments.only or SECTIONS
     with tempfile.TemporaryDirectory(prefix="idpass-bench-", dir=arguments.dir) as name:
         folder = Path(name)
-        told = [machine.describe(folder)]
-        told.append(f"median of {settings.rounds} rounds of {settings.window_s} s, taken in turn")
+        told = [machine.describe(folder), machine.load()]
+        rounds = f"{settings.rounds} rounds of {settings.window_s} s"
+        told.append(f"{rounds}, taken in turn: median (least to most)")
         print(*told, sep="\n", flush=True)
         bench = Bench(folder, settings)
         # The million ids are there to stay; looking at them again and again takes time.
@@ -61,10 +70,12 @@ async def main(arguments: argparse.Namespace) -> None:
             if "table" in chosen:
                 results, peak_rss_mb = await bench.table()
                 told.append("\n" + report.table(results, EMPTY, peak_rss_mb))
-                print(told[-1], flush=True)
+                told.append("\n" + report.threads_table(results))
+                print(*told[-2:], sep="\n", flush=True)
                 RESULTS.mkdir(exist_ok=True)
                 report.plot(results, RESULTS / "bench.png")
             others = {
+                "tail": bench.tail,
                 "flat": bench.flat,
                 "http": bench.http,
                 "startup": bench.startup,
@@ -81,8 +92,11 @@ async def main(arguments: argparse.Namespace) -> None:
                     await measure()
         finally:
             bench.stop()
-    told.append("\n" + report.goals_table(bench.goals))
-    print(told[-1])
+    closing = ["\n" + report.goals_table(bench.goals)]
+    if bench.rounds:
+        closing.append("\n" + machine.quietness(bench.rounds))
+    print(*closing, sep="\n")
+    told += closing
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / "bench.md").write_text("\n".join(told) + "\n")
     print(f"\n{time.perf_counter() - start_s:.0f} s; in {RESULTS.relative_to(Path.cwd())}/")

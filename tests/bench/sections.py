@@ -4,15 +4,13 @@ import asyncio
 import base64
 import statistics
 import time
-from collections.abc import Callable
-from pathlib import Path
-from typing import Final, NamedTuple
+from collections.abc import Sequence
+from typing import Final
 
-from bench import hooks, machine, observed, overload
+from bench import hooks, machine, observed, overload, rival, rival_check
 from bench.flooder import QUIET_CALLS_PER_S, QUIET_S, quiet_p99_s
 from bench.load import Grpc, GrpcBatch, Http, Round, serving
-from bench.report import Goal, at_least, at_most
-from bench.seed import Seeded, seed
+from bench.report import Goal, at_least, at_most, told
 from bench.servers import (
     Process,
     audited_s,
@@ -22,48 +20,31 @@ from bench.servers import (
     module,
     unlimited_callers,
 )
-from bench.targets import Key, Results, Served, Target, interleaved
+from bench.stand import Stand
+from bench.targets import Key, Results, Served, Target
 
 IN_FLIGHT: Final = (1, 8, 32, 128)
 AT: Final = 32
+MOST_IN_FLIGHT: Final = max(IN_FLIGHT)
 BATCH: Final = 500
 WATCHERS: Final = 100
 STARTS: Final = 5
 SLOW_DISK_US: Final = 2_000
 SLOW_DISK_IN_FLIGHT: Final = 128
+OVERLOAD_DISK_US: Final = 20_000
 
+QUIETEST: Final = ("--log-calls", "failed")
 MEASURED: Final = ("--metrics", "127.0.0.1:0")
 
 EMPTY: Final = "empty handler"
 CANCEL: Final = "CancelIdPass"
 ORDINARY: Final = "ordinary: threads, a commit per call"
+RIVAL: Final = "C++, a commit per call"
 FASTAPI: Final = "FastAPI + SQLAlchemy"
 BATCHES: Final = f"BatchCancelIdPasses of {BATCH}"
 
 
-class Settings(NamedTuple):
-    rounds: int
-    window_s: float
-    passes: int  # in the large database
-
-
-class Bench:
-    """
-    Args:
-        folder: for databases and logs; several copies of the large database go there.
-    """
-
-    def __init__(self, folder: Path, settings: Settings) -> None:
-        self.folder = folder
-        self.settings = settings
-        self.goals: list[Goal] = []
-        self._served: dict[str, Served] = {}
-        self._templates: dict[str, Seeded] = {}
-
-    def stop(self) -> None:
-        for served in self._served.values():
-            served.stop()
-
+class Bench(Stand):
     async def table(self) -> tuple[Results, dict[str, float]]:
         """Everybody, with 1 to 128 calls in flight. Returns the rounds and each one's peak RSS."""
         real = self._real()
@@ -71,6 +52,7 @@ class Bench:
             Target(EMPTY, self._serve("empty", None, lambda _db: module("empty_server")), Grpc()),
             Target(CANCEL, real, Grpc()),
             Target(ORDINARY, self._peer("ordinary_server"), Grpc()),
+            *self._rival(),
             Target(FASTAPI, self._peer("fastapi_server"), Http()),
             # A window has to hold many of its long calls.
             Target(
@@ -90,38 +72,89 @@ class Bench:
         self._judge(results, statistics.median(fdatasyncs_s))
         return results, {target.name: target.served.peak_rss_mb() for target in targets}
 
+    def _rival(self) -> list[Target]:
+        """Nothing where it cannot be built."""
+        try:
+            program = rival.build()
+        except rival.CannotBuild as error:
+            what = f"{CANCEL} / {RIVAL}, {AT} in flight"
+            self.goals.append(Goal(what, "≥ 1.15 x", f"not measured: {error}", None))
+            return []
+        rival_check.check(program, self.folder)
+        served = self._serve("rival", self._many(), lambda db: rival.command(program, db))
+        return [Target(RIVAL, served, Grpc())]
+
     def _judge(self, results: Results, fdatasync_s: float) -> None:
-        cancel = results[Key(CANCEL, AT)]
-        for other, times in ((EMPTY, 0.80), (ORDINARY, 2.0), (FASTAPI, 5.0)):
-            measured = ratio(cancel, results[Key(other, AT)])
-            self.goals.append(at_least(f"{CANCEL} / {other}, {AT} in flight", measured, times, "x"))
-        batch = results[Key(BATCHES, AT)]
+        def of(name: str, in_flight: int = AT) -> list[Round]:
+            return results[Key(name, in_flight)]
+
+        for other, in_flight, times in (
+            *((EMPTY, AT, 0.72), (EMPTY, MOST_IN_FLIGHT, 0.85), (ORDINARY, AT, 2.2)),
+            *((RIVAL, AT, 1.15), (FASTAPI, AT, 5.0)),
+        ):
+            if Key(other, in_flight) in results:
+                measured = ratios(of(CANCEL, in_flight), of(other, in_flight))
+                what = f"{CANCEL} / {other}, {in_flight} in flight"
+                self.goals.append(at_least(what, measured, times, "x"))
+        dearer = ratios(of(CANCEL), of(EMPTY), "cpu_per_pass_s")
+        slower = ratios(of(CANCEL, 1), of(ORDINARY, 1), "p50_s")
         among = f"ids at random among {self.settings.passes:,}"
-        passes_per_s = statistics.median(r.passes_per_s for r in batch)
+        per_s = [one.passes_per_s for one in of(BATCHES)]
+        alone = zip(of(CANCEL, 1), of(EMPTY, 1), strict=True)
+        syncs = [(mine.p50_s - empty.p50_s) / fdatasync_s for mine, empty in alone]
         self.goals += [
-            at_least(f"{BATCHES}, {among}, {AT} in flight", passes_per_s, 10_000, "passes/s"),
-            at_least(f"{BATCHES} / {CANCEL}, {AT} in flight", ratio(batch, cancel), 4.0, "x"),
+            at_most(f"server CPU of {CANCEL} / {EMPTY}, {AT} in flight", dearer, 1.40, "x"),
+            at_most(f"{CANCEL}, one caller: p50 / that of {ORDINARY}", slower, 1.0, "x"),
+            at_most(
+                f"{CANCEL}, one caller: p50 less the empty handler's, in fdatasyncs "
+                f"of {fdatasync_s * 1e6:.0f} µs",
+                syncs,
+                2.5,
+                "x",
+            ),
+            at_least(f"{BATCHES}, {among}, {AT} in flight", per_s, 18_000, "passes/s"),
+            at_least(
+                f"{BATCHES} / {CANCEL}, {AT} in flight", ratios(of(BATCHES), of(CANCEL)), 4.0, "x"
+            ),
         ]
-        alone = zip(results[Key(CANCEL, 1)], results[Key(EMPTY, 1)], strict=True)
-        longer_s = statistics.median(mine.p50_s - empty.p50_s for mine, empty in alone)
-        what = (
-            f"{CANCEL}, one caller: p50 less the empty handler's, in fdatasyncs "
-            f"of {fdatasync_s * 1e6:.0f} µs"
-        )
-        self.goals.append(at_most(what, longer_s / fdatasync_s, 2.5, "x"))
+
+    async def tail(self) -> None:
+        """The slowest calls of a minute, in which there is more than one checkpoint."""
+        served = self._serve("tail", self._many(), idpass_server)
+        target = Target("tail", served, Grpc(), max_passes_per_s=5_000)
+        one = await target.round(AT, self.settings.tail_s)
+        await target.close()
+        served.stop()
+        self.rounds.append(one)
+        what = f"{CANCEL}, {self.settings.passes:,} passes stored, {AT} in flight for "
+        shown = f"{one.p999_s * 1e3:.1f} / {one.p50_s * 1e3:.1f} ms"
+        what += f"{self.settings.tail_s:.0f} s: p99.9 / p50 ({shown})"
+        self.goals += [
+            at_most(what, one.p999_s / one.p50_s, 5.0, "x"),
+            told("  the worst", one.worst_s * 1e3, "ms"),
+            told("  calls", one.passes_per_s, "/s"),
+        ]
 
     async def flat(self) -> None:
         """Few passes stored against many."""
         small = Target("few", self._serve("few", self._few(), idpass_server), Grpc())
-        large = Target("many", self._real(), Grpc())
-        results = await self._rounds([small, large], AT)
-        few, many = results[Key("few", AT)], results[Key("many", AT)]
-        passes = f"{self.settings.passes:,}"
-        self.goals += [
-            at_least(f"{CANCEL}, {passes} passes stored / few", ratio(many, few), 0.9, "x"),
-            at_most("peak RSS, few passes stored", small.served.peak_rss_mb(), 150, "MB"),
-            at_most(f"peak RSS, {passes} passes stored", large.served.peak_rss_mb(), 150, "MB"),
-        ]
+        large = {self.settings.passes: Target("many", self._real(), Grpc())}
+        if self.settings.most_passes:
+            served = self._serve("most", self._most(), idpass_server)
+            large[self.settings.most_passes] = Target("most", served, Grpc())
+        results = await self._rounds([small, *large.values()], AT)
+        few = results[Key("few", AT)]
+        self.goals.append(
+            at_most("peak RSS, few passes stored", small.served.peak_rss_mb(), 150, "MB")
+        )
+        for passes, target in large.items():
+            times = ratios(results[Key(target.name, AT)], few)
+            self.goals += [
+                at_least(f"{CANCEL}, {passes:,} passes stored / few", times, 0.9, "x"),
+                at_most(
+                    f"peak RSS, {passes:,} passes stored", target.served.peak_rss_mb(), 150, "MB"
+                ),
+            ]
 
     async def http(self) -> None:
         """POST /idpass/cancel against the gRPC call, and against the FastAPI peer."""
@@ -138,8 +171,10 @@ class Bench:
         of = {key.target: rounds for key, rounds in results.items()}
         post = "POST /idpass/cancel"
         self.goals += [
-            at_least(f"{post} / {CANCEL}, {AT} in flight", ratio(of["http"], of["grpc"]), 0.5, "x"),
-            Goal(f"{post} / {FASTAPI}", "", f"{ratio(of['http'], of['peer']):.2f} x", None),
+            at_least(
+                f"{post} / {CANCEL}, {AT} in flight", ratios(of["http"], of["grpc"]), 0.5, "x"
+            ),
+            told(f"{post} / {FASTAPI}", ratios(of["http"], of["peer"]), "x"),
         ]
 
     async def startup(self) -> None:
@@ -179,9 +214,11 @@ class Bench:
         ]
         results = await self._rounds(targets, SLOW_DISK_IN_FLIGHT)
         of = {key.target: rounds for key, rounds in results.items()}
-        self.goals.append(at_least(what, ratio(of["slow"], of["fast"]), 0.7, "x"))
-        beside = ratio(of["ordinary slow"], of["ordinary"])
-        self.goals.append(Goal("  the ordinary server beside it", "", f"{beside:.2f} x", None))
+        beside = ratios(of["ordinary slow"], of["ordinary"])
+        self.goals += [
+            at_least(what, ratios(of["slow"], of["fast"]), 0.7, "x"),
+            told("  the ordinary server beside it", beside, "x"),
+        ]
 
     async def watchers(self) -> None:
         """Unary calls while many streams are open."""
@@ -191,18 +228,14 @@ class Bench:
         beside: list[Round] = []
         for _ in range(self.settings.rounds):
             without.append(await target.round(AT, self.settings.window_s))
-            watching = Process(
-                module("watchers", real.hold(0).address, str(WATCHERS)),
-                self.folder / "watchers.log",
-                ready="watching",
-            )
+            watching = self._watching(real.hold(0), WATCHERS)
             beside.append(await target.round(AT, self.settings.window_s))
             watching.stop()
         await target.close()
         what = f"{CANCEL} beside {WATCHERS} watchers / none, {AT} in flight: "
         p99 = statistics.median(b.p99_s / w.p99_s for b, w in zip(beside, without, strict=True))
         self.goals += [
-            Goal(what + "passes/s", "", f"{ratio(beside, without):.2f} x", None),
+            told(what + "passes/s", ratios(beside, without), "x"),
             Goal(
                 what + "p99", "", f"{p99:.2f} x ({_p99_ms(beside)} / {_p99_ms(without)} ms)", None
             ),
@@ -242,7 +275,7 @@ class Bench:
         receiver.stop()
         what = f"{CANCEL} with {hooks.ENDPOINTS} webhooks / none, {AT} in flight"
         self.goals += [
-            at_least(what, ratio(beside, without), 0.9, "x"),
+            at_least(what, ratios(beside, without), 0.9, "x"),
             at_least("deliveries to one webhook that is behind", per_s, 500, "/s"),
             at_most(
                 f"{CANCEL} to the POST on an idle server, p50",
@@ -253,19 +286,24 @@ class Bench:
         ]
 
     async def metrics(self) -> None:
-        """Calls while what happens is measured, and while it is not."""
+        """Calls while what happens is measured and each has a line in the log, and without both."""
         few = self._few()
-        measured = self._serve("measured", few, lambda db: idpass_server(db, *MEASURED))
-        targets = [
-            Target("without", self._serve("few", few, idpass_server), Grpc()),
-            Target("with", measured, Grpc()),
-        ]
-        results = await self._rounds(targets, AT)
-        times = ratio(results[Key("with", AT)], results[Key("without", AT)])
-        alone_us = observed.per_cancel_s() * 1e6
+        on = self._serve("measured", few, lambda db: idpass_server(db, *MEASURED))
+        off = self._serve("unmeasured", few, lambda db: idpass_server(db, *QUIETEST))
+        results = await self._rounds([Target("on", on, Grpc()), Target("off", off, Grpc())], AT)
+        both = results[Key("on", AT)], results[Key("off", AT)]
+        dearer = [100 * (times - 1) for times in ratios(*both, "cpu_per_pass_s")]
+        slower = [100 * (1 - times) for times in ratios(*both)]
+        what = f"{CANCEL} with --metrics and a log line a call / without, {AT} in flight: "
         self.goals += [
-            Goal(f"{CANCEL} with --metrics / without, {AT} in flight", "", f"{times:.2f} x", None),
-            at_most("  what they take of one alone in its batch", alone_us, 3, "µs"),
+            at_most(what + "fewer calls/s", slower, 5, "%"),
+            at_most("  more server CPU", dearer, 5, "%"),
+            at_most(
+                "  what metrics take of one alone in its batch",
+                observed.per_cancel_s() * 1e6,
+                3,
+                "µs",
+            ),
         ]
 
     async def audit(self) -> None:
@@ -304,57 +342,45 @@ class Bench:
 
     async def overload(self) -> None:
         """More calls than can be answered, by callers who do not wait for one another."""
+        await self._overload("overload", "")
+        await self._overload("watched", f" beside {WATCHERS} watchers", watchers=WATCHERS)
+        title = f" with fdatasync + {OVERLOAD_DISK_US // 1000} ms"
+        try:
+            slow = machine.slow_disk(self.folder, OVERLOAD_DISK_US)
+        except RuntimeError as error:
+            self.goals.append(Goal(f"open loop{title}", "", f"not measured: {error}", None))
+        else:
+            await self._overload("slow-overload", title, environment=slow)
+
+    async def _overload(
+        self, name: str, title: str, *, watchers: int = 0, environment: dict[str, str] | None = None
+    ) -> None:
         template = self._seed("overload.seed", in_flight=overload.PASSES, history=0)
-        served = self._serve("overload", template, idpass_server)
+        served = self._serve(name, template, idpass_server, environment)
         process = served.hold(overload.PASSES)
-        self.goals += await overload.goals(process, served.take(overload.PASSES), self.folder)
+        watching = self._watching(process, watchers) if watchers else None
+        ids = served.take(overload.PASSES)
+        self.goals += await overload.goals(process, ids, self.folder, title)
+        if watching is not None:
+            watching.stop()
         served.stop()
 
-    async def _rounds(self, targets: list[Target], in_flight: int) -> Results:
-        settings = self.settings
-        try:
-            return await interleaved(targets, in_flight, settings.rounds, settings.window_s)
-        finally:
-            for target in targets:
-                await target.close()
-
-    def _real(self) -> Served:
-        return self._serve("idpass-server", self._many(), idpass_server)
-
-    def _peer(self, name: str) -> Served:
-        return self._serve(name, self._many(), lambda db: module(name, str(db)))
-
-    def _serve(
-        self,
-        name: str,
-        template: Seeded | None,
-        command: Callable[[Path], list[str]],
-        environment: dict[str, str] | None = None,
-    ) -> Served:
-        if name not in self._served:
-            self._served[name] = Served(name, self.folder, template, command, environment)
-        return self._served[name]
-
-    def _many(self) -> Seeded:
-        return self._seed("many.seed", in_flight=self.settings.passes, history=0)
-
-    def _few(self) -> Seeded:
-        # Beside the thousand, the passes that a few rounds cancel: not every round is to meet a
-        # server that has only just started.
-        in_flight = int(3 * 8_000 * (self.settings.window_s + 0.25))
-        return self._seed("few.seed", in_flight=in_flight, history=1_000)
-
-    def _seed(self, name: str, *, in_flight: int, history: int) -> Seeded:
-        if name not in self._templates:
-            path = self.folder / name
-            self._templates[name] = seed(path, in_flight=in_flight, history=history)
-        return self._templates[name]
+    def _watching(self, process: Process, streams: int) -> Process:
+        """A process that holds so many streams of a server open."""
+        command = module("watchers", process.address, str(streams))
+        return Process(command, self.folder / "watchers.log", ready="watching")
 
 
-def ratio(one: list[Round], other: list[Round]) -> float:
-    """How many times the throughput: of rounds taken one right after the other, the median."""
+def ratios(
+    one: Sequence[Round], other: Sequence[Round], figure: str = "passes_per_s"
+) -> list[float]:
+    """How many times the figure, in each pair of rounds that were taken one right after the other.
+
+    Args:
+        figure: the attribute of a round.
+    """
     pairs = zip(one, other, strict=True)
-    return statistics.median(a.passes_per_s / b.passes_per_s for a, b in pairs)
+    return [getattr(a, figure) / getattr(b, figure) for a, b in pairs]
 
 
 def _p99_ms(rounds: list[Round]) -> str:

@@ -11,6 +11,8 @@ from bench.load import Client, Round, measure
 from bench.servers import Process
 
 RAMP_S: Final = 0.25
+MAX_HELD: Final = 1_000_000
+"""Number of passes that are chosen at random of those that a database has, to be cancelled."""
 NOBODY: Final = "00000000-0000-7000-8000-000000000000"
 
 
@@ -18,7 +20,7 @@ class Template(Protocol):
     """A database at rest, and the ids of its passes in flight in the order of registration."""
 
     @property
-    def in_flight(self) -> list[str]: ...
+    def in_flight(self) -> Sequence[str]: ...
 
     def copy(self, folder: Path, name: str) -> Path | str:
         """A database that is the same. Returns its file, or its URL."""
@@ -66,8 +68,8 @@ class Served:
             self.stop()
             if self._template is not None:
                 self.db = self._template.copy(self._folder, self._name)
-                self._ids = self._template.in_flight.copy()
-                random.Random(1).shuffle(self._ids)
+                ids = self._template.in_flight
+                self._ids = random.Random(1).sample(ids, min(len(ids), MAX_HELD))
             self.process = Process(
                 self._command(self.db), self._log, self._environment, self._ready
             )
@@ -94,8 +96,21 @@ class Served:
             self.process = None
 
 
+class Measurable(Protocol):
+    """One line of a table.
+
+    Attributes:
+        max_in_flight: with more it is left out.
+    """
+
+    name: str
+    max_in_flight: int
+
+    async def round(self, in_flight: int, window_s: float) -> Round: ...
+
+
 class Target:
-    """One line of a table: a way to call a server.
+    """A way to call a server.
 
     Args:
         max_in_flight: with more it is left out.
@@ -155,7 +170,7 @@ Results = dict[Key, list[Round]]
 
 
 async def interleaved(
-    targets: Sequence[Target], in_flight: int, rounds: int, window_s: float
+    targets: Sequence[Measurable], in_flight: int, rounds: int, window_s: float
 ) -> Results:
     """Measures A B C A B C …: what disturbs the machine meanwhile disturbs all of them."""
     taking_part = [target for target in targets if in_flight <= target.max_in_flight]

@@ -11,14 +11,18 @@ from kit.witness import CHANNEL_OPTIONS, RETRY_S
 
 
 class Watcher:
-    """Watches from the first event on, and after each break from where it was.
+    """Watches from one event on, and after each break from where it was.
+
+    Args:
+        after: sequence of the event before the first.
 
     Attributes:
         seen: the events so far.
         skipped: how often an event did not have the sequence after the one before it.
     """
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, after: int = 0) -> None:
+        self._after = after
         self.seen: list[pb.IdPassEvent] = []
         self.skipped = 0
         self._progress = threading.Condition()
@@ -43,7 +47,7 @@ class Watcher:
             )
 
     def _last(self) -> int:
-        return self.seen[-1].sequence if self.seen else 0
+        return self.seen[-1].sequence if self.seen else self._after
 
     def _run(self) -> None:
         calls = Calls(self._channel)

@@ -245,6 +245,17 @@ def test_lines_of_libraries_are_lines_like_the_others() -> None:
     assert (line["logger"], line["message"]) == ("x", "oh")
 
 
+def test_a_caller_that_hangs_up_is_no_error_of_a_library() -> None:
+    done = run(
+        "import logging\n"
+        "from grpc._cython.cygrpc import ExecuteBatchError\n"
+        "try: raise ExecuteBatchError\n"
+        "except ExecuteBatchError: logging.getLogger('grpc').exception('oh')\n",
+        stderr=subprocess.PIPE,
+    )
+    assert done.stderr == b""
+
+
 def test_where_standard_error_is_closed_no_file_gets_its_number() -> None:
     done = run(
         "import os, structlog\n"

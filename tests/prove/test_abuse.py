@@ -30,6 +30,7 @@ from idpass_server.config import Settings
 from idpass_server.hosting.channel_options import PING_STRIKES
 from kit import http2
 from kit.http2 import Connection, call, call_headers, data_frames, header_frames, message
+from kit.memory import PEAK, forget_peak, rss_mb
 from kit.support import UNKNOWN_ID, Process, eventually, problems, process, report
 
 PROBE_S = 10.0
@@ -70,9 +71,9 @@ class Attack:
 @pytest.fixture
 def attack(server: Process, request: pytest.FixtureRequest) -> Iterator[Attack]:
     """What an attack may do to a server is looked at when its test is done."""
-    before, before_mb = probe(server), rss_mb(server)
-    # The peak is from now on.
-    Path(f"/proc/{server.process.pid}/clear_refs").write_text("5")
+    pid = server.process.pid
+    before, before_mb = probe(server), rss_mb(pid)
+    forget_peak(pid)
     attack = Attack(server)
     try:
         yield attack
@@ -80,13 +81,13 @@ def attack(server: Process, request: pytest.FixtureRequest) -> Iterator[Attack]:
     finally:
         attack.close()
     after = probe(server)
-    peak_mb = rss_mb(server, "VmHWM")
+    peak_mb = rss_mb(pid, PEAK)
     name = request.node.name.removeprefix("test_").replace("_", " ")
     report(
         request,
         "HTTP/2 abuse: a probe during and after, memory before, at its peak and after",
         f"{during.seconds * 1e3:6.1f} {after.seconds * 1e3:6.1f} ms  "
-        f"{before_mb:4.0f} {peak_mb:4.0f} {rss_mb(server):4.0f} MB  {name}",
+        f"{before_mb:4.0f} {peak_mb:4.0f} {rss_mb(pid):4.0f} MB  {name}",
     )
     assert (during.account, after.account) == (before.account, before.account)
     assert problems(server.url) == []
@@ -112,12 +113,6 @@ def probe(server: Process) -> Probe:
                 if error.code() is not grpc.StatusCode.CANCELLED:
                     raise
                 assert time.perf_counter() - start_s < PROBE_S
-
-
-def rss_mb(server: Process, field: str = "VmRSS") -> float:
-    status = Path(f"/proc/{server.process.pid}/status").read_text()
-    line = next(line for line in status.splitlines() if line.startswith(field))
-    return int(line.split()[1]) * 1024 / 1e6
 
 
 def odd(count: int) -> range:

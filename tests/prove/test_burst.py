@@ -1,5 +1,9 @@
-"""More calls at once than a server takes: it turns thousands away, and the client brings them all
-in, each once.
+"""Promise: the client brings in more calls at once than a server takes, and each is done once.
+
+Means: thousands of registrations begun together by the asynchronous client; the server turns many
+away, the client makes them again, and as many passes are there as calls were made.
+
+Blind spots: other clients; callers who go on coming (see test_overload); SQLite only.
 """
 
 import asyncio

@@ -1,4 +1,12 @@
-"""How long one account waits while another sends the HTTP port the largest that it takes."""
+"""Promise: no body sent to the HTTP port is answered with anything but a refusal that fits it, or
+keeps the service from answering another account.
+
+Means: the largest bodies that the port takes, legal and not, several at once, by a caller and by a
+stranger, while another account makes one short call after the other. How long the longest of those
+took is printed, with a goal, and not judged: the machine may be busy.
+
+Blind spots: how long it takes is for people to read; many connections (see test_abuse).
+"""
 
 import functools
 import json

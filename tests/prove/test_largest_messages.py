@@ -1,6 +1,11 @@
-"""The largest legal and illegal request of every method, and what it costs another account.
+"""Promise: no request, however large, keeps the service from answering another account.
 
-Prints the longest time that a call of another account took meanwhile; the goal is 100 ms.
+Means: the largest legal and illegal requests of every method, of health and of reflection, by a
+caller and by a stranger, while another account makes one call after the other and has each answered
+as ever. Prints the longest time that one of those took; the goal is 100 ms, which is not judged:
+the machine may be busy.
+
+Blind spots: how long it takes is for people to read; many large requests at once.
 """
 
 import contextlib

@@ -1,5 +1,10 @@
-"""What is released: built from the tree, then from its own source archive, then installed where
-nothing else is.
+"""Promise: what is released has all that it needs, and works where nothing else is.
+
+Means: both packages are built from the tree, then from their own source archives, and the wheels
+are installed in an environment with what they require and no more; the commands run there, the
+documented installation does, and what an extra would bring is named.
+
+Blind spots: other Pythons and systems than this machine's (see client/matrix.py for the client's).
 """
 
 import os

@@ -1,4 +1,12 @@
-"""A database whose disk is full, and has room again: what its changes and checks say."""
+"""Promise: OK means on disk, and a full disk is told as such, until there is room again.
+
+Means: a PostgreSQL whose tablespace is on a small file system that something else fills: changes
+and checks are refused with its reason, and taken with room again. The audit is clean. The same for
+SQLite is in store/test_durability.
+
+Blind spots: a full disk under PostgreSQL's own WAL, which stops PostgreSQL itself; where the tests
+may not mount a file system it is skipped.
+"""
 
 import contextlib
 import os

@@ -1,6 +1,13 @@
-"""What callers see of a stop: open loop, no retries, SIGTERM, a successor started at once.
+"""Promise: what was answered before a stop is true after it, and who is told that nothing was
+changed can believe it.
 
-Each run prints for how long calls failed, and how.
+Means: calls that come whatever becomes of the earlier ones, without retries, and onlookers whose
+streams are open; SIGTERM in the middle, and a successor started at once. Each OK is found again; of
+what was refused as unchanged, nothing is. Clients that do retry see no error over many restarts.
+Each run prints for how long calls failed, and how. SQLite with and without HTTP, PostgreSQL, and
+workers.
+
+Blind spots: what gRPC itself drops as it hangs up, of which no caller can tell what became.
 """
 
 import asyncio

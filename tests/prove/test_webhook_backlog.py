@@ -17,6 +17,7 @@ from bench.seed import seed
 from idpass.v1 import webhook_service_pb2 as webhook_pb
 from idpass.v1.webhook_service_pb2_grpc import WebhookServiceStub
 from kit.hooked import ALLOWED, key_file
+from kit.memory import PEAK, rss_mb
 from kit.proving import MINUTES
 from kit.receiver import Receiver
 from kit.support import Process, eventually, report
@@ -24,12 +25,6 @@ from kit.support import Process, eventually, report
 EVENTS = 1_000_000 if MINUTES else 20_000
 GROWTH_MB = 40
 """What trying the dead webhook may take, MB: a chunk of events, and what waits."""
-
-
-def rss_mb(process: Process) -> float:
-    status = Path(f"/proc/{process.process.pid}/status").read_text()
-    line = next(line for line in status.splitlines() if line.startswith("VmHWM"))
-    return int(line.split()[1]) / 1_000
 
 
 def test_a_dead_webhook_far_behind(tmp_path: Path, request: pytest.FixtureRequest) -> None:
@@ -52,14 +47,14 @@ def test_a_dead_webhook_far_behind(tmp_path: Path, request: pytest.FixtureReques
             create(alive.url, None)
             server.cancel(seeded.in_flight[0])
             alive.wait_for(1)
-            before_mb = rss_mb(server)
+            before_mb = rss_mb(server.process.pid, PEAK)
             dead = create(f"http://127.0.0.1:{nobody.getsockname()[1]}/", 0)
             eventually(lambda: len(deliveries(dead)) >= 8)
             for number, pass_id in enumerate(seeded.in_flight[1:21], start=2):
                 server.cancel(pass_id)
                 # Nothing waits for the dead one: this comes while it is tried.
                 alive.wait_for(number)
-            after_mb = rss_mb(server)
+            after_mb = rss_mb(server.process.pid, PEAK)
             report(
                 request,
                 "webhooks",
