@@ -57,7 +57,7 @@ class Timed(IdPassServiceServicer):
 
 @pytest.fixture
 def timed() -> Iterator[tuple[Timed, str]]:
-    service = Timed()
+    service = Timed()  # type: ignore[abstract]  # four rpcs will do
     server = grpc.server(ThreadPoolExecutor(2))
     add_IdPassServiceServicer_to_server(service, server)
     port = server.add_insecure_port("localhost:0")
@@ -118,7 +118,8 @@ async def test_batches_under_way_end_with_whoever_asked_for_them() -> None:
             return [CancelResult("a", request.request_id, None, None)]
         began.set()
         try:
-            return await asyncio.get_running_loop().create_future()
+            await asyncio.Event().wait()
+            return []
         finally:
             ended.set()
 

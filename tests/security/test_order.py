@@ -24,9 +24,10 @@ def send(server: Guarded, method: str, name: str) -> Any:
     """Makes a call whose request is no message."""
     path = f"/{wire.ID_PASSES.full_name}/{method}"
     metadata = bearer(f"{name}-token")
+    channel: Any = server.channel
     if method == STREAM:
-        return next(server.channel.unary_stream(path)(NO_MESSAGE, metadata=metadata, timeout=30))
-    return server.channel.unary_unary(path)(NO_MESSAGE, metadata=metadata, timeout=30)
+        return next(channel.unary_stream(path)(NO_MESSAGE, metadata=metadata, timeout=30))
+    return channel.unary_unary(path)(NO_MESSAGE, metadata=metadata, timeout=30)
 
 
 def reason_of(server: Guarded, method: str, name: str) -> str | None:
@@ -71,7 +72,7 @@ def test_a_place_comes_before_the_bytes(tmp_path: Path) -> None:
         assert reason_of(server, STREAM, "ann") == "OVERLOADED"
         stream.cancel()
         path = f"/{wire.ID_PASSES.full_name}/GetIdPass"
-        get = server.channel.unary_unary(path)
+        get: Any = server.channel.unary_unary(path)
         request = b"\x0a\x24" + UNKNOWN_ID.encode()
         waiting = get.future(request, metadata=bearer("ann-token"), timeout=30)
         assert entered.wait(30)

@@ -44,10 +44,8 @@ async def test_one_who_gives_up_waiting_takes_nothing_from_the_others() -> None:
 
 async def test_the_store_is_up_once_it_is_said_to_be_and_while_the_server_stops() -> None:
     readiness = Readiness()
-    assert not readiness.stores
-    readiness.set("store", None)
-    assert readiness.stores
-    readiness.set(DRAINING, "the server is stopping")
-    assert readiness.stores
-    readiness.set("store", "no answer")
-    assert not readiness.stores
+    seen = [readiness.stores]
+    for check, problem in (("store", None), (DRAINING, "stopping"), ("store", "no answer")):
+        readiness.set(check, problem)
+        seen.append(readiness.stores)
+    assert seen == [False, True, True, False]
