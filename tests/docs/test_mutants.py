@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 
-from kit.mutants import FOLDER, compiles, written_down
+from kit.mutant_list import FOLDER, compiles, written_down
 from kit.paths import ROOT
 
 ROOMS = sorted(path.stem for path in FOLDER.glob("*.toml"))

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from idpass_server.cli import main
-from idpass_server.store import opening
+from idpass_server.store import CannotOpen, opening
 from idpass_server.store.sqlite.file import connect
 from kit.cutting import RestoreCuts
 from kit.serving import COMMAND, uncovered, url_of
@@ -159,6 +160,15 @@ def _foreign(path: Path) -> None:
     subprocess.run([sys.executable, "-c", script, str(path)], check=True)
 
 
+def test_a_backup_that_is_not_sound_is_not_kept(filled: Path, tmp_path: Path) -> None:
+    with closing(connect(filled)) as connection:
+        connection.execute("UPDATE accounts SET slots_in_use = 0")
+    to = tmp_path / "kept.db"
+    with pytest.raises(CannotOpen, match=r"not sound and was not kept: slots in use"):
+        opening.back_up(url_of(filled), to)
+    assert not list(tmp_path.glob("*kept*"))
+
+
 def test_a_full_disk_leaves_nothing_behind(filled: Path, tmp_path: Path) -> None:
     folder = tmp_path / "full"
     folder.mkdir()
@@ -247,6 +257,19 @@ def test_what_a_killed_server_left_in_its_wal_never_gets_into_the_restored_file(
         server.process.kill()
         server.process.wait()
     assert beside(filled, "-wal").stat().st_size
+    assert restore(backup, filled, "--yes").exit_code == 0
+    assert not beside(filled, "-wal").exists()
+    with process(filled) as server:
+        assert len(server.list_all()) == 3
+
+
+def test_a_database_beside_the_wal_of_another_can_be_replaced(filled: Path, backup: Path) -> None:
+    with process(filled) as server:
+        server.register()
+        server.process.kill()
+        server.process.wait()
+    shutil.copyfile(backup, filled)
+    assert "left behind" in cli("audit", "--db", url_of(filled)).stderr
     assert restore(backup, filled, "--yes").exit_code == 0
     assert not beside(filled, "-wal").exists()
     with process(filled) as server:

@@ -17,7 +17,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from kit.mutants import Copy, Mutant, Round, Tried, Verdict, temporary_copy, written_down
+from kit.mutant_list import Mutant, written_down
+from kit.mutants import Round, Tried
+from kit.mutated_copy import Copy, Verdict, temporary_copy
 from kit.proving import times
 from kit.support import report
 

@@ -126,6 +126,16 @@ def test_the_fee_that_was_paid_comes_back_be_it_nothing(before: Status, fee_micr
     assert decision.account.refunded_micros == 2 * FEE + fee_micros
 
 
+def test_a_cancellation_keeps_what_it_was_told() -> None:
+    subject = a_pass(Status.OPENED)
+    cancel = Cancel("acme", "ann", "ref", None, subject.id, Reason.DUPLICATE, "asked twice")
+    decision = domain.decide(account(), subject, cancel, NOW_US)
+    assert isinstance(decision, domain.Decision)
+    ((moved, event),) = decision.changes
+    told = moved.cancel_reason, moved.cancel_note, moved.caller, event.reason
+    assert told == (Reason.DUPLICATE, "asked twice", "ann", Reason.DUPLICATE)
+
+
 def test_the_table_has_no_arrow_beside_those() -> None:
     arrows = {
         (before, after): FEE if fee is domain.Fee.REFUNDED else None

@@ -3,7 +3,15 @@
 import pytest
 
 from idpass_server.rules.batch import Batch
-from idpass_server.rules.commands import Cancel, Cancelled, Erase, Erased, Register, Registered
+from idpass_server.rules.commands import (
+    Cancel,
+    Cancelled,
+    Erase,
+    Erased,
+    Outcome,
+    Register,
+    Registered,
+)
 from idpass_server.rules.domain import DAY_US
 from idpass_server.rules.erasure import ERASED, count_erased
 from idpass_server.rules.records import Event, Pass, Reason, Status
@@ -60,7 +68,8 @@ def test_a_pass_that_is_not_there_is_not_found() -> None:
 
 def test_passes_are_counted_and_a_refusal_is_not_taken_for_one() -> None:
     event = receipt("c", Status.NEW, Status.NEW)
-    outcomes = [Erased(event), Erased(None), PassNotFound("purged meanwhile"), Erased(event)]
+    gone = PassNotFound("purged meanwhile")
+    outcomes: list[Outcome] = [Erased(event), Erased(None), gone, Erased(event)]
     assert count_erased(outcomes) == 2
     with pytest.raises(AccountDisabled):
         count_erased([*outcomes, AccountDisabled("acme")])

@@ -63,6 +63,11 @@ def test_a_lost_position_is_refused_with_what_there_is() -> None:
         positions.check(1_000, "theirs")
 
 
+def test_gaps_that_follow_each_other_are_skipped_together() -> None:
+    gaps = (Gap(20, 30), Gap(10, 20), Gap(40, 50))
+    assert [skipped(position, gaps) for position in (9, 10, 20, 30, 40)] == [9, 30, 30, 30, 50]
+
+
 @given(
     cuts=st.lists(st.integers(0, 200), max_size=8, unique=True),
     purged=st.integers(0, 200),

@@ -1,9 +1,11 @@
 """The engine: what is batched, given up, refused, and what one fault does to its neighbours."""
 
 import asyncio
+import math
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -304,6 +306,29 @@ async def test_an_account_that_stays_busy_is_no_longer_waited_for(
     (outcome,) = await bench.submit("next", account="other")
     assert isinstance(outcome, StoreUnavailable)
     assert bench.store.batches[batches:] == [["next"]]
+
+
+def test_the_wait_for_an_account_begins_once_and_anew_after_it_was_free(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now_s = 0.0
+    monkeypatch.setattr(busy, "time", SimpleNamespace(monotonic=lambda: now_s))
+    accounts = busy.BusyAccounts()
+
+    def seen(account: str, at_s: float, is_busy: bool = True) -> None:
+        nonlocal now_s
+        now_s = at_s
+        accounts.update([account, "other"], {account} if is_busy else ())
+
+    for tenths in range(0, 25, 5):
+        assert tenths == 0 or accounts.worth_waiting("acme", math.inf)
+        seen("acme", tenths / 10)
+    assert not accounts.worth_waiting("acme", math.inf)
+    seen("acme", 2.1, is_busy=False)
+    seen("acme", 2.2)
+    assert accounts.worth_waiting("acme", math.inf)
+    assert accounts.worth_waiting("acme", now_s + busy.ANSWER_S + 0.01)
+    assert not accounts.worth_waiting("acme", now_s + busy.ANSWER_S)
 
 
 async def test_stopping_finishes_what_waits_for_a_busy_account(bench: Bench) -> None:

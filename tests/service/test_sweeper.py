@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from types import SimpleNamespace
 
 import pytest
 
@@ -49,10 +50,13 @@ def fault() -> bool:
     raise RuntimeError("a bug")
 
 
-@pytest.mark.parametrize("end", [unavailable, fault])
-async def test_a_round_that_fails_is_followed_by_others(
-    end: Callable[[], bool], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("end", "said"), [(unavailable, "postponed"), (fault, "failed")])
+async def test_a_round_that_fails_is_told_and_followed_by_others(
+    end: Callable[[], bool], said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    told: list[str] = []
+    log = SimpleNamespace(warning=lambda event, **_: told.append(event), exception=told.append)
+    monkeypatch.setattr(sweeper, "log", log)
     monkeypatch.setattr(sweeper, "INTERVAL_S", 0)
     rounds = Sweeps(end, lambda: True, lambda: False, end, lambda: True)
     task = asyncio.create_task(
@@ -68,6 +72,7 @@ async def test_a_round_that_fails_is_followed_by_others(
         await task
     assert rounds.sweeps == 2  # and none while another process has the sweep
     assert rounds.warned == rounds.claims
+    assert told == [f"sweep_{said}"] * 2
 
 
 class World:

@@ -85,8 +85,11 @@ def test_one_pass_can_be_watched_to_its_end(service: Service) -> None:
     assert stream.code() == grpc.StatusCode.OK
     last = service.account().last_sequence
     assert list(service.watch(id=pass_id, after_sequence=last)) == []
-    after_new = list(service.watch(id=pass_id, after_sequence=1))
-    assert [e.to_status for e in after_new] == [STATUS["opened"], STATUS["cancelled"]]
+    whole = list(service.watch(id=pass_id))
+    assert [e.sequence for e in whole] == [1, last - 1, last]
+    for after in (1, 2, last - 2, last - 1):
+        rest = [e for e in whole if e.sequence > after]
+        assert list(service.watch(id=pass_id, after_sequence=after)) == rest
 
 
 def test_a_stream_tells_its_reference_at_once(service: Service) -> None:

@@ -41,7 +41,8 @@ DAMAGE = [
     ),
     (
         "DROP INDEX events_refund; UPDATE events SET refund_micros = 1, to_status = 'cancelled' "
-        "WHERE id_pass_id = (SELECT id FROM passes WHERE fee_refunded = 1 ORDER BY id LIMIT 1)",
+        "WHERE id_pass_id = (SELECT id FROM passes WHERE fee_refunded = 1 ORDER BY id LIMIT 1) "
+        "AND previous_sequence IS NOT NULL",  # two of its three events
         "refunded more than once",
     ),
     ("UPDATE events SET refund_micros = 1 WHERE refund_micros IS NOT NULL", "refund is not what"),

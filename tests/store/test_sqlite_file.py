@@ -153,17 +153,18 @@ def test_a_file_that_is_replaced_during_a_commit_is_noticed_before_and_after_it(
     db: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = SqliteStore(db)
-    for passes, (looks, unknown) in enumerate([(["is gone"], False), ([None, "is gone"], True)]):
-        answers = iter(looks)
+    looks: tuple[list[str | None], ...] = (["is gone"], [None, "is gone"])
+    for stored, found in enumerate(looks):  # before the commit, and after it
+        answers = iter(found)
         monkeypatch.setattr(store._identity, "changed", lambda: next(answers))  # noqa: B023 called now
         with pytest.raises(StoreBroken, match="is gone") as caught:
             store.commit([Register("demo", "tests", new_uuid(), None, new_uuid())], 1)
-        assert caught.value.outcome_unknown is unknown
+        assert caught.value.outcome_unknown is bool(stored)
         assert list(answers) == []
         monkeypatch.undo()
         account = store.get_account("demo")
         assert account is not None
-        assert account.slots_in_use == passes
+        assert account.slots_in_use == stored
     store.close()
 
 
@@ -573,7 +574,12 @@ def test_a_check_finds_a_lock_of_another_program(db: Path, monkeypatch: pytest.M
     other = sqlite3.connect(db, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     waits, wait = list[float](), store._wait_for_locks
-    monkeypatch.setattr(store, "_wait_for_locks", lambda it: (waits.append(it), wait(it)))
+
+    def recorded(timeout_s: float) -> None:
+        waits.append(timeout_s)
+        wait(timeout_s)
+
+    monkeypatch.setattr(store, "_wait_for_locks", recorded)
     with pytest.raises(StoreUnavailable, match="busy"):
         store.check()
     assert waits == [0.2, 2.0]
