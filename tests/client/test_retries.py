@@ -240,6 +240,24 @@ def test_pauses_are_spread_at_random() -> None:
     assert all(0.05 <= pause_s <= 0.1 for pause_s in first)
 
 
+def test_a_watcher_that_was_back_begins_with_short_pauses_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("random.uniform", lambda _, most: most)
+    reconnects = _reconnect.Reconnects("WatchIdPasses", RetryPolicy(), 0.0, str)
+
+    class Lost(grpc.RpcError):
+        def code(self) -> grpc.StatusCode:
+            return CODE.UNAVAILABLE
+
+        def details(self) -> str:
+            return "Socket closed"
+
+    assert [reconnects.failed(Lost(), 0.0) for _ in range(3)] == [0.1, 0.2, 0.4]
+    reconnects.connected()
+    assert [reconnects.failed(Lost(), 0.0) for _ in range(2)] == [0.1, 0.2]
+
+
 def test_a_call_that_a_server_dropped_when_it_hung_up_is_tried_again(script: Script) -> None:
     receipt = script.cancel((CODE.CANCELLED, None, {}), None)
     assert receipt.status is idpass.Status.CANCELLED

@@ -9,6 +9,7 @@ from typing import Any
 import grpc
 import httpx
 import pytest
+import uvicorn
 
 from idpass.v1 import id_pass_pb2 as pb
 from idpass_server.api import errors
@@ -92,7 +93,7 @@ def test_the_events_of_one_pass_end_with_it(server: Http) -> None:
         ("after=1", 400, ["after"]),
         ("id=x", 400, ["id"]),
         ("id=00000000-0000-7000-8000-000000000000", 404, None),
-        ("after_sequence=1&after_sequence=2", 400, None),
+        ("after_sequence=0&after_sequence=0", 400, None),
         ("id=%ff", 400, ["id"]),
     ],
 )
@@ -172,3 +173,16 @@ async def test_a_stream_that_comes_while_the_gateway_stops_does_not_hold_it_up()
         await asyncio.wait_for(gateway.stop(), 30)
         assert "id: 7" in (await late[0]).text
     await service.stop(None)
+
+
+async def test_a_gateway_that_does_not_end_is_not_waited_for_without_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def never(*_: object) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(uvicorn.Server, "serve", never)
+    gateway = Gateway("127.0.0.1", 0)
+    gateway.start("127.0.0.1:1", drain_s=0.01)
+    await asyncio.wait_for(gateway.stop(), 30)
+    gateway._socket.close()

@@ -32,6 +32,7 @@ def left(response: httpx.Response) -> tuple[int, int]:
         (Limit(100, 250), Left(0, 3.2), '"rate";q=300;w=3', '"rate";r=0;t=4'),
         (Limit(0.1, 1), Left(0, 9.5), '"rate";q=1;w=10', '"rate";r=0;t=10'),
         (Limit(0.3, 1), Left(1, 0), '"rate";q=1;w=4', '"rate";r=1'),
+        (Limit(0.7, 63), Left(63, 0), '"rate";q=63;w=90', '"rate";r=63'),  # 62.99… by floats
         (Limit(1e18, 10), Left(10, 0), '"rate";q=999999999999999;w=1', '"rate";r=10'),
     ],
 )

@@ -49,6 +49,7 @@ def test_websocket_is_refused_as_any_other_request_is(server: Http, path: bytes)
 HOST = b"Host: localhost"
 GET = b"GET /idpass/account HTTP/1.1"
 TYPE = b"Content-Type: application/json"
+AUTHORIZATION = b"Authorization: Bearer token"
 ODD = {
     "no HTTP": b"hello\r\n\r\n",
     "another version": request(b"GET /idpass/account HTTP/2.0"),
@@ -64,6 +65,9 @@ ODD = {
     "no Host": request(GET, []),
     "two Hosts": request(GET, [HOST, HOST]),
     "two Hosts that differ": request(GET, [HOST, b"Host: evil.example"]),
+    "two authorizations": request(GET, [HOST, AUTHORIZATION, AUTHORIZATION]),
+    "two keys": request(GET, [HOST, b"Idempotency-Key: a", b"Idempotency-Key: b"]),
+    "two types": request(GET, [HOST, TYPE, TYPE]),
     "a user in Host": request(GET, [b"Host: evil@localhost"]),
     "a path in Host": request(GET, [b"Host: localhost/x"]),
     "no port in Host": request(GET, [b"Host: localhost:"]),

@@ -225,12 +225,19 @@ def test_who_does_not_say_who_it_is_shares_one_rate_and_is_still_told_that(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(calls, "REFUSALS_PER_S", 1_000)
+    over_rate: list[bool] = []
+
+    def ended(record: CallRecord) -> None:
+        over_rate.append(record.over_rate)
+
     with limited(tmp_path, rate_per_s=0.01, burst=2) as server:
+        server.server.metrics.ended = ended  # type: ignore[method-assign]
         for number in range(50):
             error = refused(lambda: get(server, f"guess-{number}"))  # noqa: B023 called at once
             assert error.reason == "UNAUTHENTICATED_CALLER"
         for name in ("ann", "bob"):
             get(server, name)
+    assert sum(over_rate) == 48
 
 
 def test_a_flood_is_counted_in_the_log_and_not_told_line_by_line(tmp_path: Path) -> None:

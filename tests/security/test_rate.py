@@ -83,6 +83,15 @@ def test_rested_callers_take_no_memory() -> None:
     assert len(rate._full_at_s) <= FORGET_EVERY
 
 
+def test_a_debt_is_remembered_however_many_others_come() -> None:
+    rate = Rate(Limit(1, 1))
+    assert rate.take("a", 0.0)
+    for number in range(3 * FORGET_EVERY):
+        assert rate.take(f"caller-{number}", 0.9)
+    assert not rate.take("a", 0.9)
+    assert rate.take("a", 1.0)
+
+
 def test_a_caller_with_a_limit_of_its_own_is_held_to_that() -> None:
     rate = Rate(Limit(1, 5))
     for own, at_once, after_a_second in (
@@ -127,3 +136,15 @@ def test_a_place_that_is_left_is_free() -> None:
         room.leave(name)
     assert room.taken == 0
     assert not room._of
+
+
+def test_places_that_are_left_count_no_more_as_the_callers_own() -> None:
+    room = Room(9)
+    for _ in range(3):
+        taken = 0
+        while room.enter("a"):
+            taken += 1
+        assert taken == 8
+        for _ in range(taken):
+            room.leave("a")
+        assert not room._of

@@ -2,11 +2,16 @@
 
 import base64
 import json
+from typing import Any
 
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from idpass.v1 import id_pass_pb2 as pb
+from idpass.v1.id_pass_service_pb2 import ListRequest
+from idpass_server.api import requests
+from idpass_server.api.identity import DEMO
+from idpass_server.rules.refusals import InvalidRequest
 from idpass_server.store import ListQuery
 from idpass_server.store.postgres import sql as postgres_sql
 from idpass_server.store.postgres import store as postgres
@@ -38,6 +43,9 @@ def test_a_page_holds_fifty_by_default_and_a_thousand_at_most(service: Service) 
         service.register()
     assert len(service.page().id_passes) == 50
     assert len(service.page(page_size=2**31 - 1).id_passes) == 60
+    for asked, granted in ((0, 50), (1, 1), (1_000, 1_000), (1_001, 1_000)):
+        query, _ = requests.list_query(ListRequest(page_size=asked), DEMO)
+        assert query.limit == granted
 
 
 def test_filters_by_status_and_by_idle_time(service: Service) -> None:
@@ -163,6 +171,43 @@ def test_a_token_is_good_for_its_own_filter_only(service: Service) -> None:
     error = refused(lambda: service.page(page_token=token, applicant_reference="x"))
     assert "page_token" in error.message
     assert service.page(page_size=2, page_token=token).id_passes
+
+
+@pytest.mark.parametrize("before_id", ["", "x", UNKNOWN_ID[1:], UNKNOWN_ID + "'"])
+def test_a_token_that_names_no_pass_is_refused(before_id: str) -> None:
+    query, _ = requests.list_query(ListRequest(), DEMO)
+    token = requests.page_token(query, before_id, "")
+    with pytest.raises(InvalidRequest):
+        requests.list_query(ListRequest(page_token=token), DEMO)
+
+
+@pytest.mark.parametrize(
+    ("account", "other"),
+    [
+        ("another", {}),
+        ("demo", {"statuses": []}),
+        ("demo", {"statuses": [STATUS["opened"]]}),
+        ("demo", {"idle_before": None}),
+        ("demo", {"idle_before": Timestamp(seconds=1_000, nanos=1_000)}),
+        ("demo", {"applicant_reference": ""}),
+        ("demo", {"applicant_reference": "bob"}),
+    ],
+)
+def test_a_token_is_good_for_its_own_account_and_every_part_of_its_filter(
+    account: str, other: dict[str, Any]
+) -> None:
+    asked: dict[str, Any] = {
+        "statuses": [STATUS["new"]],
+        "idle_before": Timestamp(seconds=1_000),
+        "applicant_reference": "ann",
+    }
+    query, _ = requests.list_query(ListRequest(**asked), DEMO)
+    token = requests.page_token(query, UNKNOWN_ID, "")
+    asked["page_token"] = token
+    assert requests.list_query(ListRequest(**asked), DEMO)[0].before_id == UNKNOWN_ID
+    with pytest.raises(InvalidRequest) as raised:
+        requests.list_query(ListRequest(**asked | other), DEMO._replace(account=account))
+    assert [violation.field for violation in raised.value.violations] == ["page_token"]
 
 
 @pytest.mark.parametrize(

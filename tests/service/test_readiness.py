@@ -2,7 +2,7 @@
 
 import asyncio
 
-from idpass_server.engine.readiness import Check, Readiness
+from idpass_server.engine.readiness import DRAINING, Check, Readiness
 
 
 async def test_ready_means_that_no_check_has_a_problem() -> None:
@@ -40,3 +40,12 @@ async def test_one_who_gives_up_waiting_takes_nothing_from_the_others() -> None:
     leaving.cancel()
     readiness.set("store", "away")
     await asyncio.wait_for(staying, 30)
+
+
+async def test_the_store_is_up_once_it_is_said_to_be_and_while_the_server_stops() -> None:
+    readiness = Readiness()
+    seen = [readiness.stores]
+    for check, problem in (("store", None), (DRAINING, "stopping"), ("store", "no answer")):
+        readiness.set(check, problem)
+        seen.append(readiness.stores)
+    assert seen == [False, True, True, False]

@@ -14,6 +14,7 @@ from idpass_server.api import watch
 from idpass_server.api.watch import Watchers
 from idpass_server.engine.reads import PassEvents, Stretch
 from idpass_server.rules.records import Event, Pass
+from idpass_server.rules.refusals import InvalidRequest, StoreUnavailable
 
 WAY = ("new", "opened", "cancelled")
 PASSES = 3
@@ -46,12 +47,14 @@ class FakeReads:
 
     Attributes:
         reads: how many have begun.
+        fault: what a read of events fails with; None for nothing.
     """
 
     def __init__(self) -> None:
         self.stored: list[Event] = []
         self.visible = 0
         self.reads = 0
+        self.fault: Exception | None = None
         self.steps = dict.fromkeys(map(str, range(PASSES)), 0)
 
     def commit(self, pass_id: str) -> None:
@@ -64,12 +67,15 @@ class FakeReads:
         self.reads += 1
         found = self.stored[after_sequence : self.visible][:limit]
         await asyncio.sleep(0)
+        if self.fault is not None:
+            raise self.fault
         return Stretch(found, after_sequence + len(found))
 
     async def pass_events(
         self, account: str, pass_id: str, after_sequence: int, limit: int
     ) -> PassEvents | None:
         assert account == "demo"
+        self.reads += 1
         up_to = self.visible
         await asyncio.sleep(0)
         own = [e for e in self.stored[: self.visible] if e.id_pass_id == pass_id]
@@ -106,8 +112,17 @@ class Bench:
         self.tasks: list[asyncio.Task[None]] = []
         self.pass_ids: list[str | None] = []
 
-    def watch(self, after: int, pass_id: str | None = None, pause: int = 0) -> None:
-        """Opens a stream. Args: pause: turns of the loop that its client takes for an event."""
+    def watch(
+        self, after: int, pass_id: str | None = None, pause: int = 0, latest: int | None = None
+    ) -> asyncio.Task[None]:
+        """Opens a stream.
+
+        Args:
+            after: the sequence to start after.
+            pass_id: only events of this pass.
+            pause: turns of the loop that its client takes for an event.
+            latest: sequence of the newest event, as its account was read; None for the newest.
+        """
         sent: list[IdPassEvent] = []
         self.sent.append(sent)
         self.due.append(
@@ -119,8 +134,8 @@ class Bench:
         )
 
         async def follow() -> None:
-            latest = len(self.reads.stored)
-            events = self.watchers.follow("demo", after, latest, pass_id, lambda: None)
+            newest = len(self.reads.stored) if latest is None else latest
+            events = self.watchers.follow("demo", after, newest, pass_id, lambda: None)
             async for each in events:
                 sent.append(each)
                 for _ in range(pause):
@@ -128,6 +143,7 @@ class Bench:
 
         self.tasks.append(asyncio.create_task(follow()))
         self.pass_ids.append(pass_id)
+        return self.tasks[-1]
 
     def tell(self) -> None:
         """Tells of the newest event, as a commit does when it gets to it."""
@@ -265,6 +281,113 @@ async def test_what_a_lagging_standby_does_not_show_yet_is_read_again(
     await bench.finish()
     await bench.close()
     assert bench.got() == [[1, 2]]
+
+
+@pytest.mark.parametrize("pass_id", [None, "0"])
+async def test_news_that_comes_during_an_empty_read_is_read_at_once(
+    monkeypatch: pytest.MonkeyPatch, pass_id: str | None
+) -> None:
+    """And not when the empty read is repeated."""
+    monkeypatch.setattr(watch, "LAG_RETRY_S", 600)
+    bench = Bench()
+    for _ in WAY:
+        bench.reads.commit("0")
+    bench.reads.visible = 1
+    after = 2 if pass_id else 1
+    bench.watchers.notify({"demo": 2})
+    bench.watch(after, pass_id, latest=2)
+    await eventually(lambda: bench.reads.reads == 1)
+    bench.reads.visible = 3
+    bench.tell()
+    await bench.finish()
+    await bench.close()
+    assert bench.got() == [[2, 3] if pass_id is None else [3]]
+
+
+async def test_a_read_that_failed_fails_nobody_later() -> None:
+    bench = Bench()
+    bench.reads.commit("0")
+    bench.reads.visible = 1
+    bench.reads.fault = StoreUnavailable("the store is away")
+    bench.watch(0)
+    bench.watch(0)
+    failed = await asyncio.gather(*bench.tasks, return_exceptions=True)
+    assert [str(each) for each in failed] == ["the store is away"] * 2
+    assert bench.watchers.open == 0
+    bench.tasks.clear()
+    bench.reads.fault = None
+    bench.watch(0)
+    await eventually(lambda: bench.got() == [[], [], [1]])
+    await bench.close()
+
+
+@pytest.mark.parametrize("waits_for", ["news", "a read"])
+async def test_a_watcher_that_leaves_takes_no_other_along(waits_for: str) -> None:
+    bench = Bench()
+    if waits_for == "a read":
+        bench.reads.commit("0")
+        bench.reads.visible = 1
+    leaves, stays = bench.watch(0), bench.watch(0)
+    if waits_for == "a read":
+        await eventually(lambda: bench.reads.reads == 1)
+    else:
+        await eventually(lambda: bench.watchers.open == 2)
+    leaves.cancel()
+    await asyncio.wait([leaves])
+    assert not stays.done()
+    if waits_for == "news":
+        bench.reads.commit("0")
+        bench.reads.visible = 1
+        bench.tell()
+    await eventually(lambda: bench.got() == [[], [1]])
+    await bench.close()
+
+
+async def test_a_position_that_was_told_of_is_one_whatever_an_account_read_says() -> None:
+    bench = Bench()
+    for _ in WAY:
+        bench.reads.commit("0")
+    bench.reads.visible = 3
+    bench.tell()
+    bench.watch(2, latest=1)
+    await eventually(lambda: bench.got() == [[3]])
+    ahead = bench.watch(4)
+    await eventually(ahead.done)
+    with pytest.raises(InvalidRequest):
+        await ahead
+    bench.tasks.remove(ahead)
+    await bench.close()
+
+
+async def test_older_news_is_no_news() -> None:
+    bench = Bench()
+    bench.watch(0)
+    await eventually(lambda: bench.watchers.open == 1)
+    for _ in range(2):
+        bench.reads.commit("0")
+    bench.watchers.notify({"demo": 2})
+    bench.watchers.notify({"demo": 1})
+    assert bench.watchers.lag_events_max == 2
+    await bench.close()
+    assert bench.watchers.lag_events_max == 0
+
+
+async def test_watchers_that_wait_their_turn_do_not_hold_up_a_stop(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(watch, "EVENTS_READ_PER_S_WHILE_BUSY", 1e-6)
+    monkeypatch.setattr(watch, "CHUNK_EVENTS", 1)
+    monkeypatch.setattr(watch, "IDLE_LOOK_S", 0)
+    bench = Bench(busy=lambda: True)
+    for _ in WAY:
+        bench.reads.commit("0")
+    bench.reads.visible = 3
+    watcher = bench.watch(0)
+    await eventually(lambda: bench.reads.reads >= 2)
+    bench.watchers.close()
+    await eventually(watcher.done)
+    with pytest.raises(StoreUnavailable, match="the server is stopping"):
+        await watcher
 
 
 async def test_watchers_share_what_is_read_and_its_pace(monkeypatch: pytest.MonkeyPatch) -> None:

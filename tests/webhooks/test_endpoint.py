@@ -296,6 +296,17 @@ def test_what_could_not_be_saved_is_saved_the_next_time() -> None:
     assert [sequence for sequence, _ in again.attempts] == [1, 2]
 
 
+def test_what_could_not_be_saved_does_not_undo_what_came_since() -> None:
+    trial = Trial()
+    trial.add(message(1))
+    trial.settle(trial.take(), 500)
+    progress = trial.endpoint.progress()
+    trial.next()
+    trial.settle(trial.take(), 200)
+    trial.endpoint.unsave(progress)
+    assert trial.states() == {1: "delivered"}
+
+
 def test_of_what_was_delivered_at_once_only_the_newest_get_a_row() -> None:
     trial = Trial()
     for sequence in range(1, 201):

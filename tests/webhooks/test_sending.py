@@ -137,11 +137,14 @@ async def test_no_proxy_of_the_environment_is_asked(
         assert proxy.connections == 0
 
 
-async def test_a_cookie_does_not_come_back(receiver: Receiver) -> None:
+async def test_a_cookie_does_not_come_back(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resolves(monkeypatch, ["127.0.0.1"])  # an address would get none from anybody
     receiver.answers = [Answer(200, ("set-cookie: a=b; path=/",))]
     async with sender() as sends:
         for _ in range(2):
-            await sends.post(receiver.url, {}, b"{}")
+            await sends.post(f"http://example.com:{receiver.port}/", {}, b"{}")
     assert [request.headers.get("cookie") for request in receiver.requests] == [None, None]
 
 
@@ -160,6 +163,19 @@ async def test_a_kept_connection_is_used_again_and_its_end_is_no_failure(
             sent = await sends.post(receiver.url, {}, b"{}")
             assert sent.status_code == 200, (number, sent)
     assert receiver.connections == 2
+
+
+async def test_a_new_connection_that_ends_without_an_answer_is_a_failure(
+    receiver: Receiver,
+) -> None:
+    async def close(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.close()
+
+    receiver.answers = [close, 200]
+    sent = await post(receiver.url)
+    assert sent.status_code is None
+    assert sent.error
+    assert receiver.connections == 1
 
 
 @pytest.mark.parametrize(

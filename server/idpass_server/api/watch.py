@@ -205,12 +205,13 @@ class Watchers:
         """Reads one pass's events; repeats a read that lags behind the watcher's position."""
         while True:
             self._check_open(stream)
+            news = self._next_news(stream.account)
             found = await self._reads.pass_events(
                 stream.account, pass_id, stream.position, CHUNK_EVENTS
             )
             if found is not None and found.up_to >= stream.position:
                 return found
-            await asyncio.wait((self._next_news(stream.account),), timeout=LAG_RETRY_S)
+            await asyncio.wait((news,), timeout=LAG_RETRY_S)
 
     def _check_open(self, stream: _Stream) -> None:
         if self._closing:
