@@ -111,4 +111,5 @@ def test_the_deadline_of_every_change_reaches_the_engine(
     service.batch(CancelRequest(id=second))
     timeout_s = service._options["timeout"]
     assert len(left_s) == 5
-    assert all(0 < each <= timeout_s for each in left_s), left_s
+    # gRPC sends a deadline in few digits, rounded up.
+    assert all(0 < each <= 1.05 * timeout_s for each in left_s), left_s

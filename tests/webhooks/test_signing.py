@@ -1,17 +1,15 @@
 """Signatures, as the service makes them and a receiver's library reads them."""
 
-import time
-
 import pytest
 from standardwebhooks import Webhook as Receiver
 from standardwebhooks import WebhookVerificationError
 
 from idpass_server.delivery.signing import Secrets
+from idpass_server.engine.clock import wall_us
 from idpass_server.rules.webhooks import State, Webhook
 
 OLD, NEW, FOREIGN = (Secrets([letter * 32]) for letter in (b"o", b"n", b"f"))
 BOTH = Secrets([b"n" * 32, b"o" * 32])
-NOW_US = time.time_ns() // 1_000
 WEBHOOK = Webhook(
     account="demo",
     id="00000000-0000-7000-8000-000000000001",
@@ -29,8 +27,10 @@ WEBHOOK = Webhook(
 )
 
 
-def is_verified(secrets: Secrets, webhook: Webhook, secret: str, **changed: str) -> bool:
-    headers = secrets.headers(webhook, "msg_1", b"{}", NOW_US) | changed
+def is_verified(
+    secrets: Secrets, webhook: Webhook, secret: str, now_us: int | None = None, **changed: str
+) -> bool:
+    headers = secrets.headers(webhook, "msg_1", b"{}", now_us or wall_us()) | changed
     try:
         Receiver(secret).verify(b"{}", headers)
     except WebhookVerificationError:
@@ -49,15 +49,15 @@ def test_every_key_of_the_file_signs_and_the_first_one_makes_secrets() -> None:
 @pytest.mark.parametrize("signs", [True, False])
 def test_the_former_generation_signs_until_its_time_is_over(*, signs: bool) -> None:
     former = NEW.secret(WEBHOOK._replace(generation=1))
-    until_us = NOW_US + 1 if signs else NOW_US
-    rotated = WEBHOOK._replace(previous_until_us=until_us)
-    assert is_verified(NEW, rotated, NEW.secret(WEBHOOK))
-    assert is_verified(NEW, rotated, former) is signs
+    now_us = wall_us()
+    rotated = WEBHOOK._replace(previous_until_us=now_us + signs)
+    assert is_verified(NEW, rotated, NEW.secret(WEBHOOK), now_us)
+    assert is_verified(NEW, rotated, former, now_us) is signs
 
 
 @pytest.mark.parametrize("header", ["webhook-id", "webhook-timestamp"])
 def test_id_and_time_are_signed_too(header: str) -> None:
-    sent = NEW.headers(WEBHOOK, "msg_1", b"{}", NOW_US)
+    sent = NEW.headers(WEBHOOK, "msg_1", b"{}", wall_us())
     other = str(int(sent[header]) - 1) if header == "webhook-timestamp" else "msg_2"
     assert is_verified(NEW, WEBHOOK, NEW.secret(WEBHOOK))
     assert not is_verified(NEW, WEBHOOK, NEW.secret(WEBHOOK), **{header: other})
