@@ -60,4 +60,4 @@ def test_id_and_time_are_signed_too(header: str) -> None:
     sent = NEW.headers(WEBHOOK, "msg_1", b"{}", wall_us())
     other = str(int(sent[header]) - 1) if header == "webhook-timestamp" else "msg_2"
     assert is_verified(NEW, WEBHOOK, NEW.secret(WEBHOOK))
-    assert not is_verified(NEW, WEBHOOK, NEW.secret(WEBHOOK), **{header: other})
+    assert not is_verified(NEW, WEBHOOK, NEW.secret(WEBHOOK), None, **{header: other})
