@@ -44,6 +44,16 @@ def test_only_the_reference_and_the_note_go_in_any_status(status: Status) -> Non
     assert list(batch.erased) == [("acme", before.id)]
 
 
+@pytest.mark.parametrize(("reference", "note"), [("zoe-77", None), ("", "Zoe called")])
+def test_either_alone_is_erased(reference: str, note: str | None) -> None:
+    before = a_pass(Status.CANCELLED)._replace(applicant_reference=reference, cancel_note=note)
+    batch = Batch([account()], [before])
+    batch.run([ERASE], NOW_US)
+    (after,) = batch.changed.values()
+    assert (after.applicant_reference, after.cancel_note or "") == ("", "")
+    assert len(batch.events) == 1
+
+
 def test_erasing_again_is_a_no_op_without_an_event() -> None:
     batch = Batch([account()], [named(Status.CANCELLED)])
     outcomes = batch.run([ERASE, ERASE], NOW_US)
