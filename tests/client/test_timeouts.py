@@ -108,7 +108,11 @@ def test_ids_that_come_one_by_one_are_sent_each_once_and_to_the_last(
     assert service.ids == [ids[at : at + 3] for at in range(0, count, 3)]
 
 
-async def test_batches_under_way_end_with_whoever_asked_for_them() -> None:
+def test_batches_under_way_end_with_whoever_asked_for_them() -> None:
+    asyncio.run(asked_for_and_left())
+
+
+async def asked_for_and_left() -> None:
     client = AsyncIdPassClient("localhost:1")
     began, ended = asyncio.Event(), asyncio.Event()
 
