@@ -20,7 +20,7 @@ import structlog
 from idpass_server.rules.refusals import StoreUnavailable
 from idpass_server.store import CannotOpen, StoreBroken
 from idpass_server.store.observing import NOBODY, StoreObserver
-from idpass_server.store.sqlite.file import BUSY_TIMEOUT_S, sqlite3
+from idpass_server.store.sqlite.file import BUSY_TIMEOUT_S, sqlite3, wait_for_locks
 from idpass_server.store.sqlite.wal import mark
 
 CHECK_INTERVAL_S: Final = 0.25
@@ -141,10 +141,10 @@ class Checkpoints:
     def _checkpoint(self, connection: Any, mode: str) -> tuple[int, int]:
         """Makes a checkpoint. Returns the pages in the WAL, and those of them in the file."""
         begun_s = time.perf_counter()
-        connection.execute(f"PRAGMA busy_timeout = {round(READERS_TIMEOUT_S * 1_000)}")
+        wait_for_locks(connection, READERS_TIMEOUT_S)
         try:
             _, pages, done = connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
         finally:
-            connection.execute(f"PRAGMA busy_timeout = {round(BUSY_TIMEOUT_S * 1_000)}")
+            wait_for_locks(connection, BUSY_TIMEOUT_S)
         self._observer.checkpointed(time.perf_counter() - begun_s)
         return pages, done

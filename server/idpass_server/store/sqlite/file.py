@@ -75,6 +75,12 @@ def connect(path: Path, *, read_only: bool = False) -> Any:
     return connection
 
 
+def wait_for_locks(connection: Any, timeout_s: float) -> None:
+    """Sets how long a connection waits for another one's lock, seconds."""
+    # The driver's own option takes whole seconds.
+    connection.execute(f"PRAGMA busy_timeout = {round(timeout_s * 1_000)}")
+
+
 def cannot_open(path: Path, error: Exception) -> str:
     """Says why a file cannot be opened and what to do, for operators."""
     name = getattr(error, "sqlite_errorname", "")

@@ -48,7 +48,13 @@ from idpass_server.store.observing import NOBODY, Disk, StoreObserver
 from idpass_server.store.retention import Found, Wanted
 from idpass_server.store.sqlite import sql
 from idpass_server.store.sqlite.checkpoints import Checkpoints
-from idpass_server.store.sqlite.file import BUSY_TIMEOUT_S, connect, own_errors, sqlite3
+from idpass_server.store.sqlite.file import (
+    BUSY_TIMEOUT_S,
+    connect,
+    own_errors,
+    sqlite3,
+    wait_for_locks,
+)
 from idpass_server.store.sqlite.news import Listener
 from idpass_server.store.sqlite.opening import opened
 from idpass_server.store.sqlite.schema import SCHEMA
@@ -157,8 +163,7 @@ class SqliteStore:
             self._checkpoints.check()
 
     def _wait_for_locks(self, timeout_s: float) -> None:
-        # The driver's own option takes whole seconds.
-        self._writer.execute(f"PRAGMA busy_timeout = {round(timeout_s * 1_000)}")
+        wait_for_locks(self._writer, timeout_s)
 
     def _same_file(self, *, outcome_unknown: bool = False) -> None:
         changed = self._identity.changed()
