@@ -45,6 +45,12 @@ class Counting(grpc.UnaryUnaryClientInterceptor):
         return continuation(details, request)
 
 
+def register_directly() -> str:
+    """An event that nobody has been sent yet."""
+    with IdPassClient(sys.argv[1], timeout=20) as client:
+        return client.register().id_pass.id
+
+
 def sync(proxy: CuttingProxy) -> None:
     counting = Counting()
     with IdPassClient(
@@ -59,7 +65,9 @@ def sync(proxy: CuttingProxy) -> None:
         events: Any = client.watch(after_sequence=start)
         assert next(events).id == pass_id
         proxy.cut_all()
+        later_id = register_directly()
         assert next(events).to_status == "cancelled"
+        assert next(events).id == later_id
         events.close()
         try:
             client.get(uuid.uuid4())
@@ -78,7 +86,9 @@ async def asynchronous(proxy: CuttingProxy) -> None:
         events = client.watch(after_sequence=start)
         assert (await anext(events)).id == pass_id
         proxy.cut_all()
+        later_id = register_directly()
         assert (await anext(events)).to_status == "cancelled"
+        assert (await anext(events)).id == later_id
         waiting = asyncio.ensure_future(anext(events, None))
         await asyncio.sleep(0)
         await client.close()

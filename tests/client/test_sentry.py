@@ -24,7 +24,7 @@ def test_calls_retries_and_watches_work_and_sentry_sees_every_attempt(address: s
     spans = [span.rpartition("/")[2] for span in run.stdout.splitlines()]
     for method, attempts in {
         "CancelIdPass": 4,
-        "RegisterIdPass": 2,
+        "RegisterIdPass": 4,
         "GetIdPass": 1,
         "GetAccount": 2,
     }.items():
