@@ -32,7 +32,7 @@ SEED: Final = """
 import sys
 from pathlib import Path
 from bench.seed import seed
-print(*seed(Path(sys.argv[1]), in_flight=int(sys.argv[2])).in_flight, sep="\\n")
+print(*seed(Path(sys.argv[1]), in_flight=int(sys.argv[2])).in_flight)
 """
 FIGURES: Final[dict[str, tuple[Callable[[Round], float], str]]] = {
     "calls/s": (lambda one: one.passes_per_s, ",.0f"),
@@ -65,7 +65,8 @@ def checkout(root: Path, db: Path, passes: int) -> Checkout:
         check=True,
     )
     serving = {"PYTHONPATH": os.pathsep.join(map(str, [*code, names]))}
-    return Checkout(serving, Seeded(db, ids.stdout.split()))
+    *_, last_line = ids.stdout.splitlines()  # others may be of the log
+    return Checkout(serving, Seeded(db, last_line.split()))
 
 
 def serve(db: Path) -> list[str]:
