@@ -1,10 +1,10 @@
 """The statements of the SQLite store, built from the records' fields.
 
 Whenever a statement yields a row or ends, the thread releases the interpreter's lock and must win
-it back from the event loop. So a batch is loaded by one statement and saved by one: rows come and
-go as JSON arrays, in the order of their columns, and a trigger on a view divides what is saved
-among the tables. jsonb_each passes each array on as it was parsed; json_each would parse it again
-for every column.
+it back from the event loop. So a batch is loaded by one statement and saved by one: all its rows
+come and go in one JSON document, each an array in the order of its columns, and a trigger on a view
+divides what is saved among the tables. jsonb_each passes each array on as it was parsed; json_each
+would parse it again for every column.
 
 Columns are named: a newer program may have added some, and this one still works beside it.
 """
@@ -34,54 +34,61 @@ def _values(names: Sequence[str]) -> str:
     return ", ".join(f"value ->> {index}" for index in range(len(names)))
 
 
+def _rows(write: str) -> str:
+    return f"jsonb_each(new.rows, '$.{write}')"
+
+
 def _insert(table: str, names: Sequence[str], rows: str) -> str:
-    return (
-        f"INSERT INTO {table} ({', '.join(names)}) SELECT {_values(names)} FROM jsonb_each({rows})"
-    )
+    return f"INSERT INTO {table} ({', '.join(names)}) SELECT {_values(names)} FROM {rows}"
 
 
-def _update(table: str, key: Sequence[str], names: Sequence[str], rows: str = "?") -> str:
+def _update(
+    table: str, key: Sequence[str], names: Sequence[str], rows: str = "jsonb_each(?)"
+) -> str:
     value = {name: f"value ->> {index}" for index, name in enumerate((*key, *names))}
     return (
         f"UPDATE {table} SET {', '.join(f'{name} = {value[name]}' for name in names)} "
-        f"FROM jsonb_each({rows}) "
+        f"FROM {rows} "
         f"WHERE {' AND '.join(f'{table}.{name} = {value[name]}' for name in key)}"
     )
 
 
 LOAD: Final = f"""
-    SELECT (
-        SELECT json_group_array({_array(Account, "accounts")}) FROM json_each(:accounts) AS key
+    SELECT json_array((
+        SELECT json_group_array({_array(Account, "accounts")})
+        FROM jsonb_each(:needs, '$[0]') AS key
         CROSS JOIN accounts ON accounts.name = key.value
     ), (
-        SELECT json_group_array({_array(Pass, "passes")}) FROM jsonb_each(:passes) AS key
+        SELECT json_group_array({_array(Pass, "passes")})
+        FROM jsonb_each(:needs, '$[1]') AS key
         CROSS JOIN passes
         ON passes.account = key.value ->> 0 AND passes.id = key.value ->> 1
     ), (
-        SELECT json_group_array({_array(Event, "events")}) FROM jsonb_each(:receipts) AS key
+        SELECT json_group_array({_array(Event, "events")})
+        FROM jsonb_each(:needs, '$[2]') AS key
         CROSS JOIN events
         ON events.account = key.value ->> 0 AND events.request_id = key.value ->> 1
-    )"""
+    ))"""
+"""Answers `Needs`, an array of arrays, with the rows of each in turn."""
 _SAVED: Final[Mapping[str, str]] = {
-    "update_passes": _update("passes", PASS_KEY, PASS_CHANGES, "new.update_passes"),
-    "insert_passes": _insert("passes", COLUMNS["insert_passes"], "new.insert_passes"),
-    "insert_events": _insert("events", COLUMNS["insert_events"], "new.insert_events"),
-    "update_accounts": _update("accounts", ACCOUNT_KEY, ACCOUNT_CHANGES, "new.update_accounts"),
-    "insert_timers": _insert("timers", TIMER, "new.insert_timers"),
+    "update_passes": _update("passes", PASS_KEY, PASS_CHANGES, _rows("update_passes")),
+    "insert_passes": _insert("passes", COLUMNS["insert_passes"], _rows("insert_passes")),
+    "insert_events": _insert("events", COLUMNS["insert_events"], _rows("insert_events")),
+    "update_accounts": _update("accounts", ACCOUNT_KEY, ACCOUNT_CHANGES, _rows("update_accounts")),
+    "insert_timers": _insert("timers", TIMER, _rows("insert_timers")),
     "delete_timers": (
         f"DELETE FROM timers WHERE ({', '.join(TIMER)}) IN ("
-        f"SELECT {_values(TIMER)} FROM jsonb_each(new.delete_timers))"
+        f"SELECT {_values(TIMER)} FROM {_rows('delete_timers')})"
     ),
 }
-_VIEW: Final = f"""
-    CREATE TEMP VIEW batch AS SELECT {", ".join(f"NULL AS {name}" for name in _SAVED)}"""
+_VIEW: Final = "CREATE TEMP VIEW batch AS SELECT NULL AS rows"
 _TRIGGER: Final = f"""
     CREATE TEMP TRIGGER save INSTEAD OF INSERT ON batch
     BEGIN {" ".join(f"{statement};" for statement in _SAVED.values())} END"""
 SAVE_VIEW: Final = (_VIEW, _TRIGGER)
 """Statements that make the view for SAVE, on the connection that writes."""
-SAVE: Final = f"INSERT INTO batch VALUES ({', '.join(f':{name}' for name in _SAVED)})"
-"""Saves the rows of each kind of write in `rows`, NULL for none."""
+SAVE: Final = "INSERT INTO batch VALUES (jsonb(?))"
+"""Saves the rows of each kind of write in `rows`, an object; kinds without rows may be left out."""
 ERASE: Final[Mapping[str, str]] = {
     "erase_references": _update("passes", PASS_KEY, COLUMNS["erase_references"][len(PASS_KEY) :]),
     # Of a pass's receipts only those of its registration and its cancellation tell of anyone.

@@ -234,9 +234,8 @@ class SqliteStore:
             self._writer.execute("ROLLBACK")
 
     def _load(self, commands: Sequence[Command], due_us: int) -> Batch:
-        needs = Needs.of(commands)
-        keys = {name: json.dumps(value) for name, value in needs._asdict().items()}
-        found = [json.loads(array) for array in self._writer.execute(sql.LOAD, keys).fetchone()]
+        needs = json.dumps(Needs.of(commands))
+        found = json.loads(self._writer.execute(sql.LOAD, {"needs": needs}).fetchone()[0])
         locked = list(map(Account._make, found[0]))
         passes = list(map(Pass._make, found[1]))
         receipts = list(map(Event._make, found[2]))
@@ -251,16 +250,16 @@ class SqliteStore:
         return Batch(locked, passes, receipts, preceding, overdue)
 
     def _save(self, batch: Batch) -> None:
-        written = {name: json.dumps(values) for name, values in rows.written(batch)}
+        written = dict(rows.written(batch))
         if not written:
             return
         if batch.erased:
             # Overwrites what is deleted with zeroes, even where that takes a write of its own.
             self._writer.execute("PRAGMA secure_delete = true")
-        self._writer.execute(sql.SAVE, dict.fromkeys(rows.COLUMNS) | written)
+        self._writer.execute(sql.SAVE, (json.dumps(written),))
         if batch.erased:
             for name, statement in sql.ERASE.items():
-                self._writer.execute(statement, (written[name],))
+                self._writer.execute(statement, (json.dumps(written[name]),))
             self._writer.execute("PRAGMA secure_delete = false")
 
     def _rows(self, statement: str, keys: Sequence[tuple[object, ...]]) -> list[Any]:
