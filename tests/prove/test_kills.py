@@ -143,8 +143,7 @@ import json
 from idpass_server.store.sqlite import store
 def save(self, batch):
     for name, values in store.rows.written(batch):
-        one = dict.fromkeys(store.rows.COLUMNS) | {name: json.dumps(values)}
-        self._writer.execute(store.sql.SAVE, one)
+        self._writer.execute(store.sql.SAVE, (json.dumps({name: values}),))
         self._writer.execute("COMMIT")
         self._writer.execute("BEGIN IMMEDIATE")
 store.SqliteStore._save = save
