@@ -4,8 +4,8 @@ all or nothing; OK means that everyone sees it; watchers miss nothing.
 Means: groups of 8 to 16 callers, each group with an account and few passes of its own, call all
 methods of the real server at once over eight connections, with deadlines of 1 to 30 ms and calls
 cancelled by their own callers; retries, request_ids used again, batches, supersedes; pages, totals
-and streams are read meanwhile. Servers, workers and PostgreSQL's backends are killed. All that was
-seen is then explained, or is a fault:
+and streams are read meanwhile. Servers, workers and PostgreSQL's backends are killed; a primary is
+lost, and its synchronous standby promoted. All that was seen is then explained, or is a fault:
 
 * of each pass, one order is searched in which all calls on it could have been made one by one, as
   told by a model that shares no code with the server (kit/linear.py, kit/pass_rules.py);
@@ -28,11 +28,13 @@ Blind spots: all callers are on one machine and one clock; answers of less than 
 ago are not told apart. Nothing expires, no account is changed, nothing is purged or restored. Calls
 without an answer may have any outcome, so a fault that only they meet is not seen. A watcher that
 is not woken is told only if no other event follows before the next rest. The controls are on
-SQLite. What happens to histories while PostgreSQL fails over to another server is left to
-test_high_availability.
+SQLite. A primary is stopped before its standby is promoted: telling that it is lost, and keeping it
+from coming back, is the operator's stack's part (see test_high_availability, which has the control
+with asynchronous standbys).
 """
 
 import asyncio
+import itertools
 import random
 import sys
 from collections.abc import Callable
@@ -43,6 +45,7 @@ from typing import Final
 import pytest
 import uvloop
 
+from idpass_server.store.opening import migrate_store
 from kit.history_group import Group
 from kit.history_rounds import CALM, MOST_AT_ONCE, WAVES, Fault, Round, Tally, storm
 from kit.paths import KIT
@@ -53,6 +56,8 @@ from kit.support import Process, problems, report
 SEED: Final = random.getrandbits(32) if MINUTES > 3 else 14
 HISTORIES: Final = times(120, 340) if MINUTES > 3 else 120
 """Number of histories on each store."""
+FAILED_OVER: Final = times(30, 30)
+"""Number of histories while primaries are lost."""
 WORKERS: Final = "2"
 CAUGHT_WITHIN: Final = {
     "receipt": 30,
@@ -107,6 +112,43 @@ def test_histories_on_postgresql(
             _one_round(url, _new_folder(tmp_path), tally, draw, hurt, "--workers", WORKERS)
     _tell(request, f"PostgreSQL, seed {SEED}: {tally}")
     assert tally.wrong == []
+
+
+def test_histories_while_primaries_are_lost(tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    tally, draw = Tally(), random.Random(f"failover {SEED}")
+    with Postgres() as first:
+        pair = Pair(first)
+        while tally.histories < FAILED_OVER and not tally.wrong:
+            folder = _new_folder(tmp_path)
+            url, options = pair.new_database(), ("--workers", WORKERS)
+            _one_round(url, folder, tally, draw, pair.lose_primary, *options, wanted=FAILED_OVER)
+    _tell(request, f"PostgreSQL with a standby, seed {SEED}: {tally}")
+    assert tally.wrong == []
+
+
+class Pair:
+    """A primary, and a synchronous standby that takes its place. Args: first: without a standby."""
+
+    def __init__(self, first: Postgres) -> None:
+        self._primary, self._standby = first, first.standby()
+        self._numbers = itertools.count()
+
+    def new_database(self) -> str:
+        """Makes a database ready to be served. Returns the URL with which either serves it."""
+        name = f"round{next(self._numbers)}"
+        migrate_store(self._primary.create_database(name))
+        return self._primary.url(name, self._standby)
+
+    async def lose_primary(self, running: Round, draw: random.Random) -> None:
+        """Stops the primary as a crash does, promotes the standby, and gives it a standby."""
+        await asyncio.sleep(draw.uniform(0.02, 0.3))
+        await running.meanwhile(self._fail_over)
+
+    def _fail_over(self) -> None:
+        lost, self._primary = self._primary, self._standby
+        lost.stop("immediate")
+        self._primary.promote()
+        self._standby = self._primary.standby(port=lost.port)
 
 
 async def _kill(running: Round, draw: random.Random) -> None:
@@ -174,12 +216,18 @@ def _new_folder(inside: Path) -> Path:
 
 
 def _one_round(
-    db: Path | str, folder: Path, tally: Tally, draw: random.Random, fault: Fault, *options: str
+    db: Path | str,
+    folder: Path,
+    tally: Tally,
+    draw: random.Random,
+    fault: Fault,
+    *options: str,
+    wanted: int = HISTORIES,
 ) -> None:
     names = [f"group-{at}" for at in range(WAVES * MOST_AT_ONCE)]
     running = Round(db, folder, names, *options)
     try:
-        uvloop.run(running.run(tally, HISTORIES, draw, fault))
+        uvloop.run(running.run(tally, wanted, draw, fault))
     finally:
         running.end()
     assert problems(db) == []
