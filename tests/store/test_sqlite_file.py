@@ -482,6 +482,18 @@ def test_a_backup_copied_over_a_database_whose_wal_was_left_behind_is_recognised
         assert problems(db) == []
 
 
+def test_another_database_copied_over_one_whose_wal_was_left_behind_is_recognised(db: Path) -> None:
+    other = db.with_name("other.db")
+    with process(other) as server:
+        server.signal()
+        server.wait()
+    killed(db)
+    shutil.copyfile(other, db)
+    done = start(db)
+    assert done.returncode == 1
+    assert "left behind" in done.stderr
+
+
 @pytest.mark.parametrize("torn_at", [0, 40])
 def test_a_first_page_that_a_power_cut_tore_in_the_wal_is_no_other_files(
     db: Path, torn_at: int
@@ -628,8 +640,10 @@ def test_checkpoints_that_fail_are_counted_and_told_once_the_wal_passes_its_boun
         store.set_account("demo", slot_limit=slots, fee=None)
     check_until(store, lambda: store.failed_checkpoints > 0)
     monkeypatch.setattr(checkpoints, "MAX_WAL_PAGES", 2)
+    failed = store.failed_checkpoints
     with pytest.raises(StoreUnavailable, match="a reader needs"):
         check_until(store, lambda: False)
+    assert store.failed_checkpoints == failed + 1
     with pytest.raises(StoreUnavailable, match="nothing was changed"):
         store.commit([], 0)
     reader.close()
