@@ -169,6 +169,7 @@ def test_a_timer_has_done_its_work_when_its_pass_has_ended() -> None:
 
 
 def test_accounts_are_needed_in_sorted_order() -> None:
-    commands = [cancel(account=name, request_id="r") for name in ("b", "a", "c", "a")]
-    assert Needs.of(commands).accounts == ["a", "b", "c"]
-    assert Needs.of(commands).receipts == [("b", "r"), ("a", "r"), ("c", "r")]
+    names = list("himajdbgkcfel")
+    commands = [cancel(account=name, request_id="r") for name in [*names, "a"]]
+    assert Needs.of(commands).accounts == sorted(names)
+    assert Needs.of(commands).receipts == [(name, "r") for name in names]

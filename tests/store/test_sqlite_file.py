@@ -8,6 +8,8 @@ import os
 import shutil
 import stat
 import subprocess
+import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from idpass_server.ids import new_uuid
 from idpass_server.rules.commands import Register
 from idpass_server.rules.refusals import StoreUnavailable
 from idpass_server.store import CannotOpen, StoreBroken, opening
+from idpass_server.store.observing import StoreObserver
 from idpass_server.store.sqlite import checkpoints
 from idpass_server.store.sqlite import opening as sqlite_opening
 from idpass_server.store.sqlite.file import connect, sqlite3
@@ -660,13 +663,24 @@ def check_until(store: SqliteStore, done: Callable[[], bool]) -> None:
         store.check()
 
 
+class Folding(StoreObserver):
+    """Counts checkpoints by the thread that makes them."""
+
+    def __init__(self) -> None:
+        self.by_thread: Counter[str] = Counter()
+
+    def checkpointed(self, seconds: float) -> None:  # noqa: ARG002 however long it takes
+        self.by_thread[threading.current_thread().name] += 1
+
+
 def test_a_checkpoint_beside_commits_lets_the_wal_begin_anew(
     db: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(checkpoints, "CHECKPOINT_PAGES", 20)
     monkeypatch.setattr(checkpoints, "BACKSTOP_PAGES", 1_000_000)
     monkeypatch.setattr(checkpoints, "CHECK_INTERVAL_S", 0.0)
-    store = SqliteStore(db)
+    folding = Folding()
+    store = SqliteStore(db, observer=folding)
     largest = 0
     for slots in range(400):
         store.check()
@@ -676,3 +690,5 @@ def test_a_checkpoint_beside_commits_lets_the_wal_begin_anew(
     assert largest < 200 * 4_096
     assert store.failed_checkpoints == 0
     store.close()
+    thread = folding.by_thread.pop("checkpoint")
+    assert folding.by_thread.total() <= thread
