@@ -70,5 +70,6 @@ def test_calls_that_were_put_back_wait_again() -> None:
     pauses = Pauses()
     pauses.batches(8, 8)
     pauses.crowd.put_back(8)
+    pauses.come(1)
     pauses.crowd.wait()
     assert pauses.now_s == 0
