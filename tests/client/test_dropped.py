@@ -17,6 +17,7 @@ from idpass import (
     IdPassClient,
     IdPassError,
     OutcomeUnknown,
+    RetryPolicy,
     Status,
     Unavailable,
     _retry,
@@ -166,11 +167,12 @@ def test_a_watcher_that_is_dropped_at_the_start_and_between_events_misses_none(
 
 
 def test_a_watcher_that_is_always_dropped_is_told_in_the_end(
-    client: Any, service: Dropping
+    connect: Connect, service: Any
 ) -> None:
-    service.drops = FOR_EVER
+    service.drops = 500
+    quick = RetryPolicy(initial_backoff=0.02, max_backoff=0.02)  # not a pause too long ends it
     with pytest.raises(Unavailable, match="dropped the call"):
-        next(client.watch(reconnect_for=0.4))
+        next(connect(service.address, retry=quick).watch(reconnect_for=0.4))
     assert len(service.requests) > 1
 
 
