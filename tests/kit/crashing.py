@@ -19,7 +19,9 @@ from kit.support import eventually
 
 _KILLED: Final = "was terminated by signal 9"
 _READY: Final = "database system is ready to accept connections"
-"""In PostgreSQL's log, once for each kill, as is `_KILLED`."""
+"""In PostgreSQL's log, after each kill, as is `_KILLED`."""
+RECOVERED_S: Final = 120
+"""Longest time for PostgreSQL to recover its WAL, seconds: it syncs the whole file system."""
 
 
 @contextlib.contextmanager
@@ -63,7 +65,7 @@ class Crashing:
             wanted: number of kills.
             patch: Python that the server runs first.
         """
-        killed, ready = self._count(_KILLED), self._count(_READY)
+        killed = self._count(_KILLED)
         server = Program(forks.start("serve", "--db", drill.url, *Serving.defaults, patch=patch))
         try:
             address = server.wait_for("serving")["listen"]
@@ -72,16 +74,17 @@ class Crashing:
                 kill = drill.plan({"load": calls}, {"load": 1})
                 target = Target(partial(self._kill_one, drill), self._faults.fired)
                 strike = partial(drill.strike, kill=kill, target=target, faults=self._faults)
+                ready = self._count(_READY)
                 drill.load(address, strike)
-                ready += 1
-                eventually(partial(self._has_recovered, ready))
+                eventually(partial(self._has_recovered, ready), RECOVERED_S)
                 drill.check(address)
             drill.check(address, everything=True)
             server.signal()
             assert server.wait() == 0
         finally:
             server.end()
-        assert self._count(_KILLED) - killed == drill.kills.total()
+        # A process may still meet a fault that was just given up, and be killed beside another.
+        assert self._count(_KILLED) - killed >= drill.kills.total()
 
     def new_database(self, name: str) -> str:
         """Makes a database to be served. Returns its URL."""
@@ -98,8 +101,8 @@ class Crashing:
                 os.kill(pid, signal.SIGKILL)
                 return
 
-    def _has_recovered(self, starts: int) -> bool:
-        return self._count(_READY) == starts
+    def _has_recovered(self, before: int) -> bool:
+        return self._count(_READY) > before
 
     def _count(self, line: str) -> int:
         return self._postgres.log().count(line)

@@ -256,6 +256,7 @@ def test_workers_killed_at_any_instant_lose_no_answer(
             kill = plan(drill, WORKER)
             strike = partial(drill.strike, kill=kill, target=target, faults=forks.faults)
             drill.load(address, strike)
+            kill_all(victims)  # the chosen one alone has met a call
             eventually(partial(all_ended, victims))
             drill.check(address)
         drill.check(address, everything=True)
