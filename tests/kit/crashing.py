@@ -20,6 +20,8 @@ from kit.support import eventually
 _KILLED: Final = "was terminated by signal 9"
 _READY: Final = "database system is ready to accept connections"
 """In PostgreSQL's log, after each kill, as is `_KILLED`."""
+DIED_S: Final = 2
+"""Longest time from a kill to its line in the log, seconds."""
 RECOVERED_S: Final = 120
 """Longest time for PostgreSQL to recover its WAL, seconds: it syncs the whole file system."""
 
@@ -93,13 +95,15 @@ class Crashing:
         return url
 
     def _kill_one(self, drill: Drill) -> None:
-        """Kills any process, but for what recovers the WAL."""
-        while True:
+        """Kills any process, but for what recovers the WAL; another one, if it was just ending."""
+        killed = self._count(_KILLED)
+        while self._count(_KILLED) == killed:
             titles = self._postgres.processes().items()
             pid = drill.draw.choice([pid for pid, title in titles if "startup" not in title])
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-                return
+            with contextlib.suppress(AssertionError):
+                eventually(lambda: self._count(_KILLED) > killed, DIED_S)
 
     def _has_recovered(self, before: int) -> bool:
         return self._count(_READY) > before

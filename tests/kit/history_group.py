@@ -72,7 +72,8 @@ class Surroundings(NamedTuple):
     Attributes:
         links: connections.
         up: set while there is a server.
-        faults: a number that changes when a fault begins, and when it is over.
+        faults: a number that changes when a fault begins, when it is over, and with each look while
+            news may be late because of it.
         looks: number of calls answered by a watcher's own server, one after the other, by which it
             must have got what had been stored before them.
         least_s: shortest time of those calls, seconds: a watcher's reads may wait for a moment

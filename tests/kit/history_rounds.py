@@ -10,6 +10,7 @@ import itertools
 import os
 import random
 import signal
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +21,7 @@ import grpc
 from idpass.v1.id_pass_service_pb2_grpc import IdPassServiceStub
 from idpass_server.rules.records import Account
 from idpass_server.store.opening import make_store, open_store
+from idpass_server.store.postgres.news import POLL_S
 from kit.guarded import caller
 from kit.history_group import Group, Seen, Shape, Surroundings
 from kit.linear import Step
@@ -37,6 +39,8 @@ LOOKS_ALONE: Final = (40, 0.3)
 LOOKS_AMONG_OTHERS: Final = (80, 0.5)
 """The same of a server that hears of changes from others: about half of the time after which it
 looks for news that nobody told it of."""
+DEAF_S: Final = 2 * POLL_S
+"""Longest time after a fault for which such a server does not hear of them, seconds."""
 SLOTS: Final = 5
 """Slot limit of each account: fewer than the passes that its callers make."""
 CALM: Final = Shape(callers=3, calls=9, pause_s=0.006, hurried=False)
@@ -119,6 +123,7 @@ class Round:
         self.db = db
         self.faults = 0
         self._changes = 0
+        self._deaf_until_s = 0.0  # on time.monotonic()
         self._up = asyncio.Event()
         self._names = iter(names)
         self._server = server
@@ -165,6 +170,14 @@ class Round:
             await asyncio.to_thread(fault)
         finally:
             self._changes += 1
+            if not isinstance(self.db, Path):
+                self._deaf_until_s = time.monotonic() + DEAF_S
+
+    def _disturbed(self) -> int:
+        """A number that changes with each fault, and with each look as long as one lasts."""
+        if time.monotonic() < self._deaf_until_s:
+            self._changes += 1
+        return self._changes
 
     @contextlib.asynccontextmanager
     async def surroundings(self) -> AsyncIterator[Surroundings]:
@@ -175,7 +188,7 @@ class Round:
         links = [IdPassServiceStub(channel) for channel in channels]
         try:
             looks = LOOKS_ALONE if isinstance(self.db, Path) else LOOKS_AMONG_OTHERS
-            yield Surroundings(links, self._up, lambda: self._changes, *looks)
+            yield Surroundings(links, self._up, self._disturbed, *looks)
         finally:
             for channel in channels:
                 await channel.close()

@@ -101,6 +101,24 @@ def test_a_listener_whose_connection_was_ended_listens_again(
         assert postgres.kill_backends(postgres_db.rpartition("/")[2])
 
 
+def test_a_listener_whose_connection_was_cut_does_not_wait_to_listen_again(
+    listens: threading.Event,
+    monkeypatch: pytest.MonkeyPatch,
+    pair: Pair,
+    postgres: Postgres,
+    postgres_db: str,
+) -> None:
+    name = postgres_db.rpartition("/")[2]
+    monkeypatch.setattr(postgres_news, "POLL_S", 1_000)
+    pair.listening.listen(lambda: ["demo"], pair.hear)
+    assert listens.wait(30)
+    listens.clear()
+    assert postgres.kill_backends(name)
+    assert listens.wait(30)
+    monkeypatch.setattr(postgres_news, "POLL_S", 0.1)
+    postgres.kill_backends(name)  # or it would hear that it is to end in some minutes
+
+
 def test_news_that_were_never_announced_are_found_by_looking(
     monkeypatch: pytest.MonkeyPatch, pair: Pair
 ) -> None:

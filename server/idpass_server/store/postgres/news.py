@@ -102,6 +102,7 @@ class Listener:
         self._watched = watched
         self._tell = tell
         self._closing = threading.Event()
+        self._listening = False
         self._thread = threading.Thread(target=self._run, name="listener", daemon=True)
         self._thread.start()
 
@@ -117,14 +118,17 @@ class Listener:
             except (psycopg.Error, StoreUnavailable) as error:
                 self._link.close()
                 log.warning("listening_again", cause=str(said(error, self._link.url)))
-                self._closing.wait(POLL_S)
+                if not self._listening:  # else a connection was cut, and another may be had at once
+                    self._closing.wait(POLL_S)
             except Exception:
                 log.exception("listener_failed")
                 self._closing.wait(POLL_S)
+            self._listening = False
 
     def _listen(self) -> None:
         connection = self._link.connection()
         connection.execute(f"LISTEN {CHANNEL}")
+        self._listening = True
         next_look_s = 0.0
         while not self._closing.is_set() and self._link.connection() is connection:
             if time.monotonic() >= next_look_s:
