@@ -128,12 +128,12 @@ class Listener:
     def _listen(self) -> None:
         connection = self._link.connection()
         connection.execute(f"LISTEN {CHANNEL}")
-        self._listening = True
         next_look_s = 0.0
         while not self._closing.is_set() and self._link.connection() is connection:
             if time.monotonic() >= next_look_s:
                 self._look(connection)
                 next_look_s = time.monotonic() + POLL_S
+                self._listening = True
             for notice in connection.notifies(timeout=POLL_S / 4, stop_after=1):
                 self._tell(json.loads(notice.payload))
 
