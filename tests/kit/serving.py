@@ -4,6 +4,7 @@ Nothing of the server is imported: the client's tests run where none could be in
 one of another Python (see client/matrix.py).
 """
 
+import contextlib
 import json
 import os
 import signal
@@ -68,10 +69,7 @@ class Program:
     def _read_log(self) -> None:
         assert self.process.stderr
         for line in self.process.stderr:
-            try:
-                self._keep(json.loads(line))
-            except ValueError:
-                self._keep({"event": "", "text": line})
+            self._keep(_parsed(line))
         self._keep({"event": "end"})
 
     def _keep(self, line: dict[str, Any]) -> None:
@@ -123,6 +121,14 @@ class Program:
         self._reader.join()
         assert self.process.stderr
         self.process.stderr.close()
+
+
+def _parsed(line: str) -> dict[str, Any]:
+    """A line of the log. Stacks that several processes print at once may have one in quotes."""
+    with contextlib.suppress(ValueError):
+        if isinstance(found := json.loads(line), dict):
+            return found
+    return {"event": "", "text": line}
 
 
 class Serving(Program):
