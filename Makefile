@@ -35,7 +35,7 @@ coverage: ## Show the lines that the last `make test COVERAGE=1` did not run, su
 	@$(BIN)/coverage combine --quiet
 	@$(BIN)/coverage report
 
-prove: $(VENV)/dev typescript ## Run the long drills: kills, failovers, abuse, fuzz; for about PROVE_MINUTES, or ten
+prove: $(VENV)/dev typescript ## Run the long drills: kills, failovers, abuse, fuzz; counts grow with PROVE_MINUTES, 10
 	PROVE_MINUTES=$${PROVE_MINUTES:-10} $(BIN)/python -m pytest -n 2 --dist loadfile --timeout 1800 $(AGAIN) \
 		-m 'long or scaled' -o norecursedirs='.*' tests
 

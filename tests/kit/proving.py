@@ -5,7 +5,8 @@ import random
 from typing import Final
 
 MINUTES: Final = float(os.environ.get("PROVE_MINUTES", "0"))
-"""The goal for the whole of `make prove` on two cores, minutes; 0 outside of it."""
+"""What counts grow with; 0 outside of `make prove`. An attack alone takes about so many minutes,
+all of them at least a quarter of an hour."""
 
 
 def times(every_day: int, a_minute: float) -> int:
