@@ -70,21 +70,21 @@ LOAD: Final = f"""
         ON events.account = key.value ->> 0 AND events.request_id = key.value ->> 1
     ))"""
 """Answers `Needs`, an array of arrays, with the rows of each in turn."""
-_SAVED: Final[Mapping[str, str]] = {
-    "update_passes": _update("passes", PASS_KEY, PASS_CHANGES, _rows("update_passes")),
-    "insert_passes": _insert("passes", COLUMNS["insert_passes"], _rows("insert_passes")),
-    "insert_events": _insert("events", COLUMNS["insert_events"], _rows("insert_events")),
-    "update_accounts": _update("accounts", ACCOUNT_KEY, ACCOUNT_CHANGES, _rows("update_accounts")),
-    "insert_timers": _insert("timers", TIMER, _rows("insert_timers")),
-    "delete_timers": (
+_SAVES: Final = (
+    _update("passes", PASS_KEY, PASS_CHANGES, _rows("update_passes")),
+    _insert("passes", COLUMNS["insert_passes"], _rows("insert_passes")),
+    _insert("events", COLUMNS["insert_events"], _rows("insert_events")),
+    _update("accounts", ACCOUNT_KEY, ACCOUNT_CHANGES, _rows("update_accounts")),
+    _insert("timers", TIMER, _rows("insert_timers")),
+    (
         f"DELETE FROM timers WHERE ({', '.join(TIMER)}) IN ("
         f"SELECT {_values(TIMER)} FROM {_rows('delete_timers')})"
     ),
-}
+)
 _VIEW: Final = "CREATE TEMP VIEW batch AS SELECT NULL AS rows"
 _TRIGGER: Final = f"""
     CREATE TEMP TRIGGER save INSTEAD OF INSERT ON batch
-    BEGIN {" ".join(f"{statement};" for statement in _SAVED.values())} END"""
+    BEGIN {" ".join(f"{statement};" for statement in _SAVES)} END"""
 SAVE_VIEW: Final = (_VIEW, _TRIGGER)
 """Statements that make the view for SAVE, on the connection that writes."""
 SAVE: Final = "INSERT INTO batch VALUES (jsonb(?))"
